@@ -1,0 +1,64 @@
+package jobs
+
+import (
+	"context"
+	"log/slog"
+)
+
+// Delivery is what a job promises outside the process; inside it is always exactly once.
+type Delivery uint8
+
+const (
+	AtLeastOnce Delivery = iota // after a crash, what was sent since the last durable position may be sent again
+	ExactlyOnce                 // nothing is sent twice; the sink must be able to
+)
+
+// String returns the delivery as it is written in a definition.
+func (d Delivery) String() string {
+	if d == ExactlyOnce {
+		return "exactly_once"
+	}
+	return "at_least_once"
+}
+
+// Sink describes where an output leaves the process. It is a value that can be opened any number of times.
+type Sink interface {
+	// Kind names the connector, as in a definition: "kafka", "file".
+	Kind() string
+	// ExactlyOnce returns nil if the sink can promise it, else the reason why not.
+	ExactlyOnce() error
+	// Open returns the one writer of an output. It may wait for an outside that is away, saying so with env.Waiting.
+	Open(ctx context.Context, env SinkEnv) (Writer, error)
+}
+
+// SinkEnv is what a sink may know of where it runs.
+type SinkEnv struct {
+	Job      string
+	Output   string
+	LogID    string // with an LSN and an index, an identity for every record of the output
+	Delivery Delivery
+	// State is what Write returned last before the position that counts, nil where there is no such position: then
+	// nothing was ever sent.
+	State   []byte
+	Logger  *slog.Logger // never nil
+	Waiting func(why string)
+	DataDir string
+}
+
+// Writer takes records outside, in order. One goroutine calls it.
+type Writer interface {
+	// Write returns once every record is safe outside. state, which is stored with the position behind ms, comes
+	// back in SinkEnv.State. An error says nothing about how many arrived; the same records are given again, to this
+	// writer or to the next. A *StoppedError stops the output until a person has decided.
+	Write(ctx context.Context, ms []Message) (state []byte, err error)
+	// Close releases what Open took; it does not send.
+	Close() error
+}
+
+// StoppedError stops an output: going on could lose or repeat records. Choice says what a person can do.
+type StoppedError struct {
+	Why    string
+	Choice string
+}
+
+func (e *StoppedError) Error() string { return e.Why + "; " + e.Choice }
