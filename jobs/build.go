@@ -11,6 +11,12 @@ type Env struct {
 	Logger      *slog.Logger // never nil
 	OnError     OnError      // of the source that the records come from
 
+	// Restored is the watermark that the state stands at: the step's in the epoch that the attempt starts from, the
+	// lowest where subtasks are joined, WatermarkNone where there is none. The instance's first Watermark call gives it
+	// again, before any record. What that watermark made the step do (fire a window) has been done.
+	Restored Watermark
+	// Late counts a record that came after what it belongs to was gone; nil counts nothing.
+	Late func()
 	// Table opens a named state of this step; the same name gives the same table.
 	Table func(name string) Table
 	// Failed is set once the attempt cannot go on: an instance emits nothing from then on.

@@ -4,9 +4,9 @@
 // A job is built with typed streams and handed to a runtime:
 //
 //	j := jobs.New("temperature")
-//	in := jobs.From(j, file.Source{Path: "readings/*.jsonl"}, jobs.JSON[Reading](), jobs.EventTime(at, 5*time.Second))
+//	in := jobs.From(j, file.Source{Path: "readings/*.jsonl"}, jobs.JSON[Reading](), jobs.EventTime(Reading.At, 5*time.Second))
 //	hot := jobs.Filter(in, func(r Reading) bool { return r.Level > 90 })
-//	jobs.ToTopic(hot, jobs.Topic[Reading]{Name: "device-signals"})
+//	jobs.ToTopic(hot, jobs.BusTopic[Reading]{Name: "device-signals"})
 //
 // # Plan
 //
@@ -17,7 +17,8 @@
 //	graph.go    Job, Node, Edge: the untyped graph that every face builds and runtime executes
 //	stream.go   Stream[T], Attach: how a typed step becomes a node
 //	build.go    Env, Built: how runtime makes one subtask's instance of a node
-//	key.go      the encoding of keys and their groups
+//	key.go      groups of keys; keycodec.go: the encoding of typed keys
+//	api.go      the Go face: From, Filter, Map, KeyBy, To; process.go: keyed functions; codec.go: values as bytes
 //
 // Records are immutable once emitted: a value may be shared by several readers, also in other jobs.
 // Nothing here starts a goroutine or opens a file. All types of a graph are safe to read concurrently once built.
