@@ -1,0 +1,305 @@
+package wal
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Log is a log opened for appending.
+type Log struct {
+	dir  string
+	cfg  Config
+	disk disk
+	lock *os.File
+
+	id        LogID
+	idFirst   LSN // the first LSN under this id
+	ancestors []Ancestor
+	recovered Recovery
+
+	durable      atomic.Uint64
+	written      atomic.Uint64
+	durableBytes atomic.Int64 // appended bytes that are durable, since Open
+	writtenBytes atomic.Int64
+	stats        counters
+
+	failed chan struct{}
+	err    atomic.Pointer[FailedError]
+	done   chan struct{} // closed when the writer has returned
+
+	mu       sync.Mutex // never held over an fsync
+	ready    sync.Cond  // there is something in queue, or closing
+	queue    []request
+	last     LSN
+	appended int64         // bytes since Open
+	genBytes int64         // of the generation that the next frame goes to
+	moved    chan struct{} // closed when durable moves; nil when nobody waits
+	closing  bool
+	room     room
+
+	genMu  sync.Mutex // guards gens; held for no I/O
+	gens   []Generation
+	dropMu sync.Mutex // one Drop at a time
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// request is a frame in the queue.
+type request struct {
+	lsn      LSN
+	kind     FrameKind // KindCatalog starts a generation
+	sections []Section
+	bytes    int64 // in the segment
+}
+
+// ID returns the log's id.
+func (l *Log) ID() LogID { return l.id }
+
+// Ancestors returns the ids the log had before, oldest first.
+func (l *Log) Ancestors() []Ancestor { return slices.Clone(l.ancestors) }
+
+// Last returns the last LSN given out; what has one is sealed.
+func (l *Log) Last() LSN {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
+
+// Durable returns the last LSN that any crash leaves in the log.
+func (l *Log) Durable() LSN { return LSN(l.durable.Load()) }
+
+// Written returns the last LSN that was given to the operating system; the death of the process leaves it in the log.
+func (l *Log) Written() LSN { return LSN(l.written.Load()) }
+
+// Pending returns the bytes appended and not yet durable.
+func (l *Log) Pending() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.appended - l.durableBytes.Load()
+}
+
+// Recovered says what Open did.
+func (l *Log) Recovered() Recovery { return l.recovered }
+
+// Err returns the log's failure, or nil.
+func (l *Log) Err() error {
+	if e := l.err.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
+// Failed returns a channel that is closed when the log fails.
+func (l *Log) Failed() <-chan struct{} { return l.failed }
+
+// Append gives a frame the next LSN and queues it for the writer; it does not wait for the disk. The sections' bodies
+// belong to the log until the LSN is durable and must not change. Errors: [ErrTooLarge], [ErrNoRoom], [ErrBacklog],
+// [ErrNoFrames], [ErrKind], [ErrClosed], all with nothing taken; a [*FailedError] is final.
+func (l *Log) Append(kind FrameKind, sections []Section) (LSN, error) {
+	if kind <= KindCatalog {
+		return 0, ErrKind
+	}
+	return l.append(kind, sections, l.cfg.FrameBytes, false)
+}
+
+// AppendSmall is Append for what frees space or says what was done outside: it passes Config.PendingBytes and the check
+// for room, and where the disk is full the reserve's space is given up for it. At most Config.SmallBytes.
+func (l *Log) AppendSmall(kind FrameKind, sections []Section) (LSN, error) {
+	if kind <= KindCatalog {
+		return 0, ErrKind
+	}
+	return l.append(kind, sections, l.cfg.SmallBytes, true)
+}
+
+// Rotate starts a new generation with this catalog as its first frame, in its turn behind what is queued. It passes the
+// check for room like AppendSmall: without it nothing could be dropped from a full disk.
+func (l *Log) Rotate(sections []Section) (LSN, error) {
+	return l.append(KindCatalog, sections, l.cfg.FrameBytes, true)
+}
+
+func (l *Log) append(kind FrameKind, sections []Section, bytesMax int, small bool) (LSN, error) {
+	n := frameLen(len(l.ancestors), kind, sections)
+	if n > int64(bytesMax) || len(sections) > l.cfg.MaxSections {
+		return 0, fmt.Errorf("%w: %d bytes of %d, %d sections of %d", ErrTooLarge, n, bytesMax, len(sections),
+			l.cfg.MaxSections)
+	}
+	n += int64(prefixLen(n))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return 0, err
+	}
+	if l.last == 0 && kind != KindCatalog {
+		return 0, ErrNoFrames
+	}
+	if !small && l.appended-l.durableBytes.Load()+n > l.cfg.PendingBytes {
+		l.stats.stalls.Add(1)
+		return 0, ErrBacklog
+	}
+	check := l.room.check
+	if small {
+		check = l.room.checkSmall
+	}
+	if err := check(n, l.appended-l.writtenBytes.Load()); err != nil {
+		l.stats.stalls.Add(1)
+		return 0, err
+	}
+	if kind == KindCatalog {
+		l.genBytes = 0
+	}
+	l.room.taken += n
+	l.last++
+	l.appended += n
+	l.genBytes += n
+	l.queue = append(l.queue, request{lsn: l.last, kind: kind, sections: sections, bytes: n})
+	l.stats.appends.Add(1)
+	l.stats.bytes.Add(uint64(n))
+	l.ready.Signal()
+	return l.last, nil
+}
+
+// usable returns why nothing more can be done with the log; mu is held.
+func (l *Log) usable() error {
+	if err := l.Err(); err != nil {
+		return err
+	}
+	if l.closing {
+		return ErrClosed
+	}
+	return nil
+}
+
+// RotateDue reports whether the current generation has reached Config.GenerationBytes, counting what is queued.
+func (l *Log) RotateDue() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.genBytes >= l.cfg.GenerationBytes
+}
+
+// WaitDurable returns nil once lsn is durable. It waits for an LSN that was not given out yet, too.
+func (l *Log) WaitDurable(ctx context.Context, lsn LSN) error {
+	for {
+		if l.Durable() >= lsn {
+			return nil
+		}
+		l.mu.Lock()
+		if l.Durable() >= lsn {
+			l.mu.Unlock()
+			return nil
+		}
+		if err := l.usable(); err != nil && (err != ErrClosed || lsn > l.last) {
+			l.mu.Unlock()
+			return err
+		}
+		if l.moved == nil {
+			l.moved = make(chan struct{})
+		}
+		moved := l.moved
+		l.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// wake lets those go on who wait for durable to move, or for the log's end.
+func (l *Log) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.moved != nil {
+		close(l.moved)
+		l.moved = nil
+	}
+}
+
+// Generations returns the generations, oldest first. The last one grows.
+func (l *Log) Generations() []Generation {
+	l.genMu.Lock()
+	defer l.genMu.Unlock()
+	return slices.Clone(l.gens)
+}
+
+// Catalog returns the LSN of the newest durable catalog, 0 when there is none.
+func (l *Log) Catalog() LSN {
+	l.genMu.Lock()
+	defer l.genMu.Unlock()
+	durable := l.Durable()
+	for _, g := range slices.Backward(l.gens) {
+		if g.First <= durable {
+			return g.First
+		}
+	}
+	return 0
+}
+
+// Drop deletes every generation that ends before before, never the newest. The caller has made a durable frame that
+// says so first. Readers inside them get [ErrGone].
+func (l *Log) Drop(before LSN) error {
+	l.dropMu.Lock()
+	defer l.dropMu.Unlock()
+	l.mu.Lock()
+	err := l.usable()
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for {
+		l.genMu.Lock()
+		if len(l.gens) < 2 || l.gens[0].Last >= before || l.gens[1].First > l.Durable() {
+			l.genMu.Unlock()
+			return nil
+		}
+		first := l.gens[0].First
+		l.gens = slices.Clone(l.gens[1:])
+		l.genMu.Unlock()
+		// Renamed first, so that half of it is never taken for a damaged generation; one by one, so that a power cut
+		// cannot keep an older one and lose a newer.
+		name := filepath.Join(l.dir, generationName(first))
+		if err := l.disk.Rename(name, name+dropSuffix); err != nil {
+			return fmt.Errorf("wal: drop generation %d: %w", first, err)
+		}
+		if err := l.disk.SyncDir(l.dir); err != nil {
+			return fmt.Errorf("wal: drop generation %d: %w", first, err)
+		}
+		if err := removeAll(l.disk, name+dropSuffix); err != nil {
+			return fmt.Errorf("wal: drop generation %d: %w", first, err)
+		}
+		l.stats.dropped.Add(1)
+	}
+}
+
+// Close writes and fsyncs what is queued, and gives the directory free. It returns the log's failure if it has one. Only
+// the first call does anything.
+func (l *Log) Close() error {
+	l.closeOnce.Do(func() {
+		l.mu.Lock()
+		l.closing = true
+		l.ready.Signal()
+		l.mu.Unlock()
+		<-l.done
+		l.wake()
+		l.closeErr = l.Err()
+		if l.lock != nil {
+			if err := l.lock.Close(); l.closeErr == nil {
+				l.closeErr = err
+			}
+		}
+	})
+	return l.closeErr
+}
+
+func prefixLen(n int64) int {
+	k := 1
+	for ; n >= 0x80; n >>= 7 {
+		k++
+	}
+	return k
+}
