@@ -43,6 +43,13 @@ type SinkEnv struct {
 	Logger  *slog.Logger // never nil
 	Waiting func(why string)
 	DataDir string
+	// Services is what the process runs for its connectors; nil if it runs nothing.
+	Services Services
+}
+
+// Exclusive is a Sink whose place outside may belong to one output only: a second with the same place is refused.
+type Exclusive interface {
+	Place() string // such as "file /data/out.jsonl"
 }
 
 // Writer takes records outside, in order. One goroutine calls it.
@@ -50,6 +57,9 @@ type Writer interface {
 	// Write returns once every record is safe outside. state, which is stored with the position behind ms, comes
 	// back in SinkEnv.State. An error says nothing about how many arrived; the same records are given again, to this
 	// writer or to the next. A *StoppedError stops the output until a person has decided.
+	//
+	// With no messages it makes ready what has to be there (an empty file) and returns the state of nothing sent. A sender
+	// without a position asks for that first and has it durable before it sends: from then on State is not nil.
 	Write(ctx context.Context, ms []Message) (state []byte, err error)
 	// Close releases what Open took; it does not send.
 	Close() error

@@ -36,6 +36,15 @@ type SourceEnv struct {
 	// It may be called from any goroutine.
 	Waiting func(why string)
 	DataDir string // a directory under which an embedded service may keep its data
+	// Services is what the process runs for its connectors; nil if it runs nothing.
+	Services Services
+}
+
+// Services are started when first asked for, run beside the jobs, and end with the runtime that was given them.
+// They may be asked from any goroutine.
+type Services interface {
+	// Kafka returns the address of the process's own broker ("brokers: [embedded]").
+	Kafka(ctx context.Context) (addr string, err error)
 }
 
 // Reader reads the splits given to one subtask. All methods but Close and Ready are called by one goroutine.
