@@ -1,0 +1,120 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	snapshotSuffix = ".snapshot"
+	tempSuffix     = ".tmp"
+	snapshotsKept  = 2
+)
+
+// SnapshotFile is a snapshot as its name tells; it was not opened.
+type SnapshotFile struct {
+	Path  string
+	Job   uint32
+	Epoch Epoch
+	Bytes int64
+}
+
+func snapshotName(job uint32, e Epoch) string {
+	return fmt.Sprintf("%010d-%020d%s", job, uint64(e), snapshotSuffix)
+}
+
+func tempPrefix(job uint32) string { return fmt.Sprintf("%010d-", job) }
+
+func parseSnapshotName(name string) (job uint32, e Epoch, ok bool) {
+	base, ok := strings.CutSuffix(name, snapshotSuffix)
+	if !ok {
+		return 0, 0, false
+	}
+	a, b, ok := strings.Cut(base, "-")
+	if !ok {
+		return 0, 0, false
+	}
+	j, err1 := strconv.ParseUint(a, 10, 32)
+	n, err2 := strconv.ParseUint(b, 10, 64)
+	ok = err1 == nil && err2 == nil && name == snapshotName(uint32(j), Epoch(n))
+	return uint32(j), Epoch(n), ok
+}
+
+// ListSnapshots returns the committed snapshots in dir, by job, the newest of each first. A folder that does not exist
+// has none.
+func ListSnapshots(dir string) ([]SnapshotFile, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("checkpoint: list snapshots: %w", err)
+	}
+	var files []SnapshotFile
+	for _, e := range entries {
+		job, epoch, ok := parseSnapshotName(e.Name())
+		if !ok || !e.Type().IsRegular() {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			return nil, fmt.Errorf("checkpoint: list snapshots: %w", err)
+		}
+		files = append(files, SnapshotFile{Path: filepath.Join(dir, e.Name()), Job: job, Epoch: epoch, Bytes: info.Size()})
+	}
+	slices.SortStableFunc(files, func(a, b SnapshotFile) int {
+		switch {
+		case a.Job != b.Job && a.Job < b.Job, a.Job == b.Job && a.Epoch > b.Epoch:
+			return -1
+		case a.Job == b.Job && a.Epoch == b.Epoch:
+			return 0
+		}
+		return 1
+	})
+	return files, nil
+}
+
+// KeepSnapshots removes all but a job's two newest snapshots and returns what it removed. Call it once the newest one's
+// announcement is durable.
+func KeepSnapshots(dir string, job uint32) (removed []SnapshotFile, err error) {
+	files, err := ListSnapshots(dir)
+	if err != nil {
+		return nil, err
+	}
+	kept := 0
+	for _, f := range files {
+		if f.Job != job {
+			continue
+		}
+		if kept++; kept <= snapshotsKept {
+			continue
+		}
+		if err := os.Remove(f.Path); err != nil {
+			return removed, fmt.Errorf("checkpoint: remove an old snapshot: %w", err)
+		}
+		removed = append(removed, f)
+	}
+	return removed, nil
+}
+
+// RemoveUnfinished removes from dir what snapshots that were never committed have left. Call it while none is being written.
+func RemoveUnfinished(dir string) (removed []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("checkpoint: list snapshots: %w", err)
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), tempSuffix) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		if err := os.Remove(path); err != nil {
+			return removed, fmt.Errorf("checkpoint: remove an unfinished snapshot: %w", err)
+		}
+		removed = append(removed, path)
+	}
+	return removed, nil
+}
