@@ -1,0 +1,42 @@
+// Package file reads the records of files, and writes them, whole lines at a time.
+//
+//	file.Source{Path: "readings/*.jsonl"}
+//	file.Sink{Path: "out/alerts.jsonl"}
+//
+// # Source
+//
+// Every file that Path matches when an attempt begins is a split, in the order of their names; its ID and topic are the
+// path as matched, its partition is 0. Offsets are line numbers, from 1. A file is read to its end and is then done: what is appended later is not seen.
+//
+//   - jsonl: one JSON value a line; lines with nothing but spaces are passed over.
+//   - lines: every line is a record, also an empty one.
+//   - csv: RFC 4180 with a header record. A record becomes a JSON object of strings named by the header. One that does
+//     not fit its header keeps its raw bytes, which are no JSON, and has the reason in the header csv-error: so decoding it
+//     fails and on_error decides.
+//
+// A line ends with LF or CRLF; the last needs neither. A byte order mark at the beginning is passed over.
+//
+// A position is the place behind the last record, with checksums of bytes before it, so that a file that was cut short or
+// replaced is told from the one that was read:
+//
+//	+------------+------------+----------+-----------+----------+----------+----------+
+//	| version u8 | offset u64 | line u64 | headN u32 | head u32 | tailN u8 | tail u32 |   little-endian
+//	+------------+------------+----------+-----------+----------+----------+----------+
+//
+// head is the CRC-32C of the first headN bytes of the file (for csv the whole header record), tail that of the tailN bytes
+// before offset.
+//
+// # Sink
+//
+// A sink writes each record's value as a line, fsyncs the file (and when it is new its directories) and only then returns.
+// Its state is the length it has committed, with a checksum of the bytes before it:
+//
+//	+------------+------------+----------+----------+
+//	| version u8 | length u64 | tailN u8 | tail u32 |   little-endian
+//	+------------+------------+----------+----------+
+//
+// Opened again, exactly_once cuts the file back to that length; at_least_once cuts a torn last line and nothing else. A
+// file that is shorter, has other bytes there, or is not empty where there is no state, stops the output.
+//
+// Readers and writers are each used by one goroutine and start none.
+package file

@@ -1,0 +1,69 @@
+package file
+
+import (
+	"path/filepath"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector"
+)
+
+// SourceKind describes the source to a registry.
+func SourceKind() connector.SourceKind {
+	return connector.SourceKind{
+		Name: "file",
+		Doc:  "Reads the records of files, each to its end.",
+		Fields: []connector.Field{
+			{Name: "path", Kind: connector.String, Required: true,
+				Doc: "The file, or a pattern with * ? [a-z] for several; relative to the working directory of the process."},
+			{Name: "format", Kind: connector.Enum, Default: "jsonl", Enum: []string{"jsonl", "csv", "lines"},
+				Doc: "How a file is cut into records: one JSON value a line, csv with a header, or every line a string."},
+			{Name: "line_bytes", Kind: connector.Bytes, Default: "1MiB", Doc: "The longest line, or csv record, that is accepted."},
+		},
+		Encoding: func(v connector.Values) connector.Encoding { return encoding(v.String("format")) },
+		New: func(v connector.Values, env connector.LoadEnv) (jobs.Source, error) {
+			s := Source{
+				Path:      env.Path(v.String("path")),
+				Format:    Format(v.String("format")),
+				LineBytes: int(v.Int("line_bytes")),
+			}
+			if _, err := filepath.Match(s.Path, ""); err != nil {
+				return nil, &connector.FieldError{Field: "path", Msg: "is not a pattern: " + err.Error(), Hint: `write [[] for a bracket`}
+			}
+			if s.LineBytes < 1 || s.LineBytes > 1<<30 {
+				return nil, &connector.FieldError{Field: "line_bytes", Msg: "is not between 1 and 1GiB"}
+			}
+			if s.Path == "" {
+				return nil, &connector.FieldError{Field: "path", Msg: "is empty"}
+			}
+			return s, nil
+		},
+	}
+}
+
+// SinkKind describes the sink to a registry.
+func SinkKind() connector.SinkKind {
+	return connector.SinkKind{
+		Name: "file",
+		Doc:  "Writes each record as a line of a file; can do exactly_once.",
+		Fields: []connector.Field{
+			{Name: "path", Kind: connector.String, Required: true,
+				Doc: "The file; it belongs to this output alone. Relative to the working directory of the process."},
+			{Name: "format", Kind: connector.Enum, Default: "jsonl", Enum: []string{"jsonl", "lines"},
+				Doc: "One JSON value a line, or a string's text."},
+		},
+		Encoding: func(v connector.Values) connector.Encoding { return encoding(v.String("format")) },
+		New: func(v connector.Values, env connector.LoadEnv) (jobs.Sink, error) {
+			if v.String("path") == "" {
+				return nil, &connector.FieldError{Field: "path", Msg: "is empty"}
+			}
+			return Sink{Path: env.Path(v.String("path")), Format: Format(v.String("format"))}, nil
+		},
+	}
+}
+
+func encoding(format string) connector.Encoding {
+	if format == string(Lines) {
+		return connector.Text
+	}
+	return connector.JSON
+}

@@ -1,0 +1,315 @@
+package file
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+)
+
+const writeBytes = 1 << 20 // lines are collected to writes of this size
+
+// Sink writes the value of each record as one line of a file, which belongs to one output alone.
+//
+// Line ends inside a value would tear its line: in jsonl, where they can only stand between tokens, they become spaces;
+// in lines they become the two characters \n or \r.
+type Sink struct {
+	Path   string // relative to the working directory of the process
+	Format Format // JSONLines or Lines; "" means JSONLines
+}
+
+var (
+	_ jobs.Sink      = Sink{}
+	_ jobs.Exclusive = Sink{}
+)
+
+// Kind returns "file".
+func (s Sink) Kind() string { return "file" }
+
+// ExactlyOnce returns nil: the file is cut back to what stands with the position.
+func (s Sink) ExactlyOnce() error { return nil }
+
+// Place names the file by its absolute path.
+func (s Sink) Place() string {
+	p, err := filepath.Abs(s.Path)
+	if err != nil {
+		p = s.Path
+	}
+	return "file " + p
+}
+
+// Open makes the file agree with env.State, and creates nothing yet where there is none. See the package comment for
+// what it cuts and when it stops the output.
+func (s Sink) Open(_ context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
+	if s.Path == "" {
+		return nil, errors.New("file: no path")
+	}
+	if s.Format != "" && s.Format != JSONLines && s.Format != Lines {
+		return nil, fmt.Errorf("file: format %q is not one of jsonl, lines", s.Format)
+	}
+	w := &writer{path: s.Path, escape: s.Format == Lines}
+	f, err := os.OpenFile(s.Path, os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return w, w.missing(env)
+	case err != nil:
+		return nil, fmt.Errorf("file: %w", err)
+	}
+	w.f = f
+	if err := w.agree(env); err != nil {
+		_ = f.Close() // nothing was written
+		return nil, err
+	}
+	return w, nil
+}
+
+type writer struct {
+	path   string
+	escape bool // line ends in values
+	f      *os.File
+	length int64
+	torn   bool // behind length there may be part of a write that failed
+	last   []byte
+	buf    []byte
+}
+
+func (w *writer) missing(env jobs.SinkEnv) error {
+	if env.State == nil {
+		return nil
+	}
+	st, err := decodeState(env.State)
+	if err != nil {
+		return fmt.Errorf("file: %s: state %x: %w", w.path, env.State, err)
+	}
+	if st.length > 0 {
+		return stopped("file %s is gone, of which %d bytes were committed", w.path, st.length)
+	}
+	return nil
+}
+
+func stopped(format string, args ...any) error {
+	return &jobs.StoppedError{
+		Why:    fmt.Sprintf(format, args...),
+		Choice: "put the file back as it was, or give the output another path",
+	}
+}
+
+// agree compares the file with the state and cuts off what may not stay.
+func (w *writer) agree(env jobs.SinkEnv) error {
+	info, err := w.f.Stat()
+	if err != nil {
+		return fmt.Errorf("file: %w", err)
+	}
+	size := info.Size()
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("file: %s is not a regular file", w.path)
+	}
+	if env.State == nil {
+		if size > 0 {
+			return &jobs.StoppedError{
+				Why:    fmt.Sprintf("file %s has %d bytes, but nothing of this output was ever written", w.path, size),
+				Choice: "move the file away, or give the output another path",
+			}
+		}
+		return nil
+	}
+	st, err := decodeState(env.State)
+	if err != nil {
+		return fmt.Errorf("file: %s: state %x: %w", w.path, env.State, err)
+	}
+	if size < st.length {
+		return stopped("file %s has %d bytes, of %d that were committed", w.path, size, st.length)
+	}
+	tail := make([]byte, st.tailN)
+	if _, err := w.f.ReadAt(tail, st.length-int64(len(tail))); err != nil && len(tail) > 0 {
+		return fmt.Errorf("file: read %s: %w", w.path, err)
+	}
+	if checksum(tail) != st.tail {
+		return stopped("file %s is not what was written: the bytes before %d are others", w.path, st.length)
+	}
+	keep := st.length
+	if env.Delivery == jobs.AtLeastOnce {
+		if keep, err = w.lastLine(st.length, size); err != nil {
+			return err
+		}
+	}
+	w.length = keep
+	if keep == size {
+		return w.loadTail()
+	}
+	env.Logger.Info("file: cut back what was not committed", "path", w.path, "from_bytes", size, "to_bytes", keep)
+	if err := w.cut(); err != nil {
+		return err
+	}
+	return w.loadTail()
+}
+
+// lastLine returns where the last whole line ends that lies between committed and size.
+func (w *writer) lastLine(committed, size int64) (int64, error) {
+	buf := make([]byte, blockBytes)
+	for end := size; end > committed; {
+		n := min(int64(len(buf)), end-committed)
+		if _, err := w.f.ReadAt(buf[:n], end-n); err != nil && !errors.Is(err, io.EOF) {
+			return 0, fmt.Errorf("file: read %s: %w", w.path, err)
+		}
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			return end - n + int64(i) + 1, nil
+		}
+		end -= n
+	}
+	return committed, nil
+}
+
+func (w *writer) loadTail() error {
+	w.last = make([]byte, min(checkBytes, w.length))
+	if _, err := w.f.ReadAt(w.last, w.length-int64(len(w.last))); err != nil && len(w.last) > 0 {
+		return fmt.Errorf("file: read %s: %w", w.path, err)
+	}
+	return nil
+}
+
+// cut makes the file as long as what was committed.
+func (w *writer) cut() error {
+	if err := w.f.Truncate(w.length); err != nil {
+		return fmt.Errorf("file: cut %s: %w", w.path, err)
+	}
+	if err := w.f.Sync(); err != nil {
+		return fmt.Errorf("file: sync %s: %w", w.path, err)
+	}
+	w.torn = false
+	return nil
+}
+
+// create makes the file, and the folders above it, and fsyncs every folder that got an entry.
+func (w *writer) create() error {
+	dir := filepath.Dir(w.path)
+	made := []string{dir}
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); err == nil || d == filepath.Dir(d) {
+			break
+		}
+		made = append(made, filepath.Dir(d))
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return fmt.Errorf("file: %w", err)
+	}
+	f, err := os.OpenFile(w.path, os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return fmt.Errorf("file: %w", err)
+	}
+	for _, d := range made {
+		if err := syncDir(d); err != nil {
+			_ = f.Close() // the sync's error says more
+			return err
+		}
+	}
+	w.f = f
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("file: %w", err)
+	}
+	err = d.Sync()
+	if cerr := d.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("file: sync folder %s: %w", dir, err)
+	}
+	return nil
+}
+
+// Write writes a line for each of ms and fsyncs once. After an error the next Write begins by cutting off what this one
+// may have left.
+func (w *writer) Write(ctx context.Context, ms []jobs.Message) ([]byte, error) {
+	if w.f == nil {
+		if err := w.create(); err != nil {
+			return nil, err
+		}
+	}
+	if w.torn {
+		if err := w.cut(); err != nil {
+			return nil, err
+		}
+	}
+	if len(ms) == 0 {
+		return w.state(), nil
+	}
+	w.torn = true
+	length := w.length
+	last := w.last
+	flush := func() error {
+		if _, err := w.f.WriteAt(w.buf, length); err != nil {
+			return fmt.Errorf("file: write %s: %w", w.path, err)
+		}
+		length += int64(len(w.buf))
+		last = append(last, w.buf[max(0, len(w.buf)-checkBytes):]...)
+		last = bytes.Clone(last[max(0, len(last)-checkBytes):])
+		w.buf = w.buf[:0]
+		return ctx.Err()
+	}
+	w.buf = w.buf[:0]
+	for i := range ms {
+		w.buf = appendLine(w.buf, ms[i].Value, w.escape)
+		if len(w.buf) >= writeBytes {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(w.buf) > 0 {
+		if err := flush(); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.f.Sync(); err != nil {
+		return nil, fmt.Errorf("file: sync %s: %w", w.path, err)
+	}
+	w.torn, w.length, w.last = false, length, last
+	return w.state(), nil
+}
+
+func (w *writer) state() []byte {
+	return state{length: w.length, tailN: uint8(len(w.last)), tail: checksum(w.last)}.encode()
+}
+
+func appendLine(dst, v []byte, escape bool) []byte {
+	if bytes.IndexByte(v, '\n') < 0 && bytes.IndexByte(v, '\r') < 0 {
+		return append(append(dst, v...), '\n')
+	}
+	for _, c := range v {
+		switch {
+		case c != '\n' && c != '\r':
+			dst = append(dst, c)
+		case !escape:
+			dst = append(dst, ' ')
+		case c == '\n':
+			dst = append(dst, '\\', 'n')
+		default:
+			dst = append(dst, '\\', 'r')
+		}
+	}
+	return append(dst, '\n')
+}
+
+// Close closes the file. What Write has not confirmed may be in it.
+func (w *writer) Close() error {
+	if w.f == nil {
+		return nil
+	}
+	f := w.f
+	w.f = nil
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("file: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+)
+
+// Format says how a file is cut into records.
+type Format string
+
+const (
+	JSONLines Format = "jsonl"
+	CSV       Format = "csv"
+	Lines     Format = "lines"
+)
+
+const (
+	defaultLineBytes = 1 << 20
+	defaultOpenFiles = 256
+	blockBytes       = 256 << 10
+)
+
+// Source reads the files that Path matches.
+type Source struct {
+	Path      string // a pattern of [filepath.Match]; relative to the working directory of the process
+	Format    Format // "" means JSONLines
+	LineBytes int    // the longest line, or csv record; 0 means 1 MiB
+	OpenFiles int    // files held open at a time by one subtask, with a block of 256 KiB each; 0 means 256
+}
+
+var _ jobs.Source = Source{}
+
+func (s Source) withDefaults() (Source, error) {
+	if s.Path == "" {
+		return s, errors.New("file: no path")
+	}
+	if _, err := filepath.Match(s.Path, ""); err != nil {
+		return s, fmt.Errorf("file: path %q: %w", s.Path, err)
+	}
+	switch s.Format {
+	case "":
+		s.Format = JSONLines
+	case JSONLines, CSV, Lines:
+	default:
+		return s, fmt.Errorf("file: format %q is not one of jsonl, csv, lines", s.Format)
+	}
+	if s.LineBytes == 0 {
+		s.LineBytes = defaultLineBytes
+	}
+	if s.OpenFiles == 0 {
+		s.OpenFiles = defaultOpenFiles
+	}
+	if s.LineBytes < 1 || s.LineBytes > 1<<30 {
+		return s, fmt.Errorf("file: line_bytes %d is not between 1 and 1 GiB", s.LineBytes)
+	}
+	if s.OpenFiles < 1 {
+		return s, fmt.Errorf("file: open files %d is less than 1", s.OpenFiles)
+	}
+	return s, nil
+}
+
+// Kind returns "file".
+func (s Source) Kind() string { return "file" }
+
+// Bounded returns true: a file is read to its end.
+func (s Source) Bounded() bool { return true }
+
+// Splits returns the files there are, by name. That there are none is an error.
+func (s Source) Splits(context.Context, jobs.SourceEnv) ([]jobs.Start, error) {
+	s, err := s.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	paths, err := filepath.Glob(s.Path)
+	if err != nil {
+		return nil, fmt.Errorf("file: path %q: %w", s.Path, err)
+	}
+	slices.Sort(paths)
+	var starts []jobs.Start
+	for _, p := range paths {
+		info, err := os.Stat(p)
+		if err != nil {
+			return nil, fmt.Errorf("file: %w", err)
+		}
+		if info.IsDir() {
+			continue
+		}
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("file: %s is not a regular file: it cannot be read again from a position", p)
+		}
+		starts = append(starts, jobs.Start{Split: jobs.Split{ID: p, Topic: p}})
+	}
+	if len(starts) == 0 {
+		return nil, fmt.Errorf("file: no file matches %s: %w", s.Path, fs.ErrNotExist)
+	}
+	return starts, nil
+}
+
+// Open returns a reader of the files in starts; they are opened when first read.
+func (s Source) Open(_ context.Context, _ jobs.SourceEnv, starts []jobs.Start) (jobs.Reader, error) {
+	s, err := s.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{src: s, ready: make(chan struct{}, 1)}
+	for _, st := range starts {
+		sp := &split{path: st.Split.ID, lineBytes: s.LineBytes, format: s.Format, ended: st.Ended}
+		if st.Position != nil && !st.Ended {
+			if sp.from, err = decodePosition(st.Position); err != nil {
+				return nil, fmt.Errorf("file: %s: %w", sp.path, err)
+			}
+			sp.started = true
+		}
+		r.splits = append(r.splits, sp)
+	}
+	r.ready <- struct{}{}
+	return r, nil
+}
+
+// reader reads from page cache or disk in the caller's goroutine: a file always has its next record at hand.
+type reader struct {
+	src    Source
+	splits []*split
+	open   []*split // those that hold a file, the one read longest ago first
+	ready  chan struct{}
+	rows   rowEncoder
+}
+
+// Ready gives one token at the beginning; a Read that finds nothing has found the end.
+func (r *reader) Ready() <-chan struct{} { return r.ready }
+
+func (r *reader) Read(c *jobs.Chunk, want []int) error {
+	for _, i := range want {
+		s := r.splits[i]
+		if s.ended {
+			continue
+		}
+		if err := r.use(s); err != nil {
+			return err
+		}
+		c.Split = i
+		if err := s.read(c, &r.rows); err != nil {
+			return err
+		}
+		c.Position = s.position()
+		if c.Ended {
+			s.ended = true
+			r.release(s)
+		}
+		return nil
+	}
+	return nil
+}
+
+// use opens s if it is not open, and closes the one read longest ago where that would be too many.
+func (r *reader) use(s *split) error {
+	if n := len(r.open); n > 0 && r.open[n-1] == s {
+		return nil
+	}
+	if i := slices.Index(r.open, s); i >= 0 {
+		r.open = append(slices.Delete(r.open, i, i+1), s)
+		return nil
+	}
+	if len(r.open) >= r.src.OpenFiles {
+		r.release(r.open[0])
+	}
+	if err := s.open(); err != nil {
+		return err
+	}
+	r.open = append(r.open, s)
+	return nil
+}
+
+func (r *reader) release(s *split) {
+	if i := slices.Index(r.open, s); i >= 0 {
+		r.open = slices.Delete(r.open, i, i+1)
+		s.close()
+	}
+}
+
+func (r *reader) Close() error {
+	for _, s := range r.open {
+		s.close()
+	}
+	r.open = nil
+	return nil
+}
