@@ -131,6 +131,9 @@ func (j *Job) fail(format string, args ...any) {
 	}
 }
 
+// Fail keeps err, a mistake in building the graph, for Check; of several the first.
+func (j *Job) Fail(err error) { j.fail("%w", err) }
+
 // Node returns the node with an id, or nil.
 func (j *Job) Node(id string) *Node {
 	for _, n := range j.Nodes {

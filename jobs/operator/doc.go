@@ -3,8 +3,8 @@
 // Each is a [jobs.Op] for [jobs.Attach]; the YAML loader builds them over rows, Go users over their own types:
 //
 //	perMinute, late := operator.Tumbling(readings, time.Minute,
-//		[]operator.Agg[Reading]{operator.Count[Reading](), operator.Max(func(r Reading) float64 { return r.Level })},
-//		func(p *operator.Pane) Minute { return Minute{Device: operator.KeyOf[string](p), N: p.Int(0), Max: p.Float(1)} },
+//		operator.Aggregates(func(device string, p *operator.Pane) Minute { return Minute{device, p.Int(0), p.Float(1)} },
+//			operator.Count[Reading](), operator.Max(Reading.Level)),
 //		operator.Lateness(30*time.Second))
 //
 // Steps are pure functions over (record, state, time): no I/O, no wall clock, no goroutine. One goroutine calls an
