@@ -36,6 +36,19 @@ func NewKeyCodec[K any]() KeyCodec[K] {
 
 // Append appends the encoding of k to dst. An error wraps [ErrKey] or is encoding/json's.
 func (c KeyCodec[K]) Append(dst []byte, k K) ([]byte, error) {
+	switch k := any(k).(type) {
+	case string:
+		return appendKeyString(dst, k), nil
+	case int64:
+		return strconv.AppendInt(dst, k, 10), nil
+	}
+	return c.appendAny(dst, k)
+}
+
+// appendAny is by itself because its k is allocated.
+//
+//go:noinline
+func (c KeyCodec[K]) appendAny(dst []byte, k K) ([]byte, error) {
 	return c.append(dst, unsafe.Pointer(&k))
 }
 
