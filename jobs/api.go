@@ -157,7 +157,7 @@ func AppendKeyText(dst []byte, k Key) []byte {
 
 // Filter lets the records pass for which keep is true.
 func Filter[T any](s *Stream[T], keep func(v T) bool, opts ...Option) *Stream[T] {
-	return attach(s, "filter", s.encode, opts, func(emit func(*Rec[T])) func(*Rec[T]) error {
+	return attach(s, "filter", opts, func(emit func(*Rec[T])) func(*Rec[T]) error {
 		return func(r *Rec[T]) error {
 			if keep(r.Value) {
 				emit(r)
@@ -174,7 +174,7 @@ func Map[In, Out any](s *Stream[In], to func(v In) Out, opts ...Option) *Stream[
 
 // TryMap replaces each record's value. An error is the record's.
 func TryMap[In, Out any](s *Stream[In], to func(v In) (Out, error), opts ...Option) *Stream[Out] {
-	return attach(s, "map", nil, opts, func(emit func(*Rec[Out])) func(*Rec[In]) error {
+	return attach(s, "map", opts, func(emit func(*Rec[Out])) func(*Rec[In]) error {
 		var out Rec[Out] // here, where it is allocated once
 		return func(r *Rec[In]) error {
 			v, err := to(r.Value)
@@ -190,7 +190,7 @@ func TryMap[In, Out any](s *Stream[In], to func(v In) (Out, error), opts ...Opti
 
 // FlatMap replaces each record by those that to emits. An error is the record's, and nothing of it is sent on.
 func FlatMap[In, Out any](s *Stream[In], to func(v In, emit func(Out)) error, opts ...Option) *Stream[Out] {
-	return attach(s, "flat_map", nil, opts, func(emit func(*Rec[Out])) func(*Rec[In]) error {
+	return attach(s, "flat_map", opts, func(emit func(*Rec[Out])) func(*Rec[In]) error {
 		var out Rec[Out]
 		var vs []Out
 		collect := func(v Out) { vs = append(vs, v) }
@@ -210,11 +210,11 @@ func FlatMap[In, Out any](s *Stream[In], to func(v In, emit func(Out)) error, op
 }
 
 // attach adds a step without state or side output, which changes and emits nothing for a record that fails.
-func attach[In, Out any](s *Stream[In], kind string, encode func([]byte, Out) ([]byte, error), opts []Option,
+func attach[In, Out any](s *Stream[In], kind string, opts []Option,
 	process func(emit func(*Rec[Out])) func(*Rec[In]) error) *Stream[Out] {
 	o := optionsOf(s.job, opts)
 	out, _ := Attach(s, Op[In, Out, None]{
-		Kind: kind, ID: o.id, Parallelism: o.parallelism, Atomic: true, EncodeOut: encode,
+		Kind: kind, ID: o.id, Parallelism: o.parallelism, Atomic: true,
 		New: func(_ *Env, emit func(*Rec[Out]), _ func(*Rec[None])) (Instance[In], error) {
 			return Instance[In]{Process: process(emit)}, nil
 		}})
@@ -225,7 +225,7 @@ func attach[In, Out any](s *Stream[In], kind string, encode func([]byte, Out) ([
 func KeyBy[T, K any](s *Stream[T], of func(v T) K, opts ...Option) *Stream[T] {
 	codec, o := NewKeyCodec[K](), optionsOf(s.job, opts)
 	out, _ := Attach(s, Op[T, T, None]{
-		Kind: "key_by", ID: o.id, Parallelism: o.parallelism, Atomic: true, Rekeys: true, EncodeOut: s.encode,
+		Kind: "key_by", ID: o.id, Parallelism: o.parallelism, Atomic: true, Rekeys: true,
 		New: func(_ *Env, emit func(*Rec[T]), _ func(*Rec[None])) (Instance[T], error) {
 			var keys Arena
 			var k K // here, where it is allocated once

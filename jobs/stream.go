@@ -47,8 +47,8 @@ type Op[In, Out, Side any] struct {
 	Rekeys      bool // the records it emits carry a new key
 	// Atomic promises that an instance whose Process fails has emitted and changed nothing for that record.
 	Atomic     bool
-	EncodeOut  func(dst []byte, v Out) ([]byte, error)  // nil means JSON
-	EncodeSide func(dst []byte, v Side) ([]byte, error) // nil means JSON
+	EncodeOut  func(dst []byte, v Out) ([]byte, error)  // nil means as In if it is the same type, else JSON
+	EncodeSide func(dst []byte, v Side) ([]byte, error) // nil means the same
 	New        func(env *Env, emit func(*Rec[Out]), side func(*Rec[Side])) (Instance[In], error)
 }
 
@@ -71,10 +71,10 @@ func Attach[In, Out, Side any](s *Stream[In], op Op[In, Out, Side]) (*Stream[Out
 		mode, spread = s.spread, Forward
 	}
 	if op.EncodeOut == nil {
-		op.EncodeOut = encodeJSON[Out]
+		op.EncodeOut = encodingOf[Out](s)
 	}
 	if op.EncodeSide == nil {
-		op.EncodeSide = encodeJSON[Side]
+		op.EncodeSide = encodingOf[Side](s)
 	}
 	encode := s.encode
 	n := s.job.add(&Node{
@@ -88,6 +88,14 @@ func Attach[In, Out, Side any](s *Stream[In], op Op[In, Out, Side]) (*Stream[Out
 	}
 	side := &Stream[Side]{job: s.job, node: n, port: 1, encode: op.EncodeSide, keyed: s.keyed, spread: spread, onError: s.onError}
 	return main, side
+}
+
+// encodingOf returns the encoding of s where its records are of type Out, else JSON.
+func encodingOf[Out, In any](s *Stream[In]) func(dst []byte, v Out) ([]byte, error) {
+	if encode, ok := any(s.encode).(func(dst []byte, v Out) ([]byte, error)); ok {
+		return encode
+	}
+	return encodeJSON[Out]
 }
 
 func buildOp[In, Out, Side any](env *Env, op Op[In, Out, Side], encode func([]byte, In) ([]byte, error), outs [][]any) (Built, error) {

@@ -106,6 +106,9 @@ func (ts *Timers) Delete(key Key, at Time) bool {
 	return true
 }
 
+// Pending returns how many items the heap holds: the timers set, and some that were taken back.
+func (ts *Timers) Pending() int { return len(ts.heap) }
+
 // Advance calls fire for every timer at or before w, in the order of their times, until fire returns an error, which it
 // returns. A timer is gone when fire is called; one that fire sets at or before w goes off in the same call.
 func (ts *Timers) Advance(w Watermark, fire func(key Key, at Time) error) error {
