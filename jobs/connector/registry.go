@@ -1,6 +1,7 @@
 package connector
 
 import (
+	"maps"
 	"path/filepath"
 
 	"github.com/sidestream-dev/sidestream/jobs"
@@ -28,6 +29,9 @@ type Field struct {
 	Required bool
 	Default  string   // as it would be written; "" means the zero value
 	Enum     []string // the choices of an Enum
+	// Inherit marks what a sink takes from the job's source of the same connector where it gives none of the marked
+	// settings itself (see SinkKind.Inherited); Required is about what results.
+	Inherit bool
 }
 
 // LoadEnv is what is known of the place where a definition is loaded.
@@ -116,4 +120,24 @@ func (k SinkKind) Encodes(v Values) Encoding {
 		return JSON
 	}
 	return k.Encoding(v)
+}
+
+// Inherited returns given, with the settings marked Inherit taken from those of a source of the same connector in the same
+// job, if given has none of them. source may be nil.
+func (k SinkKind) Inherited(given, source map[string]any) map[string]any {
+	out := maps.Clone(given)
+	if out == nil {
+		out = map[string]any{}
+	}
+	for _, f := range k.Fields {
+		if _, ok := given[f.Name]; ok && f.Inherit {
+			return out
+		}
+	}
+	for _, f := range k.Fields {
+		if v, ok := source[f.Name]; ok && f.Inherit {
+			out[f.Name] = v
+		}
+	}
+	return out
 }

@@ -1,0 +1,215 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+)
+
+// embedded stands in a list of brokers for the process's own.
+const embedded = "embedded"
+
+// retryWait is the pause between tries where the client has given up; it doubles up to retryWaitMax.
+const (
+	retryWait    = 100 * time.Millisecond
+	retryWaitMax = 2 * time.Second
+	tryTimeout   = 10 * time.Second
+)
+
+// Security is how a cluster is spoken to; the zero value is plain text without a login.
+type Security struct {
+	TLS          bool
+	CAFile       string // PEM; "" means the system's certificates
+	SASL         string // "", "plain", "scram-sha-256" or "scram-sha-512"
+	Username     string
+	PasswordFile string // its content without the last line end is the password
+}
+
+func (s Security) check() error {
+	switch s.SASL {
+	case "", "plain", "scram-sha-256", "scram-sha-512":
+	default:
+		return fmt.Errorf("kafka: sasl %q is not one of plain, scram-sha-256, scram-sha-512", s.SASL)
+	}
+	if s.SASL != "" && (s.Username == "" || s.PasswordFile == "") {
+		return fmt.Errorf("kafka: sasl %s needs a username and a password_file", s.SASL)
+	}
+	if s.SASL == "" && (s.Username != "" || s.PasswordFile != "") {
+		return errors.New("kafka: a username or password_file without sasl")
+	}
+	if s.CAFile != "" && !s.TLS {
+		return errors.New("kafka: a ca_file without tls")
+	}
+	return nil
+}
+
+func (s Security) options() ([]kgo.Opt, error) {
+	var opts []kgo.Opt
+	if s.TLS {
+		cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+		if s.CAFile != "" {
+			pem, err := os.ReadFile(s.CAFile)
+			if err != nil {
+				return nil, fmt.Errorf("kafka: ca_file: %w", err)
+			}
+			cfg.RootCAs = x509.NewCertPool()
+			if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("kafka: ca_file %s holds no certificate", s.CAFile)
+			}
+		}
+		opts = append(opts, kgo.DialTLSConfig(cfg))
+	}
+	if s.SASL == "" {
+		return opts, nil
+	}
+	secret, err := os.ReadFile(s.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: password_file: %w", err)
+	}
+	pass := strings.TrimRight(string(secret), "\r\n")
+	var m sasl.Mechanism
+	switch s.SASL {
+	case "plain":
+		m = plain.Auth{User: s.Username, Pass: pass}.AsMechanism()
+	case "scram-sha-256":
+		m = scram.Auth{User: s.Username, Pass: pass}.AsSha256Mechanism()
+	default:
+		m = scram.Auth{User: s.Username, Pass: pass}.AsSha512Mechanism()
+	}
+	return append(opts, kgo.SASL(m)), nil
+}
+
+func checkBrokers(brokers []string) error {
+	if len(brokers) == 0 {
+		return errors.New("kafka: no brokers")
+	}
+	for _, b := range brokers {
+		if b == "" {
+			return errors.New("kafka: a broker's address is empty")
+		}
+		if b == embedded && len(brokers) > 1 {
+			return errors.New(`kafka: "embedded" stands alone: it is the one broker there is`)
+		}
+	}
+	return nil
+}
+
+func isEmbedded(brokers []string) bool { return len(brokers) == 1 && brokers[0] == embedded }
+
+// newClient makes a client that tells st what it meets. It connects when first used.
+func newClient(ctx context.Context, brokers []string, sec Security, services jobs.Services, id string, st *status, more ...kgo.Opt) (*kgo.Client, error) {
+	if isEmbedded(brokers) {
+		if services == nil {
+			return nil, errors.New("kafka: there is no embedded broker in this program: give the runtime one, or name brokers")
+		}
+		addr, err := services.Kafka(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("kafka: embedded broker: %w", err)
+		}
+		brokers = []string{addr}
+		more = append(more, kgo.AllowAutoTopicCreation())
+	}
+	secOpts, err := sec.options()
+	if err != nil {
+		return nil, err
+	}
+	opts := append([]kgo.Opt{
+		kgo.SeedBrokers(brokers...),
+		kgo.ClientID(id),
+		kgo.WithHooks(st),
+		kgo.MetadataMinAge(250 * time.Millisecond),
+		kgo.RetryBackoffFn(backoff),
+		kgo.DisableClientMetrics(),
+	}, secOpts...)
+	cl, err := kgo.NewClient(append(opts, more...)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	return cl, nil
+}
+
+func backoff(fails int) time.Duration {
+	d := retryWait << min(fails, 6)
+	return min(d, retryWaitMax)
+}
+
+// permanent reports whether waiting does not help: the cluster has answered, and its answer is a no.
+func permanent(err error) bool {
+	for _, e := range []error{
+		kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
+		kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
+		kerr.InvalidTopicException, kerr.UnsupportedVersion, kerr.SecurityDisabled, kerr.PolicyViolation,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	_, ok := errors.AsType[*RangeError](err)
+	_, ok2 := errors.AsType[*ReplacedError](err)
+	return ok || ok2
+}
+
+// untilDone calls try until it succeeds, fails for good or ctx ends, and tells st why it has to wait.
+func untilDone(ctx context.Context, st *status, try func(ctx context.Context) error) error {
+	for n := 0; ; n++ {
+		tctx, cancel := context.WithTimeout(ctx, tryTimeout)
+		err := try(tctx)
+		cancel()
+		if err == nil {
+			st.fine()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("kafka: %w", ctx.Err())
+		}
+		if permanent(err) {
+			return err
+		}
+		st.wait("try", shorten(err))
+		select {
+		case <-ctx.Done():
+		case <-time.After(backoff(n)):
+		}
+	}
+}
+
+func shorten(err error) string {
+	if k, ok := errors.AsType[*kerr.Error](err); ok && k == err {
+		return k.Description
+	}
+	return err.Error()
+}
+
+// RangeError is an offset that a partition does not have (any more). Nothing is read in its place.
+type RangeError struct {
+	Topic      string
+	Partition  int32
+	Offset     int64 // what was to be read
+	First, End int64 // what there is: First to End-1; -1 where that is not known
+}
+
+func (e *RangeError) Error() string {
+	return fmt.Sprintf("kafka: %s/%d: offset %d is out of range: the partition has %d up to %d; records are lost to this job: "+
+		"start it from another position, or without its state", e.Topic, e.Partition, e.Offset, e.First, e.End)
+}
+
+// ReplacedError is a topic that was deleted and made again since its position was taken.
+type ReplacedError struct{ Topic string }
+
+func (e *ReplacedError) Error() string {
+	return fmt.Sprintf("kafka: topic %s was deleted and made again: the job's offsets are those of the old one; "+
+		"start it without its state", e.Topic)
+}

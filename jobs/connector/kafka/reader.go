@@ -1,0 +1,454 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+)
+
+// probeAfter is how long nothing must have come before the end of a bounded partition is looked for without records.
+const probeAfter = time.Second
+
+// reader reads the partitions of one subtask. Its goroutine fetches and puts what comes into queue; Read takes it out.
+type reader struct {
+	src    Source
+	env    jobs.SourceEnv
+	status *status
+	ready  chan struct{}
+	room   chan struct{} // a token when Read has made room
+	stop   context.CancelFunc
+	done   chan struct{}
+	group  *groupOffsets // nil with NoGroup
+
+	splits []*split // used by Read alone, save what is said to be fixed
+	byPart map[partKey]int
+	todo   []int      // splits that are not at their end from the start
+	from   []position // by split, where it was opened
+
+	mu     sync.Mutex
+	queue  [][]batch // by split, fetched and not yet taken
+	queued int64     // bytes
+	asked  []int64   // by split, the offset behind what was fetched
+	ends   []bool    // by split, no record stands before its end any more
+	err    error
+	client *kgo.Client // set once
+}
+
+type partKey struct {
+	topic     string
+	partition int32
+}
+
+type batch struct {
+	records []*kgo.Record
+	bytes   int64
+}
+
+type split struct {
+	topic     string // fixed, as partition
+	partition int32
+	pos       position
+	batch     batch // being read
+	at        int
+	ended     bool
+}
+
+func newReader(s Source, env jobs.SourceEnv, starts []jobs.Start) (*reader, error) {
+	r := &reader{
+		src: s, env: env, status: newStatus(env.Waiting),
+		ready: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
+		byPart: map[partKey]int{}, queue: make([][]batch, len(starts)),
+		asked: make([]int64, len(starts)), ends: make([]bool, len(starts)),
+	}
+	for i, st := range starts {
+		pos, err := decodePosition(st.Position)
+		if err != nil {
+			return nil, fmt.Errorf("kafka: %s: %w", st.Split.ID, err)
+		}
+		sp := &split{topic: st.Split.Topic, partition: st.Split.Partition, pos: pos, ended: st.Ended}
+		r.splits = append(r.splits, sp)
+		r.byPart[partKey{sp.topic, sp.partition}] = i
+		r.from = append(r.from, pos)
+		r.asked[i] = pos.offset
+		r.ends[i] = pos.bounded && pos.offset >= pos.end
+		if !st.Ended && !r.ends[i] {
+			r.todo = append(r.todo, i)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	if s.Group != NoGroup {
+		name := s.Group
+		if name == "" {
+			name = clientID(env.Job)
+		}
+		r.group = newGroupOffsets(name, env.Logger)
+	}
+	r.ready <- struct{}{}
+	go r.run(ctx)
+	return r, nil
+}
+
+func (r *reader) Ready() <-chan struct{} { return r.ready }
+
+func token(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Read takes from the first wanted split that has records, or has come to its end.
+func (r *reader) Read(c *jobs.Chunk, want []int) error {
+	for _, i := range want {
+		s := r.splits[i]
+		if s.ended {
+			continue
+		}
+		for s.at < len(s.batch.records) || r.next(i) {
+			c.Split = i
+			s.take(c)
+			c.Position = s.pos.encode()
+			if c.Ended {
+				s.ended = true
+				r.pause(s)
+			}
+			if len(c.Messages) > 0 || c.Ended {
+				return nil
+			}
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// next puts the next batch of a split in place. It returns true without one where the split has ended.
+func (r *reader) next(i int) bool {
+	s := r.splits[i]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.queued -= s.batch.bytes
+	s.batch, s.at = batch{}, 0
+	token(r.room)
+	if q := r.queue[i]; len(q) > 0 {
+		s.batch = q[0]
+		q[0] = batch{}
+		r.queue[i] = q[1:]
+		return true
+	}
+	if r.ends[i] {
+		s.pos.offset = max(s.pos.offset, s.pos.end)
+		return true
+	}
+	return false
+}
+
+// pause stops fetching a partition that has ended.
+func (r *reader) pause(s *split) {
+	r.mu.Lock()
+	cl := r.client
+	r.mu.Unlock()
+	if cl != nil {
+		cl.PauseFetchPartitions(map[string][]int32{s.topic: {s.partition}})
+	}
+}
+
+// take turns records of the batch in place into messages.
+func (s *split) take(c *jobs.Chunk) {
+	rs := s.batch.records[s.at:]
+	if n := c.Max - len(c.Messages); len(rs) > n {
+		rs = rs[:n]
+	}
+	s.at += len(rs)
+	out := c.Messages
+	var last *kgo.Record
+	for _, r := range rs {
+		if s.pos.bounded && r.Offset >= s.pos.end {
+			break
+		}
+		last = r
+		if r.Attrs.IsControl() {
+			continue
+		}
+		m := jobs.Message{Key: r.Key, Value: r.Value, Time: jobs.NoTime, Offset: r.Offset}
+		if ms := r.Timestamp.UnixMilli(); ms >= 0 {
+			m.Time = jobs.Time(ms)
+		}
+		if len(r.Headers) > 0 {
+			m.Headers = headers(r.Headers)
+		}
+		out = append(out, m)
+	}
+	c.Messages = out
+	if last != nil {
+		s.pos.offset, s.pos.epoch = last.Offset+1, last.LeaderEpoch
+	}
+	if s.pos.bounded && len(rs) > 0 && rs[len(rs)-1].Offset+1 >= s.pos.end {
+		s.pos.offset = s.pos.end
+	}
+	c.Ended = s.pos.bounded && s.pos.offset >= s.pos.end
+}
+
+func headers(hs []kgo.RecordHeader) []jobs.Header {
+	out := make([]jobs.Header, len(hs))
+	for i, h := range hs {
+		out[i] = jobs.Header{Name: h.Key, Value: h.Value}
+	}
+	return out
+}
+
+// Committed shows the offset to the group, soon.
+func (r *reader) Committed(i int, pos []byte) {
+	if r.group == nil {
+		return
+	}
+	p, err := decodePosition(pos)
+	if err != nil {
+		return // it is one of ours, or Open would have failed
+	}
+	s := r.splits[i]
+	r.group.set(s.topic, s.partition, p)
+}
+
+// Close ends the goroutines; group offsets that were not shown yet get a second to be.
+func (r *reader) Close() error {
+	r.stop()
+	<-r.done
+	return nil
+}
+
+func (r *reader) fail(err error) {
+	r.mu.Lock()
+	if r.err == nil {
+		r.err = err
+	}
+	r.mu.Unlock()
+	token(r.ready)
+}
+
+// run connects, then fetches until ctx ends.
+func (r *reader) run(ctx context.Context) {
+	defer close(r.done)
+	defer r.status.fine()
+	parts, err := r.connect(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.fail(err)
+		}
+		return
+	}
+	opts := []kgo.Opt{
+		kgo.ConsumePartitions(parts), // none where all have ended
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.FetchMaxBytes(r.src.FetchBytes),
+		kgo.FetchMaxPartitionBytes(r.src.PartitionBytes),
+		kgo.FetchMaxWait(r.src.FetchWait),
+		kgo.KeepRetryableFetchErrors(),
+	}
+	if !r.src.Uncommitted {
+		opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	}
+	if r.src.Bounded() {
+		opts = append(opts, kgo.KeepControlRecords()) // the last offset may be one
+	}
+	cl, err := r.newClient(ctx, opts...)
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	defer cl.Close()
+	r.mu.Lock()
+	r.client = cl
+	r.mu.Unlock()
+	if r.group != nil {
+		r.group.start(cl)
+		defer r.group.close()
+	}
+	if len(r.todo) == 0 {
+		<-ctx.Done() // all have ended; only offsets may still be shown
+		return
+	}
+	r.fetch(ctx, cl)
+}
+
+func (r *reader) newClient(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error) {
+	return newClient(ctx, r.src.Brokers, r.src.Security, r.env.Services, clientID(r.env.Job), r.status, opts...)
+}
+
+// connect waits for the brokers and checks that every position is one they have.
+func (r *reader) connect(ctx context.Context) (map[string]map[int32]kgo.Offset, error) {
+	cl, err := r.newClient(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	var names []string
+	parts := map[string]map[int32]kgo.Offset{}
+	for _, i := range r.todo {
+		s, from := r.splits[i], r.from[i]
+		if parts[s.topic] == nil {
+			parts[s.topic] = map[int32]kgo.Offset{}
+			names = append(names, s.topic)
+		}
+		parts[s.topic][s.partition] = kgo.NewOffset().At(from.offset).WithEpoch(from.epoch)
+	}
+	if len(names) == 0 {
+		return parts, nil
+	}
+	return parts, untilDone(ctx, r.status, func(ctx context.Context) error { return r.checkRanges(ctx, cl, names) })
+}
+
+func (r *reader) checkRanges(ctx context.Context, cl *kgo.Client, names []string) error {
+	topics, err := describe(ctx, cl, names, false)
+	if err != nil {
+		return err
+	}
+	adm := kadm.NewClient(cl)
+	first, err := adm.ListStartOffsets(ctx, names...)
+	if err == nil {
+		err = first.Error()
+	}
+	var end kadm.ListedOffsets
+	if err == nil {
+		end, err = adm.ListEndOffsets(ctx, names...)
+	}
+	if err == nil {
+		err = end.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("kafka: list offsets: %w", err)
+	}
+	for _, i := range r.todo {
+		s, from := r.splits[i], r.from[i]
+		if t := topics[s.topic]; t.id != from.topicID && from.topicID != [16]byte{} && t.id != [16]byte{} {
+			return &ReplacedError{Topic: s.topic}
+		}
+		f, ok1 := first.Lookup(s.topic, s.partition)
+		e, ok2 := end.Lookup(s.topic, s.partition)
+		if !ok1 || !ok2 {
+			return fmt.Errorf("kafka: %s/%d: the brokers did not tell its offsets", s.topic, s.partition)
+		}
+		if from.offset < f.Offset || from.offset > e.Offset {
+			return &RangeError{Topic: s.topic, Partition: s.partition, Offset: from.offset, First: f.Offset, End: e.Offset}
+		}
+	}
+	return nil
+}
+
+// fetch polls until ctx ends or a partition cannot be read on.
+func (r *reader) fetch(ctx context.Context, cl *kgo.Client) {
+	for ctx.Err() == nil {
+		pctx, cancel := ctx, context.CancelFunc(func() {})
+		if r.src.Bounded() {
+			pctx, cancel = context.WithTimeout(ctx, probeAfter)
+		}
+		fs := cl.PollFetches(pctx)
+		idle := pctx.Err() != nil
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err := r.accept(ctx, cl, fs); err != nil {
+			r.fail(err)
+			return
+		}
+		if idle {
+			r.probe(ctx, cl)
+		}
+		r.waitForRoom(ctx)
+	}
+}
+
+func (r *reader) waitForRoom(ctx context.Context) {
+	for {
+		r.mu.Lock()
+		full := r.queued > r.src.BufferBytes
+		r.mu.Unlock()
+		if !full {
+			return
+		}
+		select {
+		case <-r.room:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// accept queues what was fetched; an error is one that waiting does not mend.
+func (r *reader) accept(ctx context.Context, cl *kgo.Client, fs kgo.Fetches) error {
+	var failed error
+	got := false
+	fs.EachPartition(func(p kgo.FetchTopicPartition) {
+		if n := len(p.Records); n > 0 {
+			if i, ok := r.byPart[partKey{p.Topic, p.Partition}]; ok {
+				b := batch{records: p.Records}
+				for _, rec := range p.Records {
+					b.bytes += int64(len(rec.Key) + len(rec.Value))
+				}
+				r.mu.Lock()
+				r.queue[i] = append(r.queue[i], b)
+				r.queued += b.bytes
+				r.asked[i] = p.Records[n-1].Offset + 1
+				r.mu.Unlock()
+				got = true
+			}
+		}
+		if p.Err != nil && failed == nil {
+			failed = r.partitionError(ctx, cl, p)
+		}
+	})
+	if got {
+		token(r.ready)
+		r.status.expire()
+	}
+	return failed
+}
+
+func (r *reader) partitionError(ctx context.Context, cl *kgo.Client, p kgo.FetchTopicPartition) error {
+	lost, isLoss := errors.AsType[*kgo.ErrDataLoss](p.Err)
+	switch {
+	case errors.Is(p.Err, context.Canceled), errors.Is(p.Err, context.DeadlineExceeded), errors.Is(p.Err, kgo.ErrClientClosed):
+		return nil
+	case isLoss:
+		return &RangeError{Topic: lost.Topic, Partition: lost.Partition, Offset: lost.ConsumedTo, First: -1, End: lost.ResetTo}
+	case errors.Is(p.Err, kerr.OffsetOutOfRange):
+		return r.rangeError(ctx, cl, p)
+	case permanent(p.Err):
+		return fmt.Errorf("kafka: %s: %w", splitID(p.Topic, p.Partition), p.Err)
+	}
+	r.status.wait("partition "+splitID(p.Topic, p.Partition), fmt.Sprintf("%s: %s", splitID(p.Topic, p.Partition), shorten(p.Err)))
+	return nil
+}
+
+func (r *reader) rangeError(ctx context.Context, cl *kgo.Client, p kgo.FetchTopicPartition) error {
+	e := &RangeError{Topic: p.Topic, Partition: p.Partition, First: -1, End: -1}
+	if i, ok := r.byPart[partKey{p.Topic, p.Partition}]; ok {
+		r.mu.Lock()
+		e.Offset = r.asked[i]
+		r.mu.Unlock()
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	adm := kadm.NewClient(cl)
+	if l, err := adm.ListStartOffsets(ctx, p.Topic); err == nil {
+		if o, ok := l.Lookup(p.Topic, p.Partition); ok {
+			e.First = o.Offset
+		}
+	}
+	if l, err := adm.ListEndOffsets(ctx, p.Topic); err == nil {
+		if o, ok := l.Lookup(p.Topic, p.Partition); ok {
+			e.End = o.Offset
+		}
+	}
+	return e
+}

@@ -1,0 +1,265 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+)
+
+// sinkLinger only bounds how long a partition's last batch waits while a Write still hands over records; it is flushed
+// when all are.
+const (
+	sinkLinger          = 10 * time.Millisecond
+	maxBufferedRecords  = 1 << 20
+	defaultMessageBytes = 1_000_012
+)
+
+// Sink produces records to a topic.
+type Sink struct {
+	Brokers      []string // addresses, or "embedded" alone
+	Topic        string
+	MustExist    bool   // wait for a missing topic instead of making it
+	Partitions   int32  // of a topic it makes; 0 is the brokers' default
+	Compression  string // "none" (also ""), "gzip", "snappy", "lz4", "zstd"
+	MessageBytes int32  // the largest batch, and so the largest record; 0 means 1,000,012
+	Security     Security
+}
+
+var _ jobs.Sink = Sink{}
+
+func (s Sink) withDefaults() (Sink, error) {
+	if err := errors.Join(checkBrokers(s.Brokers), s.Security.check()); err != nil {
+		return s, err
+	}
+	if s.Topic == "" {
+		return s, errors.New("kafka: no topic")
+	}
+	if s.Partitions < 0 || s.MessageBytes < 0 {
+		return s, errors.New("kafka: partitions or message bytes are negative")
+	}
+	if s.MessageBytes == 0 {
+		s.MessageBytes = defaultMessageBytes
+	}
+	if _, err := s.codec(); err != nil {
+		return s, err
+	}
+	return s, nil
+}
+
+func (s Sink) codec() (kgo.CompressionCodec, error) {
+	switch s.Compression {
+	case "", "none":
+		return kgo.NoCompression(), nil
+	case "gzip":
+		return kgo.GzipCompression(), nil
+	case "snappy":
+		return kgo.SnappyCompression(), nil
+	case "lz4":
+		return kgo.Lz4Compression(), nil
+	case "zstd":
+		return kgo.ZstdCompression(), nil
+	}
+	return kgo.CompressionCodec{}, fmt.Errorf("kafka: compression %q is not one of none, gzip, snappy, lz4, zstd", s.Compression)
+}
+
+// Kind returns "kafka".
+func (s Sink) Kind() string { return "kafka" }
+
+// String describes the sink for a job's definition.
+func (s Sink) String() string { return fmt.Sprintf("kafka %v topic %s", s.Brokers, s.Topic) }
+
+// ExactlyOnce returns why it cannot.
+func (s Sink) ExactlyOnce() error {
+	return errors.New("the kafka sink cannot do it yet: that takes a transaction with the position in it, which a later version brings; use at_least_once")
+}
+
+// Open waits until the topic is there, and makes it where it is missing.
+func (s Sink) Open(ctx context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
+	s, err := s.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{sink: s, env: env, status: newStatus(env.Waiting)}
+	if err := w.connect(ctx); err != nil {
+		_ = w.Close() // nothing was sent
+		return nil, err
+	}
+	return w, nil
+}
+
+type writer struct {
+	sink   Sink
+	env    jobs.SinkEnv
+	status *status
+	cl     *kgo.Client // nil after a Write that was cut off
+	there  bool        // the topic was found since the last failure
+
+	records []kgo.Record // reused: every promise has been kept when Write returns
+	headers []kgo.RecordHeader
+}
+
+func (w *writer) connect(ctx context.Context) error {
+	if w.cl == nil {
+		codec, err := w.sink.codec()
+		if err != nil {
+			return err
+		}
+		w.cl, err = newClient(ctx, w.sink.Brokers, w.sink.Security, w.env.Services, clientID(w.env.Job), w.status,
+			kgo.DefaultProduceTopic(w.sink.Topic),
+			kgo.RequiredAcks(kgo.AllISRAcks()),
+			kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as Java's default
+			kgo.ProducerBatchCompression(codec),
+			kgo.ProducerBatchMaxBytes(w.sink.MessageBytes),
+			kgo.ProducerLinger(sinkLinger),
+			kgo.MaxBufferedRecords(maxBufferedRecords),
+		)
+		if err != nil {
+			return err
+		}
+		w.there = false
+	}
+	if w.there {
+		return nil
+	}
+	err := untilDone(ctx, w.status, w.findTopic)
+	w.there = err == nil
+	return err
+}
+
+func (w *writer) findTopic(ctx context.Context) error {
+	_, err := describe(ctx, w.cl, []string{w.sink.Topic}, false)
+	if err == nil || w.sink.MustExist || !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return err
+	}
+	partitions := w.sink.Partitions
+	if partitions == 0 {
+		partitions = -1
+	}
+	_, err = kadm.NewClient(w.cl).CreateTopic(ctx, partitions, -1, nil, w.sink.Topic)
+	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		return fmt.Errorf("kafka: make topic %s: %w", w.sink.Topic, err)
+	}
+	_, err = describe(ctx, w.cl, []string{w.sink.Topic}, false)
+	return err
+}
+
+// Write returns when every record has been acknowledged by all replicas in sync. Where ctx ends before, the client is
+// given up, so that nothing of this Write is sent any more once it has returned.
+func (w *writer) Write(ctx context.Context, ms []jobs.Message) ([]byte, error) {
+	if err := w.connect(ctx); err != nil {
+		return nil, err
+	}
+	if len(ms) == 0 {
+		return w.state(), nil
+	}
+	w.fill(ms)
+	var (
+		left sync.WaitGroup
+		mu   sync.Mutex
+		bad  error
+	)
+	left.Add(len(ms))
+	promise := func(r *kgo.Record, err error) {
+		if err != nil {
+			mu.Lock()
+			if bad == nil {
+				bad = w.produceError(r, err)
+			}
+			mu.Unlock()
+		}
+		left.Done()
+	}
+	cl, cut := w.cl, make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		cl.Close()
+	})
+	for i := range w.records {
+		cl.Produce(ctx, &w.records[i], promise)
+	}
+	_ = cl.Flush(ctx) // what became of the records their promises say
+	left.Wait()
+	if !stop() {
+		<-cut
+		w.cl = nil
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if bad != nil {
+		w.records, w.headers, w.there = nil, nil, false
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("kafka: write to %s: %w", w.sink.Topic, ctx.Err())
+		}
+		return nil, bad
+	}
+	w.status.fine()
+	return w.state(), nil
+}
+
+// state is not nil, which tells a used output from a new one; there is nothing to remember.
+func (w *writer) state() []byte { return []byte{1} }
+
+func (w *writer) fill(ms []jobs.Message) {
+	if cap(w.records) < len(ms) {
+		w.records = make([]kgo.Record, len(ms))
+	}
+	w.records = w.records[:len(ms)]
+	n := 0
+	for i := range ms {
+		n += len(ms[i].Headers)
+	}
+	if cap(w.headers) < n {
+		w.headers = make([]kgo.RecordHeader, 0, n)
+	}
+	hs := w.headers[:0]
+	for i := range ms {
+		m := &ms[i]
+		r := &w.records[i]
+		*r = kgo.Record{Key: m.Key, Value: m.Value}
+		if m.Time != jobs.NoTime {
+			r.Timestamp = m.Time.Go()
+		}
+		if len(m.Headers) > 0 {
+			from := len(hs)
+			for _, h := range m.Headers {
+				hs = append(hs, kgo.RecordHeader{Key: h.Name, Value: h.Value})
+			}
+			r.Headers = hs[from:len(hs):len(hs)]
+		}
+	}
+	w.headers = hs
+}
+
+func (w *writer) produceError(r *kgo.Record, err error) error {
+	if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge) {
+		return &jobs.StoppedError{
+			Why: fmt.Sprintf("topic %s takes no record of %d bytes", w.sink.Topic, len(r.Key)+len(r.Value)),
+			Choice: fmt.Sprintf("raise the topic's max.message.bytes and the output's message_bytes (%d), or drop what is unsent",
+				w.sink.MessageBytes),
+		}
+	}
+	if errors.Is(err, kerr.InvalidRecord) {
+		return &jobs.StoppedError{
+			Why:    fmt.Sprintf("topic %s refuses a record: %v", w.sink.Topic, err),
+			Choice: "change the topic (a compacted one wants keys), or drop what is unsent",
+		}
+	}
+	return fmt.Errorf("kafka: write to %s: %w", w.sink.Topic, err)
+}
+
+func (w *writer) Close() error {
+	w.status.fine()
+	if w.cl != nil {
+		w.cl.Close()
+		w.cl = nil
+	}
+	return nil
+}
