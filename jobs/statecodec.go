@@ -342,6 +342,9 @@ func planSlice(p *plan, known map[reflect.Type]*plan) error {
 
 func appendElems(dst []byte, e *plan, at unsafe.Pointer, n int, step uintptr) ([]byte, error) {
 	var err error
+	if e.size == 0 {
+		return dst, nil
+	}
 	for i := range n {
 		if dst, err = e.append(dst, unsafe.Add(at, uintptr(i)*step)); err != nil {
 			return dst, err
@@ -352,6 +355,9 @@ func appendElems(dst []byte, e *plan, at unsafe.Pointer, n int, step uintptr) ([
 
 func decodeElems(b []byte, e *plan, at unsafe.Pointer, n int, step uintptr) ([]byte, error) {
 	var err error
+	if e.size == 0 {
+		return b, nil // as many as there are, they have no bytes
+	}
 	for i := range n {
 		if b, err = e.decode(b, unsafe.Add(at, uintptr(i)*step)); err != nil {
 			return b, err
