@@ -286,3 +286,43 @@ func BenchmarkKeyCodec(b *testing.B) {
 		}
 	})
 }
+
+func BenchmarkStateCodec(b *testing.B) {
+	type session struct {
+		User        string
+		First, Last int64
+		Clicks      int
+		Bounced     bool
+	}
+	v := session{"user-1234", 1700000000000, 1700000100000, 17, true}
+	c, err := jobs.NewStateCodec[session]()
+	if err != nil {
+		b.Fatal(err)
+	}
+	j := jobs.JSON[session]()
+	buf, _ := c.Append(nil, &v)
+	text, _ := j.Encode(nil, v)
+	b.Run("codec=state/op=append", func(b *testing.B) {
+		for b.Loop() {
+			buf, _ = c.Append(buf[:0], &v)
+		}
+		b.ReportMetric(float64(len(buf)), "B/entry")
+	})
+	b.Run("codec=state/op=decode", func(b *testing.B) {
+		for b.Loop() {
+			var got session
+			_ = c.Decode(buf, &got)
+		}
+	})
+	b.Run("codec=json/op=append", func(b *testing.B) {
+		for b.Loop() {
+			text, _ = j.Encode(text[:0], v)
+		}
+		b.ReportMetric(float64(len(text)), "B/entry")
+	})
+	b.Run("codec=json/op=decode", func(b *testing.B) {
+		for b.Loop() {
+			_, _ = j.Decode(text)
+		}
+	})
+}
