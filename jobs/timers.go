@@ -86,9 +86,6 @@ func (ts *Timers) Set(key Key, at Time) {
 	ts.scratch = binary.LittleEndian.AppendUint64(append(ts.scratch[:0], times...), uint64(at))
 	ts.t.Put(key.Group, key.Bytes, bucketOf(at), nil, ts.scratch)
 	heap.Push(&ts.heap, timerItem{at, key})
-	if len(ts.heap) > 2*ts.swept+1024 {
-		ts.sweep() // what was deleted and set again leaves items behind
-	}
 }
 
 // Delete removes the timer of key at at, and reports whether there was one.
@@ -110,8 +107,12 @@ func (ts *Timers) Delete(key Key, at Time) bool {
 func (ts *Timers) Pending() int { return len(ts.heap) }
 
 // Advance calls fire for every timer at or before w, in the order of their times, until fire returns an error, which it
-// returns. A timer is gone when fire is called; one that fire sets at or before w goes off in the same call.
+// returns. A timer is gone when fire is called; one that fire sets at or before w goes off in the same call. It is not
+// for calling between BeginRecord and EndRecord.
 func (ts *Timers) Advance(w Watermark, fire func(key Key, at Time) error) error {
+	if len(ts.heap) > 2*ts.swept+1024 {
+		ts.sweep() // what was taken back, or set again, leaves items behind; not in Set, whose record may be undone
+	}
 	for len(ts.heap) > 0 && int64(ts.heap[0].at) <= int64(w) {
 		top := heap.Pop(&ts.heap).(timerItem)
 		if !ts.Delete(top.key, top.at) {

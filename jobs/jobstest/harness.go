@@ -109,7 +109,8 @@ func (h *Harness) env(r *nodeRun) *jobs.Env {
 				jobs.Header{Name: "step", Value: []byte(r.node.ID)}, jobs.Header{Name: "origin", Value: []byte(o.String())})
 			for _, o := range h.nodes {
 				if o.node.Output != nil && o.node.Output.Name == onError.To {
-					o.write(&m, jobs.Key{Bytes: m.Key})
+					m.Key = nil
+					o.write(&m, jobs.Key{})
 				}
 			}
 		}

@@ -126,7 +126,7 @@ func (w *window[In, Out]) process(r *jobs.Rec[In]) error {
 	start := w.current
 	if uint64(t-start) >= uint64(w.size) {
 		if t < -timeMax || t > timeMax {
-			return fmt.Errorf("window: event time %v: out of range", r.Time)
+			return fmt.Errorf("window: event time %v: want one within some 36 million years of 1970", r.Time)
 		}
 		start = floor(t, w.size)
 	}
