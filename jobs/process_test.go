@@ -313,6 +313,26 @@ func TestTimers(t *testing.T) {
 	})
 }
 
+func TestTimerTakenBackByARecordThatFails(t *testing.T) {
+	a, b := jobs.MakeKey([]byte(`"a"`)), jobs.MakeKey([]byte(`"b"`))
+	store, fired := jobstest.NewStore(), 0
+	ts := jobs.NewTimers(store.Table("timers"))
+	ts.Set(a, 5)
+	store.BeginRecord()
+	ts.Delete(a, 5)
+	for at := range jobs.Time(3000) { // enough to make a heap with leftovers be built anew
+		ts.Set(b, 10+at)
+	}
+	store.RollbackRecord()
+	store.EndRecord()
+	for w := range jobs.Watermark(4000) {
+		_ = ts.Advance(w, func(jobs.Key, jobs.Time) error { fired++; return nil })
+	}
+	if fired != 1 {
+		t.Errorf("%d timers fired, want the one that was set before", fired)
+	}
+}
+
 // Records that fail undo what they did to timers, whatever it was.
 func TestTimersAgainstModel(t *testing.T) {
 	for range 30 {
