@@ -1,0 +1,312 @@
+package bus
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// Config tunes a Bus; the zero value is a good one.
+type Config struct {
+	MemoryBytes  int64                                               // of each topic that stay in memory for live readers once durable; 0 means 16 MiB
+	OnRoom       func(TopicID)                                       // a topic that was full is not any more; runs on the goroutine of Passed or Unsubscribe
+	OnNearlyFull func(topic TopicID, name, who string, fill float64) // a topic has come to 80 % of its limit; said once until it is read again
+	Logger       *slog.Logger                                        // nil logs nothing
+}
+
+const nearlyFull = 0.8
+
+// Bus is the topics of one process. See the package comment for who may call what.
+type Bus struct {
+	cfg Config
+	log Log
+
+	mu      sync.RWMutex // of the maps; a partition has its own
+	topics  map[TopicID]*topic
+	byName  map[string]TopicID
+	subs    map[SubID]*subscription
+	gens    []*generation // in use, oldest first
+	visible atomic.Uint64 // LSN of the last frame published
+}
+
+// topic is one topic. Its producers are the committer's; readers have tables of their own.
+type topic struct {
+	id        TopicID
+	spec      TopicSpec
+	parts     []*partition
+	producers []ProducerMark // as of the last frame, by id
+	written   bool           // it has or had producers
+	full      atomic.Bool
+	said      bool // nearly full
+	subs      []*subscription
+}
+
+// generation is what a catalog's frame says of where each partition stood.
+type generation struct {
+	first  wal.LSN
+	topics map[TopicID]genTopic
+}
+
+type genTopic struct {
+	Next   []Offset
+	Bytes  []int64 // ever written
+	Table  []ProducerMark
+	exists bool
+}
+
+// New returns a Bus without topics, whose cold records lie in log.
+func New(cfg Config, log Log) *Bus {
+	if cfg.MemoryBytes == 0 {
+		cfg.MemoryBytes = 16 << 20
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Bus{cfg: cfg, log: log, topics: map[TopicID]*topic{}, byName: map[string]TopicID{}, subs: map[SubID]*subscription{}}
+}
+
+// Define makes a topic, or gives one that is there the properties of spec; its partitions stay.
+func (b *Bus) Define(id TopicID, spec TopicSpec) error {
+	if err := spec.check(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if other, ok := b.byName[spec.Name]; ok && other != id {
+		return fmt.Errorf("bus: topic %s has the id %d already", spec.Name, other)
+	}
+	if t := b.topics[id]; t != nil {
+		if spec.partitions() != len(t.parts) {
+			return fmt.Errorf("bus: topic %s has %d partitions; they cannot become %d", spec.Name, len(t.parts), spec.partitions())
+		}
+		t.spec = spec
+		return nil
+	}
+	b.addTopic(id, spec)
+	return nil
+}
+
+func (b *Bus) addTopic(id TopicID, spec TopicSpec) *topic {
+	t := &topic{id: id, spec: spec, parts: make([]*partition, spec.partitions())}
+	for i := range t.parts {
+		t.parts[i] = newPartition(i)
+	}
+	b.topics[id], b.byName[spec.Name] = t, id
+	return t
+}
+
+// Remove takes a topic away with its records. Its readers find it ended.
+func (b *Bus) Remove(id TopicID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if t := b.topics[id]; t != nil {
+		delete(b.topics, id)
+		delete(b.byName, t.spec.Name)
+		for _, s := range t.subs {
+			delete(b.subs, s.id)
+		}
+	}
+}
+
+func (b *Bus) topic(id TopicID) *topic {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.topics[id]
+}
+
+// TopicByName returns the id of a topic.
+func (b *Bus) TopicByName(name string) (TopicID, bool) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	id, ok := b.byName[name]
+	return id, ok
+}
+
+// Spec returns how a topic is defined; the zero TopicSpec if it is not there.
+func (b *Bus) Spec(id TopicID) TopicSpec {
+	if t := b.topic(id); t != nil {
+		return t.spec
+	}
+	return TopicSpec{}
+}
+
+// Partitions returns how many partitions a topic has; 0 if it is not there.
+func (b *Bus) Partitions(id TopicID) int {
+	if t := b.topic(id); t != nil {
+		return len(t.parts)
+	}
+	return 0
+}
+
+// Next returns the offset that the next record of a partition gets.
+func (b *Bus) Next(id TopicID, partition int) Offset {
+	t := b.topic(id)
+	if t == nil || partition >= len(t.parts) {
+		return 0
+	}
+	p := t.parts[partition]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
+}
+
+// Producers returns the producers that a topic has now.
+func (b *Bus) Producers(id TopicID) []ProducerID {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var out []ProducerID
+	if t := b.topics[id]; t != nil {
+		for _, p := range t.producers {
+			out = append(out, p.Producer)
+		}
+	}
+	return out
+}
+
+// Assign sets the Base of each publication to the offset it will have if it is published next. Nothing else changes until
+// Publish, so that an epoch that finds no room leaves no trace.
+func (b *Bus) Assign(pubs []Publication) {
+	for i := range pubs {
+		p := &pubs[i]
+		p.Bytes = int64(len(p.Data))
+		p.Base = b.Next(p.Topic, p.Partition)
+		for k := i - 1; k >= 0; k-- {
+			if pubs[k].Topic == p.Topic && pubs[k].Partition == p.Partition {
+				p.Base = pubs[k].Base + Offset(pubs[k].Count)
+				break
+			}
+		}
+	}
+}
+
+// Publish makes the records and marks of the frame at lsn visible to live readers, in the order of LSNs.
+func (b *Bus) Publish(lsn wal.LSN, pubs []Publication, marks []Mark) {
+	b.apply(lsn, pubs, marks, true)
+}
+
+// Replay does the same for a frame that recovery reads: readers find its records in the log.
+func (b *Bus) Replay(lsn wal.LSN, pubs []Publication, marks []Mark) {
+	b.apply(lsn, pubs, marks, false)
+}
+
+func (b *Bus) apply(lsn wal.LSN, pubs []Publication, marks []Mark, memory bool) {
+	b.mu.Lock()
+	var touched []*partition
+	for i := range pubs {
+		pub := &pubs[i]
+		t := b.topics[pub.Topic]
+		if t == nil || pub.Partition >= len(t.parts) {
+			continue // of a topic that was removed
+		}
+		p := t.parts[pub.Partition]
+		p.add(lsn, pub, memory)
+		touched = append(touched, p)
+		b.lookFull(t)
+	}
+	for len(marks) > 0 {
+		n := 1
+		for n < len(marks) && marks[n].Topic == marks[0].Topic {
+			n++
+		}
+		if t := b.topics[marks[0].Topic]; t != nil {
+			own := slices.Clone(marks[:n])
+			for _, m := range own {
+				t.producers = applyMark(t.producers, m)
+				t.written = t.written || m.Join
+			}
+			for _, p := range t.parts {
+				p.addMarks(lsn, own, memory)
+				touched = append(touched, p)
+			}
+		}
+		marks = marks[n:]
+	}
+	b.visible.Store(uint64(lsn))
+	b.mu.Unlock()
+	for _, p := range touched {
+		p.wake()
+	}
+}
+
+// applyMark folds one mark into a table of producers, which is sorted by id. The table is changed in place.
+func applyMark(table []ProducerMark, m Mark) []ProducerMark {
+	i, ok := slices.BinarySearchFunc(table, m.Producer, func(p ProducerMark, id ProducerID) int { return int(p.Producer) - int(id) })
+	switch {
+	case m.Leave && ok:
+		return slices.Delete(table, i, i+1)
+	case m.Leave:
+		return table
+	case !ok:
+		table = slices.Insert(table, i, ProducerMark{Producer: m.Producer, Watermark: NoWatermark})
+	}
+	if m.Join {
+		return table
+	}
+	table[i].Watermark = max(table[i].Watermark, m.Watermark)
+	table[i].Idle = m.Idle
+	return table
+}
+
+// Durable says that every frame up to lsn is durable: memory beyond what is kept for live readers is given back.
+func (b *Bus) Durable(lsn wal.LSN) {
+	b.mu.RLock()
+	ts := slices.Collect(maps.Values(b.topics))
+	b.mu.RUnlock()
+	for _, t := range ts {
+		for _, p := range t.parts {
+			p.evict(lsn, b.cfg.MemoryBytes/int64(len(t.parts)))
+		}
+	}
+}
+
+// Generation says that the frame at first is a catalog: what it holds is remembered as where every partition stood.
+func (b *Bus) Generation(first wal.LSN) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n := len(b.gens); n > 0 && b.gens[n-1].first >= first {
+		return
+	}
+	b.gens = append(b.gens, b.stand(first))
+}
+
+// stand describes where every partition stands now.
+func (b *Bus) stand(first wal.LSN) *generation {
+	g := &generation{first: first, topics: map[TopicID]genTopic{}}
+	for id, t := range b.topics {
+		gt := genTopic{Table: slices.Clone(t.producers), exists: true}
+		for _, p := range t.parts {
+			p.mu.Lock()
+			gt.Next, gt.Bytes = append(gt.Next, p.next), append(gt.Bytes, p.total)
+			p.mu.Unlock()
+		}
+		g.topics[id] = gt
+	}
+	return g
+}
+
+// Dropped says that the generations that end before the LSN before are gone.
+func (b *Bus) Dropped(before wal.LSN) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	for n+1 < len(b.gens) && b.gens[n+1].first <= before {
+		n++
+	}
+	b.gens = slices.Delete(b.gens, 0, n)
+	if len(b.gens) == 0 {
+		return
+	}
+	for id, t := range b.topics {
+		gt := b.gens[0].topics[id]
+		for i, p := range t.parts {
+			if gt.exists {
+				p.drop(gt.Next[i])
+			}
+		}
+	}
+}

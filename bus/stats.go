@@ -1,0 +1,59 @@
+package bus
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// TopicStat is how a topic stands.
+type TopicStat struct {
+	ID            TopicID         `json:"id"`
+	Name          string          `json:"name"`
+	Hidden        bool            `json:"hidden,omitempty"` // an output on its way outside
+	Partitions    []PartitionStat `json:"partitions"`
+	Producers     []ProducerMark  `json:"producers,omitempty"`
+	Subscriptions []SubStat       `json:"subscriptions,omitempty"`
+	Full          bool            `json:"full,omitempty"`
+	Limit         int64           `json:"limit"`
+	Retention     int64           `json:"retention_bytes"`
+	MaxAge        time.Duration   `json:"retention_age_ns,omitempty"`
+}
+
+// PartitionStat is how a partition stands.
+type PartitionStat struct {
+	First  Offset `json:"first"` // oldest record still there
+	Next   Offset `json:"next"`
+	Bytes  int64  `json:"bytes"`  // ever written
+	Memory int64  `json:"memory"` // bytes that live readers find in memory
+}
+
+// SubStat is how a subscription stands.
+type SubStat struct {
+	ID     SubID  `json:"id"`
+	Name   string `json:"name"`
+	Lag    int64  `json:"lag"`    // records not passed in a sealed epoch
+	Unread int64  `json:"unread"` // bytes counted against the limit
+}
+
+// Stats returns how every topic stands, by name.
+func (b *Bus) Stats() []TopicStat {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	out := make([]TopicStat, 0, len(b.topics))
+	for _, name := range slices.Sorted(maps.Keys(b.byName)) {
+		t := b.topics[b.byName[name]]
+		st := TopicStat{ID: t.id, Name: name, Hidden: t.spec.Retention.MaxBytes == KeepNothing, Producers: slices.Clone(t.producers),
+			Full: t.full.Load(), Limit: t.spec.limit(), Retention: t.spec.keep(), MaxAge: t.spec.Retention.MaxAge}
+		for _, p := range t.parts {
+			p.mu.Lock()
+			st.Partitions = append(st.Partitions, PartitionStat{First: p.first, Next: p.next, Bytes: p.total, Memory: p.memory})
+			p.mu.Unlock()
+		}
+		for _, s := range t.subs {
+			st.Subscriptions = append(st.Subscriptions, SubStat{ID: s.id, Name: s.name, Lag: b.lag(t, s), Unread: b.unread(t, s)})
+		}
+		out = append(out, st)
+	}
+	return out
+}

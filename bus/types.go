@@ -1,0 +1,223 @@
+package bus
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// Offset is a record's place in its partition, dense from 0. Once durable it never names another record.
+type Offset uint64
+
+// String formats o as a decimal number.
+func (o Offset) String() string { return strconv.FormatUint(uint64(o), 10) }
+
+// TopicID, SubID and ProducerID number topics, subscriptions and the jobs that write; the caller gives them out and uses
+// none twice.
+type (
+	TopicID    uint32
+	SubID      uint32
+	ProducerID uint32
+)
+
+// Kinds of the bus's sections in a frame.
+const (
+	SectionRecords uint8 = 0x10
+	SectionIndex   uint8 = 0x11
+)
+
+// NoTime stands for a record without event time, NoWatermark for a producer that has given none.
+const (
+	NoTime      int64 = math.MinInt64
+	NoWatermark int64 = math.MinInt64
+)
+
+// KeepNothing, as Retention.MaxBytes, keeps a record only until every subscription has passed it.
+const KeepNothing int64 = -1
+
+const (
+	defaultRetention = 1 << 30
+	defaultLimit     = 1 << 30
+	partitionsMax    = 128 // one key group each at least
+)
+
+// OnFull is what a topic does when a subscription has fallen behind by its limit.
+type OnFull string
+
+// Block holds the topic's writers back, between their epochs. It is the default.
+const Block OnFull = "block"
+
+// Retention is how long records stay that every subscription has passed.
+type Retention struct {
+	MaxBytes int64         `json:"max_bytes,omitempty"` // 0 means 1 GiB, or KeepNothing
+	MaxAge   time.Duration `json:"max_age,omitempty"`   // 0 means for ever
+}
+
+// TopicSpec describes a topic. A zero field is not said: it is taken from another definition, or by default.
+type TopicSpec struct {
+	Name       string    `json:"name"`
+	Partitions int       `json:"partitions,omitempty"` // 0 means 1
+	Retention  Retention `json:"retention"`
+	Limit      int64     `json:"limit,omitempty"` // bytes; 0 means 1 GiB
+	OnFull     OnFull    `json:"on_full,omitempty"`
+}
+
+// Merge joins two descriptions of one topic. A property said twice and differently is an error.
+func (s TopicSpec) Merge(o TopicSpec) (TopicSpec, error) {
+	if s.Name != o.Name {
+		return s, fmt.Errorf("bus: topics %q and %q are not the same", s.Name, o.Name)
+	}
+	var err error
+	note := func(what string, a, b any) {
+		if err == nil {
+			err = fmt.Errorf("%s is %v in one definition and %v in another", what, a, b)
+		}
+	}
+	merge(&s.Partitions, o.Partitions, "partitions", note)
+	merge(&s.Retention.MaxBytes, o.Retention.MaxBytes, "retention.max_bytes", note)
+	merge(&s.Retention.MaxAge, o.Retention.MaxAge, "retention.max_age", note)
+	merge(&s.Limit, o.Limit, "limit", note)
+	merge(&s.OnFull, o.OnFull, "on_full", note)
+	return s, err
+}
+
+func merge[T comparable](have *T, say T, what string, note func(string, any, any)) {
+	var zero T
+	switch {
+	case say == zero || *have == say:
+	case *have == zero:
+		*have = say
+	default:
+		note(what, *have, say)
+	}
+}
+
+// check returns what is wrong with s.
+func (s TopicSpec) check() error {
+	switch {
+	case s.Name == "":
+		return fmt.Errorf("bus: a topic needs a name")
+	case s.Partitions < 0 || s.Partitions > partitionsMax:
+		return fmt.Errorf("bus: topic %s: %d partitions; 1 to %d are possible", s.Name, s.Partitions, partitionsMax)
+	case s.Limit < 0 || s.Retention.MaxBytes < KeepNothing || s.Retention.MaxAge < 0:
+		return fmt.Errorf("bus: topic %s: limit and retention cannot be negative", s.Name)
+	case s.OnFull != "" && s.OnFull != Block:
+		return fmt.Errorf("bus: topic %s: on_full %q is not known; %q is", s.Name, s.OnFull, Block)
+	}
+	return nil
+}
+
+func (s TopicSpec) partitions() int { return max(1, s.Partitions) }
+
+func (s TopicSpec) limit() int64 {
+	if s.Limit == 0 {
+		return defaultLimit
+	}
+	return s.Limit
+}
+
+func (s TopicSpec) keep() int64 {
+	switch s.Retention.MaxBytes {
+	case 0:
+		return defaultRetention
+	case KeepNothing:
+		return 0
+	}
+	return s.Retention.MaxBytes
+}
+
+// Publication is an epoch's records for one partition, from one writer.
+type Publication struct {
+	Topic     TopicID
+	Partition int
+	Count     int
+	Data      []byte // encoded by a Builder; shared from now on
+	Bytes     int64  // len(Data), also where Data is not at hand
+	Payload   any    // the values of the records, in order, for readers in this process; may be nil
+	Base      Offset // set by Assign
+	Part      wal.LSN
+	Section   int // of the frame Part, or of the epoch's last frame if Part is 0
+}
+
+// Mark is what an epoch, or a change of jobs, tells the readers of a topic about one producer.
+type Mark struct {
+	Topic     TopicID
+	Producer  ProducerID
+	Watermark int64 // NoWatermark: not said
+	Idle      bool
+	Join      bool
+	Leave     bool
+}
+
+// Position is a place in a partition.
+type Position struct {
+	Next  Offset  `json:"next"`
+	Marks wal.LSN `json:"marks"` // every frame up to here has been taken wholly
+}
+
+// ProducerMark is a line of the table of producers.
+type ProducerMark struct {
+	Producer  ProducerID `json:"producer"`
+	Watermark int64      `json:"watermark"` // NoWatermark: none yet
+	Idle      bool       `json:"idle,omitempty"`
+}
+
+// SubState is a subscription's place in one partition, with the table of producers as of there. Watermark and Idle are what
+// the reader had come to.
+type SubState struct {
+	Partition int `json:"partition"`
+	Position
+	Table     []ProducerMark `json:"table,omitempty"`
+	Watermark int64          `json:"watermark"`
+	Idle      bool           `json:"idle,omitempty"`
+}
+
+// Start is where a new subscription begins: Earliest is the oldest record still there, Latest behind the newest, else At.
+type Start struct {
+	Earliest bool   `json:"earliest,omitempty"`
+	Latest   bool   `json:"latest,omitempty"`
+	At       Offset `json:"at,omitempty"`
+}
+
+// Pin is the oldest frame that somebody still needs.
+type Pin struct {
+	Who string
+	LSN wal.LSN
+}
+
+// OffsetError says that an offset is not there to start from.
+type OffsetError struct {
+	Topic       string
+	Partition   int
+	Offset      Offset
+	First, Next Offset // what there is: First up to, without, Next
+}
+
+func (e *OffsetError) Error() string {
+	return fmt.Sprintf("bus: topic %s, partition %d: offset %s is not there; there are %s to %s: start from one of these, earliest or latest",
+		e.Topic, e.Partition, e.Offset, e.First, e.Next)
+}
+
+// Log is what the bus reads cold records from.
+type Log interface {
+	// Reader returns a cursor that begins at from.
+	Reader(from wal.LSN) (LogReader, error)
+}
+
+// LogReader walks over durable frames. Next returns io.EOF where no more is durable yet, and goes on later.
+type LogReader interface {
+	Next() (Frame, error)
+	Seek(wal.LSN) error
+	Close() error
+}
+
+// Frame is one frame of the log; it is valid until the next call of its reader.
+type Frame interface {
+	LSN() wal.LSN
+	Len() int
+	Section(i int) wal.SectionInfo
+	Body(i int) ([]byte, error) // checked; the caller may keep it
+}

@@ -1,0 +1,65 @@
+package runtime
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// Config tunes a Runtime; only DataDir is needed.
+type Config struct {
+	DataDir        string        // holds the log, the snapshots and what embedded services keep
+	Log            wal.Config    // of the log; its Logger and OnDurable are set here
+	CommitInterval time.Duration // of barriers while there is something to commit; 0 means 5 ms
+	EpochBytes     int64         // an epoch that has grown so large gets its barrier early; 0 means 64 MiB
+	SealedBytes    int64         // no epoch is sealed while more than this is not durable; 0 means 2 × EpochBytes
+	FrameBytes     int           // an epoch larger than this is written as parts; 0 means 1 MiB
+	TopicMemory    int64         // of each topic for live readers beyond what is not durable; 0 means 16 MiB
+	LogBytes       int64         // past this, who pins the log is named and acted on; 0 means 4 GiB
+	AttemptsMax    int           // attempts in a row that seal nothing before a job is failed; 0 means 10
+	BackoffMin     time.Duration // before the second attempt; 0 means 100 ms
+	BackoffMax     time.Duration // between later ones; 0 means 30 s
+	StopTimeout    time.Duration // for last barriers and senders when stopping; 0 means 30 s
+	StuckAfter     time.Duration // a step that has not returned for so long is named; 0 means 5 s
+	Services       jobs.Services // what the process runs for connectors; nil runs nothing
+	Logger         *slog.Logger  // nil logs nothing
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.DataDir == "" {
+		return c, fmt.Errorf("runtime: Config.DataDir is needed")
+	}
+	def(&c.CommitInterval, 5*time.Millisecond)
+	def(&c.EpochBytes, 64<<20)
+	def(&c.SealedBytes, 2*c.EpochBytes)
+	def(&c.FrameBytes, 1<<20)
+	def(&c.TopicMemory, 16<<20)
+	def(&c.LogBytes, 4<<30)
+	def(&c.AttemptsMax, 10)
+	def(&c.BackoffMin, 100*time.Millisecond)
+	def(&c.BackoffMax, 30*time.Second)
+	def(&c.StopTimeout, 30*time.Second)
+	def(&c.StuckAfter, 5*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case c.CommitInterval < 0 || c.EpochBytes < 0 || c.FrameBytes < 0 || c.AttemptsMax < 0:
+		return c, fmt.Errorf("runtime: Config: CommitInterval %v, EpochBytes %d, FrameBytes %d and AttemptsMax %d must be positive",
+			c.CommitInterval, c.EpochBytes, c.FrameBytes, c.AttemptsMax)
+	case c.SealedBytes < c.EpochBytes:
+		return c, fmt.Errorf("runtime: Config: SealedBytes %d is less than EpochBytes %d", c.SealedBytes, c.EpochBytes)
+	case c.BackoffMax < c.BackoffMin:
+		return c, fmt.Errorf("runtime: Config: BackoffMax %v is less than BackoffMin %v", c.BackoffMax, c.BackoffMin)
+	}
+	return c, nil
+}
+
+func def[T int | int64 | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}

@@ -1,0 +1,515 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// execution is one attempt of a job: its subtasks and the master that cuts their work into epochs.
+type execution struct {
+	rt           *Runtime
+	name         string
+	job          uint32
+	attempt      uint32
+	plan         *jobPlan
+	subtasks     []*subtask
+	sources      int // subtasks that begin with a source
+	topics       map[bus.TopicID]string
+	writesTopics bool
+	logger       *slog.Logger
+	waiting      func(step, why string)
+
+	events chan event
+	// sealedEvents has room for every epoch that may be under way, so that the committer never waits for a master.
+	sealedEvents chan event
+	snapping     atomic.Bool // the header of each sealed epoch is wanted
+	wantSnapshot atomic.Bool // whoever cuts the log asks for one
+
+	durableMu sync.Mutex
+	undurable []sealedEpoch // sealed and not yet durable
+	durable   atomic.Uint64 // the last durable epoch
+	frames    atomic.Int64  // bytes sealed since the newest snapshot
+	ctx       context.Context
+	cancel    context.CancelFunc
+	dirty     atomic.Bool // something to commit since the last barrier
+	markMoved atomic.Bool // a watermark has moved since the last barrier
+	large     atomic.Bool
+	held      atomic.Bool // a topic is full: no new epoch begins
+	running   sync.WaitGroup
+	alive     atomic.Int32
+
+	// The master's own.
+	coord    *checkpoint.Coordinator
+	pieces   map[checkpoint.Epoch][]*piece
+	finished []bool                     // subtasks that have ended
+	sentAt   map[checkpoint.Epoch]int64 // when each barrier under way was sent
+	dry      []bool
+	marks    map[bus.TopicID]topicMark // last mark given to each topic
+	outside  map[int]topicMark         // last watermark of each subtask
+	stopping bool
+	full     bool             // a topic that the job writes is full
+	over     checkpoint.Epoch // the last one, once its barrier is sent
+	sealedUp checkpoint.Epoch
+	snap     *snapshotRun
+	barrier  atomic.Int64 // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
+	lastSeal atomic.Int64 // Unix nanoseconds
+	epochs   atomic.Int64
+}
+
+type topicMark struct {
+	watermark jobs.Watermark
+	idle      bool
+	known     bool
+}
+
+// piece is what one subtask hands over at a barrier.
+type piece struct {
+	subtask   int
+	epoch     checkpoint.Epoch
+	ended     bool
+	header    checkpoint.Header // splits, subscriptions and step watermarks that have moved
+	states    [][]byte
+	pubs      []bus.Publication
+	read      []readUpTo
+	watermark jobs.Watermark
+	idle      bool
+	moved     bool
+}
+
+type eventKind uint8
+
+const (
+	eventChanged eventKind = iota
+	eventMark
+	eventLarge
+	eventDry
+	eventPiece
+	eventSealed
+	eventFailed
+	eventStop
+	eventRoom
+	eventScanned
+)
+
+// event is what the master is told.
+type event struct {
+	kind    eventKind
+	subtask int
+	dry     bool
+	piece   *piece
+	epoch   checkpoint.Epoch
+	lsn     wal.LSN
+	err     error
+	header  *checkpoint.Header // as of epoch, for a snapshot
+}
+
+type sealedEpoch struct {
+	epoch checkpoint.Epoch
+	lsn   wal.LSN
+}
+
+// noteSealed runs on the committer's goroutine.
+func (x *execution) noteSealed(e checkpoint.Epoch, lsn wal.LSN, bytes int64) {
+	x.frames.Add(bytes)
+	x.durableMu.Lock()
+	x.undurable = append(x.undurable, sealedEpoch{e, lsn})
+	x.durableMu.Unlock()
+}
+
+// durableUpTo runs on the committer's goroutine: sources may show the positions of what is durable.
+func (x *execution) durableUpTo(lsn wal.LSN) {
+	x.durableMu.Lock()
+	defer x.durableMu.Unlock()
+	n := 0
+	for n < len(x.undurable) && x.undurable[n].lsn <= lsn {
+		x.durable.Store(uint64(x.undurable[n].epoch))
+		n++
+	}
+	x.undurable = append(x.undurable[:0], x.undurable[n:]...)
+}
+
+func cloneHeader(h checkpoint.Header) checkpoint.Header {
+	var c checkpoint.Header
+	checkpoint.Merge(&c, h)
+	return c
+}
+
+func (x *execution) post(e event) {
+	select {
+	case x.events <- e:
+	case <-x.ctx.Done():
+	}
+}
+
+func (x *execution) ack(p *piece) { x.post(event{kind: eventPiece, piece: p}) }
+
+// run starts the subtasks and is their master until the job has ended (ended is true), the last barrier is sealed, or the
+// attempt fails.
+func (x *execution) run() (ended bool, err error) {
+	defer x.cancel()
+	for _, s := range x.subtasks {
+		x.running.Add(1)
+		x.alive.Add(1)
+		go x.runSubtask(s)
+	}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if done, ended, err := x.decide(timer); done || err != nil {
+			return ended, err
+		}
+		select {
+		case e := <-x.events:
+			if err := x.handle(e); err != nil {
+				return false, err
+			}
+			for more := true; more; {
+				select {
+				case e := <-x.events:
+					if err := x.handle(e); err != nil {
+						return false, err
+					}
+				default:
+					more = false
+				}
+			}
+		case e := <-x.sealedEvents:
+			if err := x.handle(e); err != nil {
+				return false, err
+			}
+		case <-timer.C:
+		case <-x.ctx.Done():
+			return false, context.Cause(x.ctx)
+		}
+	}
+}
+
+func (x *execution) runSubtask(s *subtask) {
+	defer x.running.Done()
+	defer x.alive.Add(-1)
+	err := func() (err error) {
+		defer func() {
+			if s.failed {
+				err = s.err
+			}
+		}()
+		defer recovered(&err, x.name, s.plan.name(), s.index)
+		return s.run(x.ctx)
+	}()
+	if err != nil && !errors.Is(err, errStopped) && !isFenced(err) {
+		select {
+		case x.events <- event{kind: eventFailed, err: err}:
+		case <-x.ctx.Done():
+		}
+	}
+}
+
+// isFenced reports whether err only says that a state handle refused because the attempt is over.
+func isFenced(err error) bool {
+	var p *PanicError
+	return errors.As(err, &p) && p.Value == error(checkpoint.ErrFenced)
+}
+
+func (x *execution) handle(e event) error {
+	now := time.Now()
+	switch e.kind {
+	case eventChanged:
+		x.coord.Changed(now, 0)
+	case eventLarge:
+		x.coord.Changed(now, x.rt.cfg.EpochBytes)
+	case eventMark:
+		x.coord.MarkMoved(now)
+	case eventDry:
+		x.dry[e.subtask] = e.dry
+		x.coord.Dry(now, x.allDry())
+	case eventPiece:
+		return x.takePiece(now, e.piece)
+	case eventSealed:
+		return x.takeSealed(now, e)
+	case eventFailed:
+		return e.err
+	case eventStop:
+		x.stopping = true
+		x.coord.Stop(now)
+	case eventRoom:
+		x.checkFull()
+	case eventScanned:
+		return x.finishSnapshot()
+	}
+	return nil
+}
+
+func (x *execution) allDry() bool {
+	for i, s := range x.subtasks {
+		if s.feed != nil && !x.dry[i] && !x.finished[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func (x *execution) takePiece(now time.Time, p *piece) error {
+	if !p.ended {
+		x.pieces[p.epoch] = append(x.pieces[p.epoch], p)
+		x.coord.Ack(p.subtask, p.epoch)
+		return nil
+	}
+	x.finished[p.subtask] = true
+	x.coord.Dry(now, x.allDry())
+	switch e := x.coord.Ended(p.subtask); e {
+	case p.epoch:
+		x.pieces[e] = append(x.pieces[e], p)
+	case 0: // behind the last barrier: the next attempt comes to the same end
+	default:
+		return fmt.Errorf("runtime: subtask %d ended in epoch %s, where the coordinator has %s", p.subtask, p.epoch, e)
+	}
+	return nil
+}
+
+// takeSealed learns that an epoch has its place in the log, or that it was refused.
+func (x *execution) takeSealed(now time.Time, e event) error {
+	if e.err != nil {
+		return e.err
+	}
+	x.sealedUp = e.epoch
+	x.lastSeal.Store(now.UnixNano())
+	x.epochs.Add(1)
+	x.coord.Sealed(e.epoch)
+	delete(x.sentAt, e.epoch)
+	x.barrier.Store(x.oldestBarrier())
+	for _, s := range x.subtasks {
+		s.sealed.Store(uint64(e.epoch))
+		if s.snapshot.Load() != nil || s.ended {
+			s.wake()
+		}
+	}
+	return x.snapshotSealed(e)
+}
+
+func (x *execution) oldestBarrier() int64 {
+	oldest := int64(0)
+	for _, at := range x.sentAt {
+		if oldest == 0 || at < oldest {
+			oldest = at
+		}
+	}
+	return oldest
+}
+
+// decide does what the coordinator says; done is true when nothing is left to do.
+func (x *execution) decide(timer *time.Timer) (done, ended bool, err error) {
+	now := time.Now()
+	d := x.coord.Tick(now)
+	if d.Barrier > 0 {
+		if d.Last {
+			x.over = d.Barrier
+		}
+		x.sendBarrier(now, d)
+		x.checkFull()
+	}
+	if x.held.Swap(d.Pause) && !d.Pause {
+		for _, s := range x.subtasks {
+			s.wake()
+		}
+	}
+	for _, e := range d.Seal {
+		x.sealEpoch(e)
+	}
+	if x.coord.Done() {
+		return true, x.coord.AllEnded(), nil
+	}
+	if d.Next.IsZero() {
+		timer.Reset(time.Hour)
+	} else {
+		timer.Reset(max(0, d.Next.Sub(now)))
+	}
+	return false, false, nil
+}
+
+func (x *execution) sendBarrier(now time.Time, d checkpoint.Decision) {
+	x.dirty.Store(false)
+	x.markMoved.Store(false)
+	x.large.Store(false)
+	x.sentAt[d.Barrier] = now.UnixNano()
+	x.barrier.Store(x.oldestBarrier())
+	for _, s := range x.subtasks {
+		if s.feed != nil {
+			s.last.Store(d.Last)
+			s.request.Store(uint64(d.Barrier))
+			s.wake()
+		}
+	}
+}
+
+// sealEpoch joins an epoch's pieces and hands them to the committer.
+func (x *execution) sealEpoch(e checkpoint.Epoch) {
+	r := &sealRequest{job: x.job, attempt: x.attempt, header: checkpoint.Header{Job: x.job, Attempt: x.attempt, Epoch: e}}
+	r.header.Ended = e == x.over && x.coord.AllEnded()
+	for _, p := range x.pieces[e] {
+		r.header.Splits = append(r.header.Splits, p.header.Splits...)
+		r.header.Subs = append(r.header.Subs, p.header.Subs...)
+		for _, st := range p.header.Steps {
+			r.header.Steps = mergeStep(r.header.Steps, st)
+		}
+		r.states = append(r.states, p.states...)
+		r.pubs = append(r.pubs, p.pubs...)
+		r.read = append(r.read, p.read...)
+		x.outside[p.subtask] = topicMark{p.watermark, p.idle, true}
+	}
+	delete(x.pieces, e)
+	r.marks = x.topicMarks(r.header.Ended)
+	for _, s := range r.states {
+		r.bytes += int64(len(s))
+	}
+	for _, p := range r.pubs {
+		r.bytes += int64(len(p.Data))
+	}
+	x.snapshotPieces(e, r)
+	x.rt.committer.seal(r, func(lsn wal.LSN, err error) {
+		done := event{kind: eventSealed, epoch: e, lsn: lsn, err: err}
+		if err == nil {
+			x.noteSealed(e, lsn, r.bytes)
+			if x.snapping.Load() {
+				h := cloneHeader(x.rt.committer.core.ledger.Jobs[x.job].header)
+				done.header = &h
+			}
+		}
+		select {
+		case x.sealedEvents <- done: // at most UnderWay of them are due
+		case <-x.ctx.Done():
+		}
+	})
+}
+
+// mergeStep keeps the lowest watermark that the subtasks of a step gave.
+func mergeStep(steps []checkpoint.StepState, st checkpoint.StepState) []checkpoint.StepState {
+	for i := range steps {
+		if steps[i].Step == st.Step {
+			steps[i].Watermark = min(steps[i].Watermark, st.Watermark)
+			return steps
+		}
+	}
+	return append(steps, st)
+}
+
+// topicMarks returns the marks that have moved: for each topic the lowest watermark of the subtasks that write it.
+func (x *execution) topicMarks(ended bool) []bus.Mark {
+	var out []bus.Mark
+	for id := range x.topics {
+		if ended {
+			out = append(out, bus.Mark{Topic: id, Producer: bus.ProducerID(x.job), Leave: true})
+			continue
+		}
+		m := topicMark{watermark: jobs.WatermarkMax, idle: true, known: true}
+		for i, s := range x.subtasks {
+			if !s.writes(id) {
+				continue
+			}
+			o := x.outside[i]
+			if !o.known {
+				o.watermark = jobs.WatermarkNone
+			}
+			if o.idle {
+				continue
+			}
+			m.idle = false
+			m.watermark = min(m.watermark, o.watermark)
+		}
+		if m.idle {
+			m.watermark = x.marks[id].watermark
+		}
+		if m == x.marks[id] || m.watermark == jobs.WatermarkMax || m.watermark == jobs.WatermarkNone && !m.idle {
+			continue
+		}
+		x.marks[id] = m
+		out = append(out, bus.Mark{Topic: id, Producer: bus.ProducerID(x.job), Watermark: int64(m.watermark), Idle: m.idle})
+	}
+	return out
+}
+
+func (s *subtask) writes(id bus.TopicID) bool {
+	for _, o := range s.outs {
+		if o.topic == id {
+			return true
+		}
+	}
+	return false
+}
+
+// checkFull holds the sources back, between epochs, while a topic that the job writes is full.
+func (x *execution) checkFull() {
+	full := false
+	for id, name := range x.topics {
+		if who, f, fill := x.rt.bus.Full(id); f {
+			full = true
+			x.waiting("", fmt.Sprintf("topic %s is full (%.0f %% of its limit): %s has not read it", name, fill*100, who))
+		}
+	}
+	full = full && !x.stopping
+	if x.full && !full {
+		x.waiting("", "")
+	}
+	x.full = full
+	x.coord.Hold(full)
+}
+
+// stop asks for a last barrier.
+func (x *execution) stop() { x.post(event{kind: eventStop}) }
+
+// abandon ends the attempt and waits for its goroutines until the deadline; it returns the names of those that are
+// stuck in a job's own code and are left behind.
+func (x *execution) abandon(deadline time.Duration) (stuck []string) {
+	x.cancel()
+	gone := make(chan struct{})
+	go func() {
+		x.running.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-time.After(deadline):
+		for _, s := range x.subtasks {
+			if s.beat.Load() != 0 {
+				stuck = append(stuck, fmt.Sprintf("%s (subtask %d)", s.plan.name(), s.index))
+			}
+		}
+	}
+	for _, s := range x.subtasks {
+		if s.feed != nil && len(stuck) == 0 {
+			if err := s.feed.close(); err != nil {
+				x.logger.Warn("closing a source", "task", s.plan.name(), "err", err)
+			}
+		}
+		if len(stuck) == 0 {
+			for _, n := range s.nodes {
+				if n.built.Close != nil {
+					if err := n.built.Close(); err != nil {
+						x.logger.Warn("closing a step", "step", n.node.ID, "err", err)
+					}
+				}
+			}
+		}
+	}
+	return stuck
+}
+
+// runUntil is run, cut short when ctx ends.
+func (x *execution) runUntil(ctx context.Context) (ended bool, err error) {
+	stop := context.AfterFunc(ctx, x.cancel)
+	defer stop()
+	ended, err = x.run()
+	if ctx.Err() != nil && err != nil {
+		err = errStopped
+	}
+	return ended, err
+}

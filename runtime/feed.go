@@ -1,0 +1,301 @@
+package runtime
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/jobs"
+)
+
+// feed is where a task's records come from: an outside source or a topic on the bus.
+type feed interface {
+	open(ctx context.Context, s *subtask) error
+	// poll runs the next records through the chain; n is how many were read.
+	poll(s *subtask) (n int, err error)
+	watermark() (w jobs.Watermark, idle, ended bool)
+	// positions adds what has moved since the last call to a header.
+	positions(e checkpoint.Epoch, h *checkpoint.Header) []readUpTo
+	ready() <-chan struct{}
+	idleIn() time.Duration // when a split may become idle; 0 if none can
+	close() error
+}
+
+// splitState is one split of an outside source in one subtask.
+type splitState struct {
+	start     jobs.Start
+	position  []byte
+	watermark jobs.Watermark
+	idle      bool
+	ended     bool
+	seen      time.Time // of the last record, or of the start
+	moved     bool
+}
+
+// outsideFeed reads a jobs.Source.
+type outsideFeed struct {
+	node   *jobs.Node
+	built  *jobs.Built
+	env    jobs.SourceEnv
+	splits []splitState
+	want   []int
+	reader jobs.Reader
+	chunk  jobs.Chunk
+	now    func() time.Time
+	watch  jobs.CommitWatcher // nil if the reader does not care what is durable
+	shown  checkpoint.Epoch
+	cuts   []cutPosition // of epochs that are not durable yet
+}
+
+// cutPosition is where a split stood at the end of an epoch.
+type cutPosition struct {
+	epoch    checkpoint.Epoch
+	split    int
+	position []byte
+}
+
+// showDurable tells the reader the positions of durable epochs.
+func (f *outsideFeed) showDurable(e checkpoint.Epoch) {
+	if f.watch == nil || e <= f.shown {
+		return
+	}
+	f.shown = e
+	n := 0
+	for n < len(f.cuts) && f.cuts[n].epoch <= e {
+		f.watch.Committed(f.cuts[n].split, f.cuts[n].position)
+		n++
+	}
+	f.cuts = append(f.cuts[:0], f.cuts[n:]...)
+}
+
+func (f *outsideFeed) open(ctx context.Context, s *subtask) error {
+	starts := make([]jobs.Start, len(f.splits))
+	for i := range f.splits {
+		starts[i] = f.splits[i].start
+		f.splits[i].seen = f.now()
+		if !f.splits[i].ended {
+			f.want = append(f.want, i)
+		}
+	}
+	r, err := f.node.Source.Source.Open(ctx, f.env, starts)
+	if err != nil {
+		return &JobError{Job: s.ex.name, Step: f.node.ID, Subtask: s.index, Err: err}
+	}
+	f.reader = r
+	f.watch, _ = r.(jobs.CommitWatcher)
+	for i := range f.splits {
+		if f.splits[i].moved {
+			s.changed() // where a new split begins stands in the next epoch
+			break
+		}
+	}
+	return nil
+}
+
+func (f *outsideFeed) poll(s *subtask) (int, error) {
+	if len(f.want) > 1 {
+		slices.SortStableFunc(f.want, func(a, b int) int {
+			switch wa, wb := f.splits[a].watermark, f.splits[b].watermark; {
+			case wa < wb:
+				return -1
+			case wa > wb:
+				return 1
+			}
+			return 0
+		})
+	}
+	if len(f.want) == 0 {
+		return 0, nil
+	}
+	f.chunk.Reset()
+	f.chunk.Max = chunkRecords
+	if err := f.reader.Read(&f.chunk, f.want); err != nil {
+		return 0, &JobError{Job: s.ex.name, Step: f.node.ID, Subtask: s.index, Err: err}
+	}
+	n := len(f.chunk.Messages)
+	if n == 0 && !f.chunk.Ended {
+		return 0, nil
+	}
+	sp := &f.splits[f.chunk.Split]
+	if n > 0 {
+		highest := f.built.Messages(&sp.start.Split, f.chunk.Messages)
+		if highest != jobs.NoTime {
+			sp.watermark = max(sp.watermark, jobs.Watermark(highest)-jobs.Watermark(f.node.Source.OutOfOrderness.Milliseconds())-1)
+		}
+		sp.seen, sp.idle = f.now(), false
+	}
+	sp.moved = true
+	if f.chunk.Position != nil {
+		sp.position = f.chunk.Position
+	}
+	if f.chunk.Ended {
+		sp.ended = true
+		i := slices.Index(f.want, f.chunk.Split)
+		f.want = slices.Delete(f.want, i, i+1)
+		s.changed()
+	}
+	return max(n, 1), nil
+}
+
+func (f *outsideFeed) watermark() (w jobs.Watermark, idle, ended bool) {
+	w, idle, ended = jobs.WatermarkMax, true, f.node.Source.Source.Bounded()
+	for i := range f.splits {
+		sp := &f.splits[i]
+		if sp.ended {
+			continue
+		}
+		ended = false
+		if after := f.node.Source.IdleAfter; after > 0 && !sp.idle && f.now().Sub(sp.seen) >= after {
+			sp.idle, sp.moved = true, true
+		}
+		if sp.idle {
+			continue
+		}
+		idle = false
+		w = min(w, sp.watermark)
+	}
+	if w == jobs.WatermarkMax {
+		w = jobs.WatermarkNone // nothing to say: all idle, or none left; the subtask's own never goes back
+	}
+	return w, idle, ended
+}
+
+func (f *outsideFeed) positions(e checkpoint.Epoch, h *checkpoint.Header) []readUpTo {
+	for i := range f.splits {
+		sp := &f.splits[i]
+		if !sp.moved {
+			continue
+		}
+		sp.moved = false
+		if f.watch != nil {
+			f.cuts = append(f.cuts, cutPosition{e, i, sp.position})
+		}
+		h.Splits = append(h.Splits, checkpoint.SplitState{Step: f.node.ID, Split: sp.start.Split.ID,
+			Topic: sp.start.Split.Topic, Partition: sp.start.Split.Partition, Position: sp.position,
+			Watermark: int64(sp.watermark), Idle: sp.idle, Ended: sp.ended})
+	}
+	return nil
+}
+
+func (f *outsideFeed) ready() <-chan struct{} { return f.reader.Ready() }
+
+func (f *outsideFeed) idleIn() time.Duration {
+	after := f.node.Source.IdleAfter
+	if after == 0 {
+		return 0
+	}
+	var least time.Duration
+	for i := range f.splits {
+		sp := &f.splits[i]
+		if sp.idle || sp.ended {
+			continue
+		}
+		d := max(after-f.now().Sub(sp.seen), time.Millisecond)
+		if least == 0 || d < least {
+			least = d
+		}
+	}
+	return least
+}
+
+func (f *outsideFeed) close() error {
+	if f.reader == nil {
+		return nil
+	}
+	return f.reader.Close()
+}
+
+// busFeed reads a subscription.
+type busFeed struct {
+	node   *jobs.Node
+	built  *jobs.Built
+	bus    *bus.Bus
+	sub    bus.SubID
+	topic  bus.TopicID
+	states []bus.SubState
+	splits map[int]*jobs.Split
+	reader *bus.Reader
+	shared atomic.Pointer[bus.Reader] // the same, for whoever asks how it stands
+	wakes  chan struct{}
+	msgs   []jobs.Message
+	moved  bool
+	sent   []bus.SubState
+}
+
+func (f *busFeed) open(_ context.Context, s *subtask) error {
+	f.wakes = make(chan struct{}, 1)
+	f.splits = map[int]*jobs.Split{}
+	for _, st := range f.states {
+		f.splits[st.Partition] = &jobs.Split{ID: f.node.Source.Topic + "/" + strconv.Itoa(st.Partition), Topic: f.node.Source.Topic, Partition: int32(st.Partition)}
+	}
+	f.reader = f.bus.NewReader(f.sub, f.topic, f.states, func() {
+		select {
+		case f.wakes <- struct{}{}:
+		default:
+		}
+	})
+	f.shared.Store(f.reader)
+	return nil
+}
+
+func (f *busFeed) poll(s *subtask) (int, error) {
+	b, ok, err := f.reader.Next(chunkRecords)
+	if err != nil {
+		return 0, &JobError{Job: s.ex.name, Step: f.node.ID, Subtask: s.index, Err: err}
+	}
+	if !ok {
+		return 0, nil
+	}
+	f.moved = true
+	n := b.Len()
+	if n == 0 {
+		return 0, nil
+	}
+	split := f.splits[b.Partition]
+	if b.Payload != nil {
+		if _, ok := f.built.Payload(split, int64(b.Base), b.Payload, b.From, b.To); ok {
+			return n, nil
+		}
+	}
+	f.msgs = f.msgs[:0]
+	for r := range b.Records() {
+		f.msgs = append(f.msgs, jobs.Message{Key: r.Key, Value: r.Value, Time: jobs.Time(r.Time), Headers: jobsHeaders(r.Headers), Offset: int64(b.Base) + int64(len(f.msgs))})
+	}
+	f.built.Messages(split, f.msgs)
+	clear(f.msgs)
+	return n, nil
+}
+
+func (f *busFeed) watermark() (w jobs.Watermark, idle, ended bool) {
+	wm, idle := f.reader.Watermark()
+	return jobs.Watermark(wm), idle, f.reader.Ended()
+}
+
+func (f *busFeed) positions(_ checkpoint.Epoch, h *checkpoint.Header) []readUpTo {
+	states := f.reader.States()
+	var moved []bus.SubState
+	for i, st := range states {
+		if i < len(f.sent) && sameState(f.sent[i], st) {
+			continue
+		}
+		moved = append(moved, st)
+		h.Subs = append(h.Subs, checkpoint.SubPosition{Sub: uint32(f.sub), Partition: st.Partition, State: bus.AppendSubState(nil, st)})
+	}
+	f.sent = states
+	if len(moved) == 0 {
+		return nil
+	}
+	return []readUpTo{{f.sub, moved}}
+}
+
+func sameState(a, b bus.SubState) bool {
+	return a.Partition == b.Partition && a.Position == b.Position && a.Watermark == b.Watermark && a.Idle == b.Idle && slices.Equal(a.Table, b.Table)
+}
+
+func (f *busFeed) ready() <-chan struct{} { return f.wakes }
+func (f *busFeed) idleIn() time.Duration  { return 0 }
+func (f *busFeed) close() error           { return f.reader.Close() }

@@ -1,0 +1,144 @@
+package runtime
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// Kinds of frames. wal knows the catalog alone.
+const (
+	kindEpoch   wal.FrameKind = 2 // the last frame of an epoch: with it the epoch is there
+	kindPart    wal.FrameKind = 3 // sections of an epoch that its last frame lists
+	kindControl wal.FrameKind = 4 // a change of what the runtime knows: jobs, topics, positions of senders, snapshots
+)
+
+// Kinds of sections that are this room's; bus has 0x1…, checkpoint 0x2….
+const (
+	sectionControl    uint8 = 0x30 // JSON of a control
+	sectionLedger     uint8 = 0x31 // JSON of a ledger, in a catalog
+	sectionBusCatalog uint8 = 0x32 // the bus's part of a catalog
+)
+
+// KindName names a frame's kind for people.
+func KindName(k wal.FrameKind) string {
+	switch k {
+	case wal.KindCatalog:
+		return "catalog"
+	case kindEpoch:
+		return "epoch"
+	case kindPart:
+		return "part"
+	case kindControl:
+		return "control"
+	}
+	return fmt.Sprintf("kind-%d", k)
+}
+
+// SectionName names a section's kind for people.
+func SectionName(k uint8) string {
+	switch k {
+	case bus.SectionRecords:
+		return "records"
+	case bus.SectionIndex:
+		return "index"
+	case checkpoint.SectionHeader:
+		return "header"
+	case checkpoint.SectionState:
+		return "state"
+	case sectionControl:
+		return "control"
+	case sectionLedger:
+		return "ledger"
+	case sectionBusCatalog:
+		return "bus-catalog"
+	}
+	return fmt.Sprintf("section-%#x", k)
+}
+
+// control is one change of what the runtime knows, whole or absent. Its fields are applied in their order.
+type control struct {
+	Topics    []topicEntry    `json:"topics,omitempty"`
+	Jobs      []jobChange     `json:"jobs,omitempty"`
+	Sent      []sentEntry     `json:"sent,omitempty"`
+	Snapshot  *snapshotChange `json:"snapshot,omitempty"`
+	DropFirst wal.LSN         `json:"drop_first,omitempty"` // generations that end before it go
+}
+
+// topicEntry defines a topic or gives it what its definition had left out.
+type topicEntry struct {
+	ID   bus.TopicID   `json:"id"`
+	Spec bus.TopicSpec `json:"spec"`
+}
+
+// jobChange adds a job, or changes one that has its id.
+type jobChange struct {
+	ID         uint32        `json:"id"`
+	Name       string        `json:"name,omitempty"`
+	Definition []byte        `json:"definition,omitempty"`
+	Origin     string        `json:"origin,omitempty"`
+	Phase      JobPhase      `json:"phase,omitempty"`
+	Reason     string        `json:"reason,omitempty"`
+	Inputs     []inputEntry  `json:"inputs,omitempty"`
+	Outputs    []outputEntry `json:"outputs,omitempty"`
+	Replace    bool          `json:"replace,omitempty"` // Inputs and Outputs are all that the job has now
+	Restart    bool          `json:"restart,omitempty"` // an ended or failed job begins again
+}
+
+// inputEntry is a job's subscription.
+type inputEntry struct {
+	Step   string         `json:"step"`
+	Topic  bus.TopicID    `json:"topic"`
+	Sub    bus.SubID      `json:"sub"`
+	Start  bus.Start      `json:"start"`
+	States []bus.SubState `json:"states,omitempty"` // where it began
+}
+
+// outputEntry is a job's output: a topic of the bus, or a hidden one that a sender takes outside.
+type outputEntry struct {
+	Name    string      `json:"name"`
+	Topic   bus.TopicID `json:"topic"`
+	Outside bool        `json:"outside,omitempty"`
+	Sub     bus.SubID   `json:"sub,omitempty"` // the sender's subscription, if Outside
+	Sent    sentEntry   `json:"sent"`
+}
+
+// sentEntry is how far a sender has taken an output, and what its sink must know to go on.
+type sentEntry struct {
+	Sub   bus.SubID  `json:"sub"`
+	LSN   wal.LSN    `json:"lsn"`  // of the epoch that holds the last record sent
+	Next  bus.Offset `json:"next"` // index of the next record to send, over the whole life of the output
+	State []byte     `json:"state,omitempty"`
+}
+
+// snapshotChange announces a snapshot that is durable.
+type snapshotChange struct {
+	Job      uint32        `json:"job"`
+	Snapshot snapshotEntry `json:"snapshot"`
+}
+
+type snapshotEntry struct {
+	Epoch checkpoint.Epoch `json:"epoch"`
+	LSN   wal.LSN          `json:"lsn"`
+	File  string           `json:"file"` // within the job's folder
+	Bytes int64            `json:"bytes"`
+}
+
+func (c *control) section() (wal.Section, error) {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return wal.Section{}, fmt.Errorf("runtime: encoding a change: %w", err)
+	}
+	return wal.Section{Kind: sectionControl, Body: b}, nil
+}
+
+func decodeControl(body []byte) (*control, error) {
+	c := new(control)
+	if err := json.Unmarshal(body, c); err != nil {
+		return nil, fmt.Errorf("runtime: a change in the log: %w", err)
+	}
+	return c, nil
+}

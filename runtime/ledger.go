@@ -1,0 +1,207 @@
+package runtime
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// ledger is what the log says of the runtime up to an LSN: which jobs there are, where each stands, what was sent. The
+// committer folds every frame into it as it writes it, recovery as it reads it, and a catalog is its encoding, so that the
+// three cannot disagree. It is owned by one goroutine.
+type ledger struct {
+	NextID uint32               `json:"next_id"` // for jobs, topics and subscriptions; never used twice
+	Jobs   map[uint32]*jobEntry `json:"jobs"`
+	First  wal.LSN              `json:"first"` // first generation in use
+}
+
+// jobEntry is what the log says of one job.
+type jobEntry struct {
+	ID         uint32            `json:"id"`
+	Name       string            `json:"name"`
+	Definition []byte            `json:"definition"`
+	Origin     string            `json:"origin"`
+	Phase      JobPhase          `json:"phase"`
+	Reason     string            `json:"reason,omitempty"`
+	Since      wal.LSN           `json:"since"` // the frame that added it, or made it begin again
+	Attempt    uint32            `json:"attempt"`
+	Epoch      checkpoint.Epoch  `json:"epoch"` // last sealed
+	LSN        wal.LSN           `json:"lsn"`   // of that epoch
+	Inputs     []inputEntry      `json:"inputs,omitempty"`
+	Outputs    []outputEntry     `json:"outputs,omitempty"`
+	Snapshots  []snapshotEntry   `json:"snapshots,omitempty"` // oldest first, at most two
+	HeaderBin  []byte            `json:"header,omitempty"`    // header, encoded, in a catalog
+	header     checkpoint.Header // positions and watermarks as of Epoch
+	frameBytes int64             // bytes of its epochs since the newest snapshot
+}
+
+func newLedger() *ledger { return &ledger{NextID: 1, Jobs: map[uint32]*jobEntry{}} }
+
+// replayFrom returns the LSN behind which the job's epochs must be applied to what its newest snapshot gives.
+func (j *jobEntry) replayFrom() wal.LSN {
+	if n := len(j.Snapshots); n > 0 {
+		return j.Snapshots[n-1].LSN
+	}
+	return j.Since
+}
+
+// pin returns the first LSN that the job still needs, counted from the older of the two snapshots that are kept.
+func (j *jobEntry) pin() wal.LSN {
+	if j.Phase == PhaseEnded {
+		return wal.LSN(1<<63 - 1)
+	}
+	if len(j.Snapshots) > 0 {
+		return j.Snapshots[0].LSN + 1
+	}
+	return j.Since
+}
+
+// job returns the job with a name, or nil.
+func (l *ledger) job(name string) *jobEntry {
+	for _, j := range l.Jobs {
+		if j.Name == name {
+			return j
+		}
+	}
+	return nil
+}
+
+// sorted returns the jobs by id.
+func (l *ledger) sorted() []*jobEntry {
+	out := make([]*jobEntry, 0, len(l.Jobs))
+	for _, id := range slices.Sorted(maps.Keys(l.Jobs)) {
+		out = append(out, l.Jobs[id])
+	}
+	return out
+}
+
+// output returns the output whose sender has a subscription, with its job, or nil.
+func (l *ledger) output(sub bus.SubID) (*jobEntry, *outputEntry) {
+	for _, j := range l.Jobs {
+		for i := range j.Outputs {
+			if j.Outputs[i].Outside && j.Outputs[i].Sub == sub {
+				return j, &j.Outputs[i]
+			}
+		}
+	}
+	return nil, nil
+}
+
+// applyEpoch folds the last frame of an epoch.
+func (l *ledger) applyEpoch(lsn wal.LSN, h checkpoint.Header, bytes int64) error {
+	j := l.Jobs[h.Job]
+	if j == nil {
+		return fmt.Errorf("runtime: frame %s is an epoch of job %d, which the log does not know", lsn, h.Job)
+	}
+	if h.Epoch != j.Epoch+1 {
+		return fmt.Errorf("runtime: frame %s is epoch %s of job %s, which stands at epoch %s", lsn, h.Epoch, j.Name, j.Epoch)
+	}
+	checkpoint.Merge(&j.header, h)
+	j.Attempt, j.Epoch, j.LSN = max(j.Attempt, h.Attempt), h.Epoch, lsn
+	j.frameBytes += bytes
+	if h.Ended {
+		j.Phase = PhaseEnded
+	}
+	return nil
+}
+
+// applyControl folds a change. The bus's part of it is applied by applyBus.
+func (l *ledger) applyControl(lsn wal.LSN, c *control) error {
+	for _, t := range c.Topics {
+		l.used(uint32(t.ID))
+	}
+	for _, jc := range c.Jobs {
+		l.applyJob(lsn, jc)
+	}
+	for _, s := range c.Sent {
+		if _, o := l.output(s.Sub); o != nil {
+			o.Sent = s
+		}
+	}
+	if s := c.Snapshot; s != nil {
+		j := l.Jobs[s.Job]
+		if j == nil {
+			return fmt.Errorf("runtime: frame %s announces a snapshot of job %d, which the log does not know", lsn, s.Job)
+		}
+		j.Snapshots = append(j.Snapshots, s.Snapshot)
+		if n := len(j.Snapshots); n > keptSnapshots {
+			j.Snapshots = slices.Clone(j.Snapshots[n-keptSnapshots:])
+		}
+	}
+	l.First = max(l.First, c.DropFirst)
+	return nil
+}
+
+func (l *ledger) applyJob(lsn wal.LSN, c jobChange) {
+	l.used(c.ID)
+	j := l.Jobs[c.ID]
+	if j == nil {
+		j = &jobEntry{ID: c.ID, Since: lsn}
+		l.Jobs[c.ID] = j
+	}
+	if c.Name != "" {
+		j.Name, j.Definition, j.Origin = c.Name, c.Definition, c.Origin
+	}
+	if c.Phase != "" {
+		j.Phase, j.Reason = c.Phase, c.Reason
+	}
+	if c.Replace {
+		j.Inputs, j.Outputs = c.Inputs, c.Outputs
+		for _, in := range c.Inputs {
+			l.used(uint32(in.Sub))
+			for _, s := range in.States {
+				upsertSub(&j.header, in.Sub, s)
+			}
+		}
+		for _, o := range c.Outputs {
+			l.used(uint32(o.Topic))
+			l.used(uint32(o.Sub))
+		}
+	}
+}
+
+// upsertSub sets a subscription's place in a header unless the header has one already.
+func upsertSub(h *checkpoint.Header, sub bus.SubID, s bus.SubState) {
+	for _, have := range h.Subs {
+		if have.Sub == uint32(sub) && have.Partition == s.Partition {
+			return
+		}
+	}
+	checkpoint.Merge(h, checkpoint.Header{Subs: []checkpoint.SubPosition{{Sub: uint32(sub), Partition: s.Partition, State: bus.AppendSubState(nil, s)}}})
+}
+
+func (l *ledger) used(id uint32) { l.NextID = max(l.NextID, id+1) }
+
+// encode returns the ledger's part of a catalog.
+func (l *ledger) encode() (wal.Section, error) {
+	for _, j := range l.Jobs {
+		j.HeaderBin = checkpoint.AppendHeader(nil, j.header)
+	}
+	b, err := json.Marshal(l)
+	for _, j := range l.Jobs {
+		j.HeaderBin = nil
+	}
+	return wal.Section{Kind: sectionLedger, Body: b}, err
+}
+
+func decodeLedger(body []byte) (*ledger, error) {
+	l := newLedger()
+	if err := json.Unmarshal(body, l); err != nil {
+		return nil, fmt.Errorf("runtime: the catalog's ledger: %w", err)
+	}
+	for _, j := range l.Jobs {
+		if len(j.HeaderBin) > 0 {
+			h, err := checkpoint.DecodeHeader(j.HeaderBin)
+			if err != nil {
+				return nil, fmt.Errorf("runtime: the catalog's header of job %s: %w", j.Name, err)
+			}
+			j.header, j.HeaderBin = h, nil
+		}
+	}
+	return l, nil
+}

@@ -1,0 +1,85 @@
+package runtime
+
+import (
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/jobs"
+)
+
+// outBuffer collects what one node of one subtask writes to one output in the epoch under way. It implements jobs.Out.
+type outBuffer struct {
+	topic    bus.TopicID
+	builders []bus.Builder
+	take     func(partition int) any
+	turn     int
+	records  int64 // in the epoch under way
+	bytes    int
+}
+
+func newOutBuffer(topic bus.TopicID, partitions int) *outBuffer {
+	return &outBuffer{topic: topic, builders: make([]bus.Builder, partitions)}
+}
+
+// Partitions implements jobs.Out.
+func (o *outBuffer) Partitions() int { return len(o.builders) }
+
+// Payload implements jobs.Out.
+func (o *outBuffer) Payload(take func(partition int) any) { o.take = take }
+
+// Write implements jobs.Out.
+func (o *outBuffer) Write(m *jobs.Message, key jobs.Key) int {
+	p := 0
+	if n := len(o.builders); n > 1 {
+		if key.IsZero() {
+			if o.turn++; o.turn >= n {
+				o.turn = 0
+			}
+			p = o.turn
+		} else {
+			p = jobs.Owner(key.Group, n)
+		}
+	}
+	o.builders[p].Append(bus.Record{Key: m.Key, Value: m.Value, Time: int64(m.Time), Headers: busHeaders(m.Headers)})
+	o.records++
+	o.bytes += len(m.Key) + len(m.Value)
+	return p
+}
+
+// cut hands over what has been collected.
+func (o *outBuffer) cut(pubs []bus.Publication) []bus.Publication {
+	for p := range o.builders {
+		b := &o.builders[p]
+		if b.Count() == 0 {
+			continue
+		}
+		pub := bus.Publication{Topic: o.topic, Partition: p, Count: b.Count(), Data: b.Bytes()}
+		if o.take != nil {
+			pub.Payload = o.take(p)
+		}
+		pubs = append(pubs, pub)
+		*b = bus.Builder{}
+	}
+	o.bytes, o.records = 0, 0
+	return pubs
+}
+
+func busHeaders(hs []jobs.Header) []bus.Header {
+	if len(hs) == 0 {
+		return nil
+	}
+	out := make([]bus.Header, len(hs))
+	for i, h := range hs {
+		out[i] = bus.Header{Name: h.Name, Value: h.Value}
+	}
+	return out
+}
+
+func jobsHeaders(hs []bus.Header) []jobs.Header {
+	if len(hs) == 0 {
+		return nil
+	}
+	out := make([]jobs.Header, len(hs))
+	for i, h := range hs {
+		out[i] = jobs.Header{Name: h.Name, Value: h.Value}
+	}
+	return out
+}

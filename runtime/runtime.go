@@ -1,0 +1,316 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// Runtime is one process's jobs over one data directory. Open it, Start it once, then Wait or Stop.
+type Runtime struct {
+	cfg       Config
+	logger    *slog.Logger
+	log       *wal.Log
+	bus       *bus.Bus
+	committer *committer
+	recovered wal.Recovery
+
+	ctx        context.Context // ends when the runtime has stopped
+	cancel     context.CancelFunc
+	endCommits context.CancelFunc
+	background sync.WaitGroup // snapshots being written, the janitor
+	jobsDone   sync.WaitGroup
+	sendDone   sync.WaitGroup
+	fatalOnce  sync.Once
+	fatal      chan struct{}
+	fatalErr   error
+
+	mu       sync.Mutex
+	jobs     []*job
+	senders  []*sender
+	missing  []string // jobs that the log knows and nobody gave a definition of
+	stopping bool
+	durable  chan struct{} // closed and replaced whenever more is durable
+	started  time.Time
+}
+
+// Open opens the data directory, finds the log's tail and reads what it says. No job runs yet. The error of a
+// directory that another process has open is a *wal.LockedError.
+func Open(cfg Config) (*Runtime, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("runtime: the data directory: %w", err)
+	}
+	rt := &Runtime{cfg: cfg, logger: cfg.Logger, fatal: make(chan struct{}), durable: make(chan struct{}), started: time.Now()}
+	rt.ctx, rt.cancel = context.WithCancel(context.Background())
+	cfg.Log.Logger = cfg.Logger
+	cfg.Log.OnDurable = func(wal.LSN) {
+		if c := rt.committer; c != nil {
+			c.wake()
+		}
+	}
+	rt.log, err = wal.Open(filepath.Join(cfg.DataDir, "wal"), cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	rt.recovered = rt.log.Recovered()
+	if err := rt.load(); err != nil {
+		return nil, errors.Join(err, rt.log.Close())
+	}
+	return rt, nil
+}
+
+// load makes the bus and the ledger what the log says, and starts the committer.
+func (rt *Runtime) load() error {
+	if _, err := checkpoint.RemoveUnfinished(rt.snapshotDir()); err != nil {
+		return err
+	}
+	rt.bus = bus.New(bus.Config{MemoryBytes: rt.cfg.TopicMemory, Logger: rt.logger, OnRoom: rt.onRoom, OnNearlyFull: rt.onNearlyFull}, walFrames{rt.log})
+	led := newLedger()
+	if catalog := rt.log.Catalog(); catalog > 0 {
+		var err error
+		if led, err = recoverLedger(walFrames{rt.log}, catalog, rt.bus); err != nil {
+			return err
+		}
+	}
+	c := newCommitter(newCore(rt.log, rt.bus, led, rt.cfg.FrameBytes), rt.log, rt.logger, rt.cfg.SealedBytes)
+	c.onDurable, c.onFatal = rt.onDurable, rt.onFatal
+	rt.committer = c
+	ctx, cancel := context.WithCancel(context.Background())
+	rt.endCommits = cancel
+	go c.run(ctx)
+	return nil
+}
+
+// Recovered says what opening the log found and cut.
+func (rt *Runtime) Recovered() wal.Recovery { return rt.recovered }
+
+// onDurable runs on the committer's goroutine.
+func (rt *Runtime) onDurable(lsn wal.LSN) {
+	rt.mu.Lock()
+	close(rt.durable)
+	rt.durable = make(chan struct{})
+	for _, j := range rt.jobs {
+		if x := j.exec.Load(); x != nil {
+			x.durableUpTo(lsn)
+		}
+	}
+	rt.mu.Unlock()
+}
+
+// durableChanged returns a channel that is closed when more is durable than now.
+func (rt *Runtime) durableChanged() <-chan struct{} {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return rt.durable
+}
+
+// onFatal is the log's last word (R7): whoever waits learns it, and nothing more is committed.
+func (rt *Runtime) onFatal(err error) {
+	rt.fatalOnce.Do(func() {
+		rt.fatalErr = err
+		close(rt.fatal)
+	})
+}
+
+// onRoom runs on whoever made room in a topic: those who write it may go on.
+func (rt *Runtime) onRoom(bus.TopicID) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	for _, j := range rt.jobs {
+		if x := j.exec.Load(); x != nil {
+			select {
+			case x.events <- event{kind: eventRoom}:
+			default: // the master is busy and looks at every barrier anyway
+			}
+		}
+	}
+}
+
+func (rt *Runtime) onNearlyFull(topic bus.TopicID, name string, who string, fill float64) {
+	rt.logger.Warn("a topic is nearly full; its writers will wait", "topic", name, "fill", fmt.Sprintf("%.0f%%", fill*100), "behind", who)
+}
+
+// Start makes the log say what defs say, in one change, restores every job's state and starts the jobs and senders. Jobs that
+// the log knows and defs lack stay stopped, with their state; Status names them.
+func (rt *Runtime) Start(defs []*jobs.Job) error {
+	if err := checkSet(defs); err != nil {
+		return err
+	}
+	entries, err := rt.register(defs)
+	if err != nil {
+		return err
+	}
+	if err := rt.log.WaitDurable(rt.ctx, rt.log.Last()); err != nil {
+		return err
+	}
+	into := map[uint32]restorer{}
+	for _, d := range defs {
+		e := entries[d.Name]
+		plan, err := planJob(d, func(topic string) int {
+			id, _ := rt.bus.TopicByName(topic)
+			return rt.bus.Partitions(id)
+		})
+		if err != nil {
+			return err
+		}
+		j := newJob(rt, d, e.ID, plan, newJobStores(plan, e.Epoch))
+		j.ended = e.Phase == PhaseEnded
+		rt.jobs = append(rt.jobs, j)
+		if !j.ended {
+			into[e.ID] = j.stores
+		}
+	}
+	if err := rt.restore(entries, into); err != nil {
+		return err
+	}
+	for _, j := range rt.jobs {
+		for step, bytes := range j.stores.lost {
+			rt.logger.Warn("a step is gone from the definition; its state is dropped", "job", j.def.Name, "step", step, "bytes", bytes)
+		}
+		rt.startSenders(j, entries[j.def.Name])
+	}
+	for _, j := range rt.jobs {
+		rt.jobsDone.Add(1)
+		go func() {
+			defer rt.jobsDone.Done()
+			j.run(rt.ctx)
+		}()
+	}
+	rt.background.Add(1)
+	go rt.janitor()
+	return nil
+}
+
+func (rt *Runtime) restore(entries map[string]*jobEntry, into map[uint32]restorer) error {
+	l := newLedger()
+	for _, e := range entries {
+		l.Jobs[e.ID] = e
+	}
+	return restoreState(walFrames{rt.log}, l, into, rt.loadSnapshot)
+}
+
+// startSenders starts one sender for each output of a job that leaves the process.
+func (rt *Runtime) startSenders(j *job, e *jobEntry) {
+	for _, o := range e.Outputs {
+		n := j.def.Node("out-" + o.Name)
+		if !o.Outside || n == nil {
+			continue
+		}
+		s := &sender{rt: rt, job: j.def.Name, delivery: j.def.Delivery, entry: o, sink: n.Output.Sink, logger: rt.logger.With("job", j.def.Name, "output", o.Name)}
+		rt.senders = append(rt.senders, s)
+		rt.sendDone.Add(1)
+		go func() {
+			defer rt.sendDone.Done()
+			s.run(rt.ctx)
+		}()
+	}
+}
+
+// Wait returns when ctx ends (nil), when the log has failed for good (its error), or, if untilDone, when every job has ended
+// and all is durable and sent (nil), or when what remains cannot move (a *StalledError).
+func (rt *Runtime) Wait(ctx context.Context, untilDone bool) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-rt.fatal:
+			return rt.fatalErr
+		case <-tick.C:
+			if !untilDone {
+				continue
+			}
+			if done, err := rt.done(); done || err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Stop sends every job a last barrier, lets senders take out what is durable, and closes the log. What is not done within
+// Config.StopTimeout is cut: nothing committed is lost by it. Goroutines stuck in a job's own code are left behind and named
+// in the error.
+func (rt *Runtime) Stop() error {
+	rt.mu.Lock()
+	rt.stopping = true
+	running := slices.Clone(rt.jobs)
+	rt.mu.Unlock()
+	for _, j := range running {
+		j.stop()
+	}
+	deadline := time.After(rt.cfg.StopTimeout)
+	if !waitUntil(&rt.jobsDone, deadline) {
+		rt.logger.Warn("jobs did not stop in time; they are cut at their last epoch", "after", rt.cfg.StopTimeout)
+	}
+	drained := make(chan struct{})
+	stopDrain := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for !rt.allSent() {
+			select {
+			case <-time.After(5 * time.Millisecond):
+			case <-stopDrain:
+				return
+			case <-rt.fatal:
+				return
+			}
+		}
+	}()
+	select {
+	case <-drained:
+	case <-deadline:
+		rt.logger.Warn("not all outputs could be sent before the end; the next run goes on with them")
+	}
+	close(stopDrain)
+	<-drained
+	rt.cancel()
+	rt.jobsDone.Wait()
+	rt.sendDone.Wait()
+	rt.endCommits()
+	<-rt.committer.done
+	rt.background.Wait()
+	var stuck []string
+	for _, j := range rt.jobs {
+		for _, s := range j.stuck {
+			stuck = append(stuck, j.def.Name+": "+s)
+		}
+	}
+	err := rt.log.Close()
+	if rt.fatalErr != nil {
+		return rt.fatalErr
+	}
+	if err == nil && len(stuck) > 0 {
+		return &StuckError{Tasks: stuck}
+	}
+	return err
+}
+
+func waitUntil(wg *sync.WaitGroup, deadline <-chan time.Time) bool {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-deadline:
+		return false
+	}
+}

@@ -1,0 +1,171 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+const (
+	sendRecords = 4096    // records in one Write of a sink, at most
+	sendBytes   = 1 << 20 // and their bytes, before the last one
+	sendRetry   = 30 * time.Second
+)
+
+// sender takes one output of a job outside: what is durable, in order, one Write at a time. An output is a hidden topic of
+// one partition whose only subscription is the sender's; its place is (log id, LSN, index), in frames of ours.
+type sender struct {
+	rt       *Runtime
+	job      string
+	delivery jobs.Delivery
+	entry    outputEntry // Sent is where it began
+	sink     jobs.Sink
+	logger   *slog.Logger
+
+	next    atomic.Uint64 // index of the next record to send
+	sent    atomic.Int64
+	stopped atomic.Bool // by a *jobs.StoppedError
+
+	mu      sync.Mutex
+	waiting string
+	lastErr error
+}
+
+// run sends until ctx ends or the sink stops it.
+func (s *sender) run(ctx context.Context) {
+	at := s.entry.Sent
+	at.Sub = s.entry.Sub
+	s.next.Store(uint64(at.Next))
+	for attempt := 0; ; attempt++ {
+		err := s.runWriter(ctx, &at)
+		var stop *jobs.StoppedError
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.As(err, &stop):
+			s.stopped.Store(true)
+			s.setErr(err)
+			s.logger.Error("the output is stopped; its records are kept", "err", err)
+			return
+		}
+		s.setErr(err)
+		s.logger.Warn("sending failed; the same records are sent again", "err", err)
+		d := min(100*time.Millisecond<<min(attempt, 10), sendRetry)
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *sender) setErr(err error) {
+	s.mu.Lock()
+	s.lastErr = err
+	s.mu.Unlock()
+}
+
+func (s *sender) setWaiting(why string) {
+	s.mu.Lock()
+	was := s.waiting
+	s.waiting = why
+	s.mu.Unlock()
+	switch {
+	case why != "" && was == "":
+		s.logger.Warn("the output waits", "for", why)
+	case why == "" && was != "":
+		s.logger.Info("the output goes on")
+	}
+}
+
+// runWriter opens the sink where at stands and sends until something fails.
+func (s *sender) runWriter(ctx context.Context, at *sentEntry) (err error) {
+	w, err := s.sink.Open(ctx, jobs.SinkEnv{Job: s.job, Output: s.entry.Name, LogID: s.rt.log.ID().String(), Delivery: s.delivery,
+		State: at.State, Logger: s.logger, Waiting: s.setWaiting, DataDir: s.rt.cfg.DataDir, Services: s.rt.cfg.Services})
+	if err != nil {
+		return fmt.Errorf("opening the sink: %w", err)
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	wakeup := make(chan struct{}, 1)
+	r := s.rt.bus.NewReader(s.entry.Sub, s.entry.Topic, sentStates(*at), func() {
+		select {
+		case wakeup <- struct{}{}:
+		default:
+		}
+	})
+	defer r.Close()
+	g := gatherer{reader: r, durable: s.rt.log.Durable}
+	for {
+		changed := s.rt.durableChanged()
+		ms, lsn, err := g.gather()
+		if err != nil {
+			return err
+		}
+		if len(ms) == 0 {
+			select {
+			case <-wakeup:
+			case <-changed:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			continue
+		}
+		state, err := w.Write(ctx, ms)
+		if err != nil {
+			return err
+		}
+		*at = sentEntry{Sub: s.entry.Sub, LSN: lsn, Next: at.Next + bus.Offset(len(ms)), State: state}
+		s.rt.committer.sentTo(*at)
+		s.next.Store(uint64(at.Next))
+		s.sent.Add(int64(len(ms)))
+		s.setErr(nil)
+	}
+}
+
+// gatherer joins small batches into one Write and holds back what is not durable yet (R2).
+type gatherer struct {
+	reader  *bus.Reader
+	durable func() wal.LSN
+	held    *bus.Batch
+	ms      []jobs.Message
+}
+
+func (g *gatherer) gather() ([]jobs.Message, wal.LSN, error) {
+	clear(g.ms)
+	g.ms = g.ms[:0]
+	var last wal.LSN
+	bytes := 0
+	for len(g.ms) < sendRecords && bytes < sendBytes {
+		if g.held == nil {
+			b, ok, err := g.reader.Next(sendRecords - len(g.ms))
+			if err != nil {
+				return nil, 0, err
+			}
+			if !ok {
+				break
+			}
+			if b.Len() == 0 {
+				continue
+			}
+			g.held = &b
+		}
+		if g.held.LSN > g.durable() {
+			break
+		}
+		for r := range g.held.Records() {
+			g.ms = append(g.ms, jobs.Message{Key: r.Key, Value: r.Value, Time: jobs.Time(r.Time), Headers: jobsHeaders(r.Headers),
+				Offset: int64(g.held.Base) + int64(len(g.ms))})
+			bytes += len(r.Key) + len(r.Value)
+		}
+		last, g.held = g.held.LSN, nil
+	}
+	return g.ms, last, nil
+}

@@ -1,0 +1,219 @@
+package runtime
+
+import (
+	"errors"
+	"io"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// snapshotChunk is about how many bytes a subtask scans between two batches.
+const snapshotChunk = 256 << 10
+
+// snapshotRun is a snapshot being taken: what the subtasks have scanned, with the pieces of the epochs sealed meanwhile
+// behind it, is the job's state at the last of those epochs.
+type snapshotRun struct {
+	mu     sync.Mutex
+	chunks [][]byte     // bodies of state sections, scanned and not yet written
+	left   atomic.Int32 // subtasks that scan
+
+	// The master's own.
+	pending map[checkpoint.Epoch][][]byte // pieces of epochs given to the committer and not yet sealed
+	pieces  [][]byte
+	epoch   checkpoint.Epoch // last epoch in pieces
+	lsn     wal.LSN
+	header  checkpoint.Header
+}
+
+type nodeScan struct {
+	step string
+	scan *checkpoint.Scan
+}
+
+func (rt *Runtime) snapshotDir() string { return filepath.Join(rt.cfg.DataDir, "snapshots") }
+
+// startSnapshot begins a snapshot of the job, unless one is under way.
+func (x *execution) startSnapshot() {
+	if x.snap != nil || x.stopping {
+		return
+	}
+	r := &snapshotRun{pending: map[checkpoint.Epoch][][]byte{}}
+	r.left.Store(int32(len(x.subtasks)))
+	x.snap = r
+	x.snapping.Store(true)
+	for _, s := range x.subtasks {
+		s.snapshot.Store(r)
+		s.wake()
+	}
+}
+
+// stepSnapshot scans a little of the sealed state, between two batches.
+func (s *subtask) stepSnapshot(r *snapshotRun) error {
+	if s.seen != r {
+		s.seen, s.scans = r, nil
+		for _, n := range s.nodes {
+			if n.store != nil {
+				s.scans = append(s.scans, &nodeScan{n.node.ID, n.store.BeginSnapshot()})
+			}
+		}
+	}
+	for len(s.scans) > 0 {
+		sc := s.scans[0]
+		chunk, done := sc.scan.Next(snapshotChunk)
+		if len(chunk) > 0 {
+			r.add(appendStep(sc.step, chunk))
+		}
+		if done {
+			s.scans = s.scans[1:]
+			continue
+		}
+		s.wake() // go on after the next batch, or at once if there is none
+		return nil
+	}
+	s.snapshot.Store(nil)
+	if r.left.Add(-1) == 0 {
+		s.ex.post(event{kind: eventScanned})
+	}
+	return nil
+}
+
+func (r *snapshotRun) add(body []byte) {
+	r.mu.Lock()
+	r.chunks = append(r.chunks, body)
+	r.mu.Unlock()
+}
+
+// snapshotPieces keeps what an epoch under way changes, for a snapshot under way.
+func (x *execution) snapshotPieces(e checkpoint.Epoch, r *sealRequest) {
+	if x.snap != nil {
+		x.snap.pending[e] = r.states
+	}
+}
+
+// snapshotSealed takes a sealed epoch's pieces into the snapshot under way.
+func (x *execution) snapshotSealed(e event) error {
+	if x.snap == nil {
+		state := int64(0)
+		for _, s := range x.subtasks {
+			state += s.stats.stateBytes.Load()
+		}
+		if x.wantSnapshot.Swap(false) || checkpoint.SnapshotDue(x.frames.Load(), state) {
+			x.startSnapshot()
+		}
+		return nil
+	}
+	x.snap.pieces = append(x.snap.pieces, x.snap.pending[e.epoch]...)
+	delete(x.snap.pending, e.epoch)
+	if e.header == nil {
+		return nil // sealed just before the snapshot began
+	}
+	x.snap.epoch, x.snap.lsn, x.snap.header = e.epoch, e.lsn, *e.header
+	if x.snap.left.Load() == 0 {
+		return x.finishSnapshot()
+	}
+	return nil
+}
+
+// finishSnapshot hands a complete snapshot to a goroutine that writes it; it waits for one more epoch if none was sealed
+// since it began, since its header must be that of an epoch.
+func (x *execution) finishSnapshot() error {
+	r := x.snap
+	if r == nil || r.left.Load() != 0 || r.epoch == 0 {
+		return nil
+	}
+	x.snap = nil
+	x.snapping.Store(false)
+	x.frames.Store(0)
+	x.rt.background.Add(1)
+	go func() {
+		defer x.rt.background.Done()
+		if err := x.rt.writeSnapshot(x.job, r); err != nil && !errors.Is(err, wal.ErrClosed) {
+			x.logger.Error("a snapshot was not written; the log keeps what it would have replaced", "job", x.name, "err", err)
+		}
+	}()
+	return nil
+}
+
+// writeSnapshot writes the file and announces it once the epoch it stands for is durable.
+func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
+	logID := rt.log.ID()
+	meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: id, Epoch: r.epoch, LSN: r.lsn, Header: r.header}
+	w, err := checkpoint.CreateSnapshot(rt.snapshotDir(), meta)
+	if err != nil {
+		return err
+	}
+	for _, body := range append(r.chunks, r.pieces...) {
+		if err := w.Write(body); err != nil {
+			return errors.Join(err, w.Abort())
+		}
+	}
+	path, bytes, err := w.Commit()
+	if err != nil {
+		return err
+	}
+	if err := rt.log.WaitDurable(rt.ctx, r.lsn); err != nil {
+		return err
+	}
+	var lsn wal.LSN
+	err = rt.committer.do(func(c *core) (err error) {
+		if c.ledger.Jobs[id] == nil {
+			return nil
+		}
+		lsn, err = c.change(&control{Snapshot: &snapshotChange{Job: id,
+			Snapshot: snapshotEntry{Epoch: r.epoch, LSN: r.lsn, File: filepath.Base(path), Bytes: bytes}}}, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
+		return err
+	}
+	_, err = checkpoint.KeepSnapshots(rt.snapshotDir(), id)
+	return err
+}
+
+// loadSnapshot fills a job's stores from its newest snapshot that is whole and returns its LSN, or 0 if it has none.
+func (rt *Runtime) loadSnapshot(j *jobEntry, into restorer) (wal.LSN, error) {
+	var damaged error
+	for i := len(j.Snapshots) - 1; i >= 0; i-- {
+		e := j.Snapshots[i]
+		err := readSnapshot(filepath.Join(rt.snapshotDir(), e.File), into)
+		if err == nil {
+			return e.LSN, nil
+		}
+		rt.logger.Error("a snapshot cannot be used; the one before it is tried", "job", j.Name, "snapshot", e.File, "err", err)
+		damaged = errors.Join(damaged, err)
+	}
+	return 0, damaged
+}
+
+// readSnapshot reads and checks the whole file before it gives away the first entry.
+func readSnapshot(path string, into restorer) error {
+	r, err := checkpoint.OpenSnapshot(path)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var bodies [][]byte
+	for {
+		b, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		bodies = append(bodies, b)
+	}
+	for _, b := range bodies {
+		if err := into.applyState(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}

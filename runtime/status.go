@@ -1,0 +1,254 @@
+package runtime
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// JobCounters count over all attempts of a job in this process.
+type JobCounters struct {
+	In       int64         `json:"in"`       // records read by its sources
+	Out      int64         `json:"out"`      // records given to its outputs
+	Rejected int64         `json:"rejected"` // records that on_error took out
+	Late     int64         `json:"late"`     // records dropped as late
+	Epochs   int64         `json:"epochs"`
+	Busy     time.Duration `json:"busy_ns"` // of its subtasks' time, summed
+	Idle     time.Duration `json:"idle_ns"`
+	Held     time.Duration `json:"held_ns"` // held back by those behind it
+}
+
+func (c *JobCounters) add(o JobCounters) {
+	c.In += o.In
+	c.Out += o.Out
+	c.Rejected += o.Rejected
+	c.Late += o.Late
+	c.Epochs += o.Epochs
+	c.Busy += o.Busy
+	c.Idle += o.Idle
+	c.Held += o.Held
+}
+
+// SubtaskStatus is one subtask of the attempt under way.
+type SubtaskStatus struct {
+	Task      string         `json:"task"`
+	Index     int            `json:"index"`
+	In        int64          `json:"in"`
+	Queued    int            `json:"queued"` // records waiting before it
+	Busy      time.Duration  `json:"busy_ns"`
+	Idle      time.Duration  `json:"idle_ns"`
+	Held      time.Duration  `json:"held_ns"`
+	Watermark jobs.Watermark `json:"watermark"`
+}
+
+// JobStatus is what a job does now.
+type JobStatus struct {
+	Name       string           `json:"name"`
+	ID         uint32           `json:"id"`
+	State      JobState         `json:"state"`
+	Since      time.Time        `json:"since"`
+	Waiting    []string         `json:"waiting,omitempty"` // what for, and whose watermark
+	Stuck      []string         `json:"stuck,omitempty"`   // steps that have not returned for long
+	Error      string           `json:"error,omitempty"`   // of the newest failed attempt
+	Restarts   int              `json:"restarts"`
+	Epoch      checkpoint.Epoch `json:"epoch"`
+	LastCommit time.Time        `json:"last_commit"` // zero if none in this process
+	BarrierAge time.Duration    `json:"barrier_age_ns"`
+	StateBytes int64            `json:"state_bytes"`
+	Counters   JobCounters      `json:"counters"`
+	Lag        int64            `json:"lag"` // records on the bus that it has yet to read
+	Subtasks   []SubtaskStatus  `json:"subtasks,omitempty"`
+	Outputs    []OutputStatus   `json:"outputs,omitempty"`
+}
+
+// OutputStatus is one output to the outside.
+type OutputStatus struct {
+	Name    string `json:"name"`
+	Kind    string `json:"kind"`
+	Sent    int64  `json:"sent"` // in this process
+	Unsent  int64  `json:"unsent"`
+	Waiting string `json:"waiting,omitempty"`
+	Error   string `json:"error,omitempty"`
+	Stopped bool   `json:"stopped,omitempty"`
+}
+
+// Status is the whole runtime.
+type Status struct {
+	Started time.Time       `json:"started"`
+	Jobs    []JobStatus     `json:"jobs"`
+	Topics  []bus.TopicStat `json:"topics"`
+	Missing []string        `json:"missing,omitempty"` // jobs in the data directory that nobody gave a definition of
+	Log     LogStatus       `json:"log"`
+}
+
+// LogStatus is the log.
+type LogStatus struct {
+	ID      string    `json:"id"`
+	Last    wal.LSN   `json:"last"`
+	Durable wal.LSN   `json:"durable"`
+	Bytes   int64     `json:"bytes"`
+	Stats   wal.Stats `json:"stats"`
+}
+
+func (s *subtask) counters() JobCounters {
+	c := JobCounters{Rejected: s.stats.rejected.Load(), Late: s.stats.late.Load(), Busy: time.Duration(s.stats.busy.Load()),
+		Idle: time.Duration(s.stats.idle.Load()), Held: time.Duration(s.stats.held.Load()), Out: s.stats.written.Load()}
+	if s.feed != nil {
+		c.In = s.stats.in.Load()
+	}
+	return c
+}
+
+func (j *job) addPast(x *execution) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, s := range x.subtasks {
+		j.past.add(s.counters())
+	}
+	j.past.Epochs += x.epochs.Load()
+}
+
+// status gathers what a job does now.
+func (j *job) status() JobStatus {
+	j.mu.Lock()
+	st := JobStatus{Name: j.def.Name, ID: j.id, State: j.state, Since: j.since, Restarts: j.restarts, Counters: j.past}
+	if j.lastErr != nil {
+		st.Error = j.lastErr.Error()
+	}
+	for _, step := range slices.Sorted(maps.Keys(j.waiting)) {
+		st.Waiting = append(st.Waiting, j.waiting[step])
+	}
+	st.Stuck = slices.Clone(j.stuck)
+	j.mu.Unlock()
+	if x := j.exec.Load(); x != nil {
+		x.fillStatus(&st)
+	}
+	if st.State == StateRunning && len(st.Waiting) > 0 {
+		st.State = StateWaiting
+	}
+	return st
+}
+
+func (x *execution) fillStatus(st *JobStatus) {
+	now := time.Now()
+	for _, s := range x.subtasks {
+		st.Counters.add(s.counters())
+		st.StateBytes += s.stats.stateBytes.Load()
+		sub := SubtaskStatus{Task: s.plan.name(), Index: s.index, In: s.stats.in.Load(), Busy: time.Duration(s.stats.busy.Load()),
+			Idle: time.Duration(s.stats.idle.Load()), Held: time.Duration(s.stats.held.Load()), Watermark: jobs.Watermark(s.stats.watermark.Load())}
+		if s.inbox != nil {
+			sub.Queued = s.inbox.queued()
+		}
+		st.Subtasks = append(st.Subtasks, sub)
+		if beat := s.beat.Load(); beat != 0 && now.Sub(time.Unix(0, beat)) > x.rt.cfg.StuckAfter {
+			st.Stuck = append(st.Stuck, fmt.Sprintf("%s (subtask %d) has not returned for %s", s.plan.name(), s.index, now.Sub(time.Unix(0, beat)).Round(time.Second)))
+		}
+		if f, ok := s.feed.(*busFeed); ok {
+			if names := x.rt.blame(f); len(names) > 0 {
+				st.Waiting = append(st.Waiting, fmt.Sprintf("the watermark of topic %s, which %s holds back", f.node.Source.Topic, strings.Join(names, ", ")))
+			}
+		}
+	}
+	st.Counters.Epochs += x.epochs.Load()
+	if at := x.lastSeal.Load(); at != 0 {
+		st.LastCommit = time.Unix(0, at)
+	}
+	if at := x.barrier.Load(); at != 0 {
+		st.BarrierAge = now.Sub(time.Unix(0, at))
+	}
+}
+
+// blame names the producers that hold a subscription's watermark back and are not at work themselves.
+func (rt *Runtime) blame(f *busFeed) []string {
+	r := f.shared.Load()
+	if r == nil {
+		return nil
+	}
+	var names []string
+	for _, p := range r.Blame() {
+		rt.mu.Lock()
+		for _, j := range rt.jobs {
+			if j.id == uint32(p) && (j.exec.Load() == nil || j.isWaiting()) {
+				names = append(names, j.def.Name)
+			}
+		}
+		rt.mu.Unlock()
+	}
+	return names
+}
+
+func (j *job) isWaiting() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.waiting) > 0
+}
+
+func (s *sender) status() OutputStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := OutputStatus{Name: s.entry.Name, Kind: s.sink.Kind(), Sent: s.sent.Load(), Unsent: s.unsent(), Waiting: s.waiting, Stopped: s.stopped.Load()}
+	if s.lastErr != nil {
+		st.Error = s.lastErr.Error()
+	}
+	return st
+}
+
+// unsent is how many records, sealed or durable, are yet to be sent.
+func (s *sender) unsent() int64 {
+	return int64(s.rt.bus.Next(s.entry.Topic, 0)) - int64(s.next.Load())
+}
+
+// Status gathers what everything does now. It takes short locks only.
+func (rt *Runtime) Status() Status {
+	rt.mu.Lock()
+	js, senders, missing := slices.Clone(rt.jobs), slices.Clone(rt.senders), slices.Clone(rt.missing)
+	rt.mu.Unlock()
+	st := Status{Started: rt.started, Missing: missing, Topics: rt.bus.Stats(),
+		Log: LogStatus{ID: rt.log.ID().String(), Last: rt.log.Last(), Durable: rt.log.Durable(), Stats: rt.log.Stats()}}
+	for _, g := range rt.log.Generations() {
+		st.Log.Bytes += g.Bytes
+	}
+	for _, j := range js {
+		s := j.status()
+		for _, out := range senders {
+			if out.job == s.Name {
+				s.Outputs = append(s.Outputs, out.status())
+			}
+		}
+		s.Lag = rt.lag(s.Name, st.Topics)
+		st.Jobs = append(st.Jobs, s)
+	}
+	return st
+}
+
+// lag sums what a job's subscriptions have yet to read.
+func (rt *Runtime) lag(job string, topics []bus.TopicStat) int64 {
+	n := int64(0)
+	for _, t := range topics {
+		for _, s := range t.Subscriptions {
+			if strings.HasPrefix(s.Name, job+"/") {
+				n += s.Lag
+			}
+		}
+	}
+	return n
+}
+
+func (rt *Runtime) allSent() bool {
+	rt.mu.Lock()
+	senders := slices.Clone(rt.senders)
+	rt.mu.Unlock()
+	for _, s := range senders {
+		if !s.stopped.Load() && s.unsent() > 0 {
+			return false
+		}
+	}
+	return true
+}
