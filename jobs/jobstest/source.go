@@ -12,7 +12,7 @@ import (
 	"github.com/sidestream-dev/sidestream/jobs"
 )
 
-// suiteWait bounds every wait in the suites.
+// suiteWait bounds a wait in the suites.
 const suiteWait = 10 * time.Second
 
 // SourceSuite is what TestSource needs of a connector.
@@ -23,11 +23,15 @@ type SourceSuite struct {
 	Records int // at least 5
 	// More adds at least one record to the outside of the source that New returned last; nil if that cannot be.
 	More func(t *testing.T)
-	Dir  string // SourceEnv.DataDir; "" is a temporary one
+	Dir  string        // SourceEnv.DataDir; "" is a temporary one
+	Wait time.Duration // bounds every wait; 0 means 10 s
 }
 
 // TestSource checks the contract of jobs.Source and jobs.Reader: one subtest a rule.
 func TestSource(t *testing.T, s SourceSuite) {
+	if s.Wait == 0 {
+		s.Wait = suiteWait
+	}
 	rules := []struct {
 		name string
 		run  func(t *testing.T)
@@ -57,7 +61,7 @@ func (SourceSuite) env(t *testing.T, dir string) jobs.SourceEnv {
 // splitsOf lists the splits of src.
 func (s SourceSuite) splitsOf(t *testing.T, src jobs.Source, env jobs.SourceEnv) []jobs.Start {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), suiteWait)
+	ctx, cancel := context.WithTimeout(t.Context(), s.Wait)
 	defer cancel()
 	starts, err := src.Splits(ctx, env)
 	if err != nil {
@@ -76,7 +80,7 @@ type got struct {
 func (s SourceSuite) read(t *testing.T, src jobs.Source, env jobs.SourceEnv, starts []jobs.Start, limit, n int,
 	chunk func(c *jobs.Chunk)) []got {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), suiteWait)
+	ctx, cancel := context.WithTimeout(t.Context(), s.Wait)
 	defer cancel()
 	r, err := src.Open(ctx, env, starts)
 	if err != nil {
@@ -95,7 +99,7 @@ func (s SourceSuite) read(t *testing.T, src jobs.Source, env jobs.SourceEnv, sta
 	}
 	var all []got
 	c := &jobs.Chunk{}
-	deadline := time.After(suiteWait)
+	deadline := time.After(s.Wait)
 	for len(want) > 0 && (n < 0 || len(all) < n) {
 		c.Reset()
 		c.Max = limit
@@ -128,7 +132,7 @@ func (s SourceSuite) read(t *testing.T, src jobs.Source, env jobs.SourceEnv, sta
 		select {
 		case <-r.Ready():
 		case <-deadline:
-			t.Fatalf("%d of %d records read, none more within %v", len(all), n, suiteWait)
+			t.Fatalf("%d of %d records read, none more within %v", len(all), n, s.Wait)
 		}
 	}
 	return all
@@ -264,7 +268,7 @@ func (s SourceSuite) again(t *testing.T) {
 func (s SourceSuite) wanted(t *testing.T) {
 	src, env := s.New(t), s.env(t, s.Dir)
 	starts := s.splitsOf(t, src, env)
-	ctx, cancel := context.WithTimeout(t.Context(), suiteWait)
+	ctx, cancel := context.WithTimeout(t.Context(), s.Wait)
 	defer cancel()
 	r, err := src.Open(ctx, env, starts)
 	if err != nil {
@@ -273,7 +277,7 @@ func (s SourceSuite) wanted(t *testing.T) {
 	defer r.Close()
 	for i := range starts {
 		c := &jobs.Chunk{Max: 1}
-		for end := time.Now().Add(time.Second); time.Now().Before(end) && len(c.Messages) == 0 && !c.Ended; {
+		for end := time.Now().Add(s.Wait / 10); time.Now().Before(end) && len(c.Messages) == 0 && !c.Ended; {
 			c.Reset()
 			if err := r.Read(c, []int{i}); err != nil {
 				t.Fatalf("Read: %v", err)
@@ -309,7 +313,7 @@ func (s SourceSuite) drained(t *testing.T) (jobs.Reader, []int) {
 		want[i] = i
 	}
 	n, c := 0, &jobs.Chunk{}
-	for end := time.Now().Add(suiteWait); n < s.Records; {
+	for end := time.Now().Add(s.Wait); n < s.Records; {
 		c.Reset()
 		c.Max = 100
 		if err := r.Read(c, want); err != nil {
@@ -349,9 +353,18 @@ func (s SourceSuite) wakes(t *testing.T) {
 		t.Skip("the source's outside does not grow")
 	}
 	r, want := s.drained(t)
+	select {
+	case <-r.Ready(): // one too many is allowed
+	default:
+	}
 	s.More(t)
 	c := &jobs.Chunk{}
-	for deadline := time.After(suiteWait); ; {
+	for deadline := time.After(s.Wait); ; {
+		select {
+		case <-r.Ready():
+		case <-deadline:
+			t.Fatal("Ready did not wake for a new record")
+		}
 		c.Reset()
 		c.Max = 10
 		if err := r.Read(c, want); err != nil {
@@ -359,11 +372,6 @@ func (s SourceSuite) wakes(t *testing.T) {
 		}
 		if len(c.Messages) > 0 {
 			return
-		}
-		select {
-		case <-r.Ready():
-		case <-deadline:
-			t.Fatal("Ready did not wake for a new record")
 		}
 	}
 }
