@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -103,6 +104,19 @@ func checkBrokers(brokers []string) error {
 		if b == embedded && len(brokers) > 1 {
 			return errors.New(`kafka: "embedded" stands alone: it is the one broker there is`)
 		}
+	}
+	return nil
+}
+
+// checkTopic refuses what no broker takes for a name.
+func checkTopic(name string) error {
+	for _, c := range name {
+		if c >= utf8.RuneSelf || !strings.ContainsRune("._-", c) && !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') {
+			return fmt.Errorf("kafka: topic %q: want letters, digits, '.', '_' and '-'", name)
+		}
+	}
+	if name == "" || name == "." || name == ".." || len(name) > 249 {
+		return fmt.Errorf("kafka: topic %q: want 1 to 249 letters, digits, '.', '_' and '-', not dots alone", name)
 	}
 	return nil
 }

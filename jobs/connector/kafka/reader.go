@@ -162,40 +162,34 @@ func (r *reader) pause(s *split) {
 	}
 }
 
-// take turns records of the batch in place into messages.
+// take turns records of the batch in place into messages and gives them back to the pool.
 func (s *split) take(c *jobs.Chunk) {
 	rs := s.batch.records[s.at:]
 	if n := c.Max - len(c.Messages); len(rs) > n {
 		rs = rs[:n]
 	}
 	s.at += len(rs)
-	out := c.Messages
-	var last *kgo.Record
+	out, pos := c.Messages, &s.pos
 	for _, r := range rs {
-		if s.pos.bounded && r.Offset >= s.pos.end {
-			break
+		if pos.bounded && r.Offset >= pos.end {
+			pos.offset = pos.end
+			break // what is left of the batch is not given back; it is the last
 		}
-		last = r
-		if r.Attrs.IsControl() {
-			continue
+		if !r.Attrs.IsControl() {
+			m := jobs.Message{Key: r.Key, Value: r.Value, Time: jobs.NoTime, Offset: r.Offset}
+			if ms := r.Timestamp.UnixMilli(); ms >= 0 {
+				m.Time = jobs.Time(ms)
+			}
+			if len(r.Headers) > 0 {
+				m.Headers = headers(r.Headers)
+			}
+			out = append(out, m)
 		}
-		m := jobs.Message{Key: r.Key, Value: r.Value, Time: jobs.NoTime, Offset: r.Offset}
-		if ms := r.Timestamp.UnixMilli(); ms >= 0 {
-			m.Time = jobs.Time(ms)
-		}
-		if len(r.Headers) > 0 {
-			m.Headers = headers(r.Headers)
-		}
-		out = append(out, m)
+		pos.offset, pos.epoch = r.Offset+1, r.LeaderEpoch
+		r.Recycle()
 	}
 	c.Messages = out
-	if last != nil {
-		s.pos.offset, s.pos.epoch = last.Offset+1, last.LeaderEpoch
-	}
-	if s.pos.bounded && len(rs) > 0 && rs[len(rs)-1].Offset+1 >= s.pos.end {
-		s.pos.offset = s.pos.end
-	}
-	c.Ended = s.pos.bounded && s.pos.offset >= s.pos.end
+	c.Ended = pos.bounded && pos.offset >= pos.end
 }
 
 func headers(hs []kgo.RecordHeader) []jobs.Header {
@@ -253,6 +247,7 @@ func (r *reader) run(ctx context.Context) {
 		kgo.FetchMaxPartitionBytes(r.src.PartitionBytes),
 		kgo.FetchMaxWait(r.src.FetchWait),
 		kgo.KeepRetryableFetchErrors(),
+		kgo.WithPools(&recordPool{}),
 	}
 	if !r.src.Uncommitted {
 		opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()))

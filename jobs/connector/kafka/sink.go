@@ -42,6 +42,9 @@ func (s Sink) withDefaults() (Sink, error) {
 	if s.Topic == "" {
 		return s, errors.New("kafka: no topic")
 	}
+	if err := checkTopic(s.Topic); err != nil {
+		return s, err
+	}
 	if s.Partitions < 0 || s.MessageBytes < 0 {
 		return s, errors.New("kafka: partitions or message bytes are negative")
 	}

@@ -38,8 +38,8 @@ type Source struct {
 	Uncommitted bool
 	Security    Security
 
-	BufferBytes    int64         // fetched and not yet read, before fetching pauses; 0 means 8 MiB
-	FetchBytes     int32         // of one answer; 0 means 8 MiB
+	BufferBytes    int64         // fetched and not yet read, before fetching pauses (one answer may pass it); 0 means 8 MiB
+	FetchBytes     int32         // of one answer of one broker, as it comes over the wire, compressed; 0 means 8 MiB
 	PartitionBytes int32         // of one partition in one answer; 0 means 1 MiB
 	FetchWait      time.Duration // how long a broker holds an empty answer; 0 means 500 ms
 }
@@ -54,8 +54,11 @@ func (s Source) withDefaults() (Source, error) {
 		return s, errors.New("kafka: no topics")
 	}
 	for i, t := range s.Topics {
-		if t == "" || slices.Contains(s.Topics[:i], t) {
-			return s, fmt.Errorf("kafka: topic %q is empty or named twice", t)
+		if err := checkTopic(t); err != nil {
+			return s, err
+		}
+		if slices.Contains(s.Topics[:i], t) {
+			return s, fmt.Errorf("kafka: topic %q is named twice", t)
 		}
 	}
 	if _, _, err := s.startMillis(); err != nil {
