@@ -9,15 +9,8 @@ import (
 // Evaluator makes, for one subtask, a function over its records. An error of the function is the record's.
 type Evaluator[In, V any] func(env *jobs.Env) (func(r *jobs.Rec[In]) (V, error), error)
 
-// Pure is an Evaluator of a function that needs nothing of its subtask and never fails.
-func Pure[In, V any](f func(v In) V) Evaluator[In, V] {
-	return func(*jobs.Env) (func(*jobs.Rec[In]) (V, error), error) {
-		return func(r *jobs.Rec[In]) (V, error) { return f(r.Value), nil }, nil
-	}
-}
-
 // None is the type of a port that emits nothing.
-type None = struct{}
+type None = jobs.None
 
 // Filter lets the records pass for which keep is true, as they are.
 func Filter[T any](keep Evaluator[T, bool]) jobs.Op[T, T, None] {

@@ -18,7 +18,8 @@ type Window[In, Out any] struct {
 	Parallelism int
 	Size        time.Duration // whole milliseconds, at least one
 	Lateness    time.Duration // whole milliseconds; how long a window that has fired takes records
-	// Layout names what an accumulator holds. State that was written under another layout is not read.
+	// Layout names what an accumulator holds: state that was written under another layout, or size, is not read. Who
+	// wants a changed argument to begin anew puts the argument into it.
 	Layout string
 	// New makes the aggregator of one subtask.
 	New        func(env *jobs.Env) (Aggregator[In, Out], error)
