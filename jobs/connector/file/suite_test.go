@@ -1,0 +1,94 @@
+package file
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector"
+	"github.com/sidestream-dev/sidestream/jobs/jobstest"
+)
+
+func TestSourceSuite(t *testing.T) {
+	for _, f := range []Format{JSONLines, CSV, Lines} {
+		t.Run(string(f), func(t *testing.T) {
+			jobstest.TestSource(t, jobstest.SourceSuite{Records: 60, New: func(t *testing.T) jobs.Source {
+				dir := t.TempDir()
+				for p := range 3 {
+					body := ""
+					if f == CSV {
+						body = "n,p\n"
+					}
+					for n := range 20 {
+						body += fmt.Sprintf("%d,%d\n", n, p)
+					}
+					write(t, filepath.Join(dir, fmt.Sprintf("%d.in", p)), body)
+				}
+				return Source{Path: filepath.Join(dir, "*.in"), Format: f}
+			}})
+		})
+	}
+}
+
+func TestSinkSuite(t *testing.T) {
+	for _, f := range []Format{JSONLines, Lines} {
+		t.Run(string(f), func(t *testing.T) {
+			var path string
+			jobstest.TestSink(t, jobstest.SinkSuite{
+				New: func(t *testing.T) jobs.Sink {
+					path = filepath.Join(t.TempDir(), "out")
+					return Sink{Path: path, Format: f}
+				},
+				Read: func(t *testing.T) []string {
+					b, err := os.ReadFile(path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+				},
+			})
+		})
+	}
+}
+
+func TestSettings(t *testing.T) {
+	k := SourceKind()
+	for _, tt := range []struct {
+		given map[string]any
+		want  string // the field at fault, or ""
+	}{
+		{map[string]any{"path": "in/*.csv", "format": "csv", "line_bytes": "2MiB"}, ""},
+		{map[string]any{"path": "[a"}, "path"},
+		{map[string]any{"path": ""}, "path"},
+		{map[string]any{"path": "a", "line_bytes": 0}, "line_bytes"},
+		{map[string]any{"path": "a", "line_bytes": "2GiB"}, "line_bytes"},
+	} {
+		v, errs := connector.Complete(k.Fields, tt.given)
+		if len(errs) > 0 {
+			t.Fatal(errs)
+		}
+		s, err := k.New(v, connector.LoadEnv{BaseDir: "/base"})
+		fe := connector.FieldErrors(err)
+		if tt.want == "" {
+			if want := (Source{Path: "/base/in/*.csv", Format: CSV, LineBytes: 2 << 20}); err != nil || s != jobs.Source(want) {
+				t.Errorf("got %+v and %v, want %+v", s, err, want)
+			}
+		} else if len(fe) != 1 || fe[0].Field != tt.want {
+			t.Errorf("%v: got %v, want an error of %s", tt.given, err, tt.want)
+		}
+	}
+	for format, want := range map[string]connector.Encoding{"jsonl": connector.JSON, "csv": connector.JSON, "lines": connector.Text} {
+		if got := k.Decodes(connector.Values{"format": format}); got != want {
+			t.Errorf("%s decodes as %q, want %q", format, got, want)
+		}
+	}
+	if got := SinkKind().Encodes(connector.Values{"format": "lines"}); got != connector.Text {
+		t.Errorf("lines encodes as %q", got)
+	}
+	if _, err := SinkKind().New(connector.Values{"path": ""}, connector.LoadEnv{}); err == nil {
+		t.Error("an empty path was accepted")
+	}
+}
