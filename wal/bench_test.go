@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -169,5 +168,3 @@ func readAll(tb testing.TB, l *Log, from LSN) (frames int) {
 		frames++
 	}
 }
-
-var _ = time.Now
