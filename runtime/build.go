@@ -25,6 +25,7 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 			return nil, fmt.Errorf("runtime: topic %s is not defined", name)
 		}
 		x.topics[id] = name
+		x.onBus = append(x.onBus, id)
 	}
 	for _, o := range entry.Outputs {
 		if o.Outside {
@@ -35,11 +36,6 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 	if err := b.build(ctx); err != nil {
 		x.cancel()
 		return nil, err
-	}
-	for id := range x.topics {
-		if _, out := rt.bus.TopicByName(x.topics[id]); out {
-			x.writesTopics = true
-		}
 	}
 	x.finished = make([]bool, len(x.subtasks))
 	x.dry = make([]bool, len(x.subtasks))

@@ -24,8 +24,8 @@ type execution struct {
 	plan         *jobPlan
 	subtasks     []*subtask
 	sources      int // subtasks that begin with a source
-	topics       map[bus.TopicID]string
-	writesTopics bool
+	topics       map[bus.TopicID]string // that the job writes, outputs to the outside among them
+	onBus        []bus.TopicID          // those that others read
 	logger       *slog.Logger
 	waiting      func(step, why string)
 
@@ -344,7 +344,9 @@ func (x *execution) sendBarrier(now time.Time, d checkpoint.Decision) {
 	x.barrier.Store(x.oldestBarrier())
 	for _, s := range x.subtasks {
 		if s.feed != nil {
-			s.last.Store(d.Last)
+			if d.Last {
+				s.last.Store(uint64(d.Barrier))
+			}
 			s.request.Store(uint64(d.Barrier))
 			s.wake()
 		}
@@ -405,7 +407,7 @@ func mergeStep(steps []checkpoint.StepState, st checkpoint.StepState) []checkpoi
 // topicMarks returns the marks that have moved: for each topic the lowest watermark of the subtasks that write it.
 func (x *execution) topicMarks(ended bool) []bus.Mark {
 	var out []bus.Mark
-	for id := range x.topics {
+	for _, id := range x.onBus {
 		if ended {
 			out = append(out, bus.Mark{Topic: id, Producer: bus.ProducerID(x.job), Leave: true})
 			continue

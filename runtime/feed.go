@@ -222,7 +222,6 @@ type busFeed struct {
 	shared atomic.Pointer[bus.Reader] // the same, for whoever asks how it stands
 	wakes  chan struct{}
 	msgs   []jobs.Message
-	moved  bool
 	sent   []bus.SubState
 }
 
@@ -244,17 +243,16 @@ func (f *busFeed) open(_ context.Context, s *subtask) error {
 
 func (f *busFeed) poll(s *subtask) (int, error) {
 	b, ok, err := f.reader.Next(chunkRecords)
+	for ok && err == nil && b.Len() == 0 { // marks alone
+		b, ok, err = f.reader.Next(chunkRecords)
+	}
 	if err != nil {
 		return 0, &JobError{Job: s.ex.name, Step: f.node.ID, Subtask: s.index, Err: err}
 	}
 	if !ok {
 		return 0, nil
 	}
-	f.moved = true
 	n := b.Len()
-	if n == 0 {
-		return 0, nil
-	}
 	split := f.splits[b.Partition]
 	if b.Payload != nil {
 		if _, ok := f.built.Payload(split, int64(b.Base), b.Payload, b.From, b.To); ok {

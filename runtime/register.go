@@ -16,6 +16,7 @@ func CheckSet(defs []*jobs.Job) error { return checkSet(defs) }
 
 func checkSet(defs []*jobs.Job) error {
 	seen := map[string]bool{}
+	places := map[string]string{}
 	writers := map[string][]string{} // topic → jobs
 	for _, d := range defs {
 		if err := d.Check(); err != nil {
@@ -25,6 +26,17 @@ func checkSet(defs []*jobs.Job) error {
 			return fmt.Errorf("two jobs are called %q", d.Name)
 		}
 		seen[d.Name] = true
+		for _, n := range d.Outputs() {
+			x, ok := n.Output.Sink.(jobs.Exclusive)
+			if !ok {
+				continue
+			}
+			here := d.Name + "/" + n.Output.Name
+			if other := places[x.Place()]; other != "" {
+				return fmt.Errorf("outputs %s and %s both write %s, which can belong to one only", other, here, x.Place())
+			}
+			places[x.Place()] = here
+		}
 		for _, t := range topicsWritten(d) {
 			writers[t] = append(writers[t], d.Name)
 		}

@@ -94,6 +94,11 @@ func (s *sender) runWriter(ctx context.Context, at *sentEntry) (err error) {
 		return fmt.Errorf("opening the sink: %w", err)
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
+	if at.State == nil && at.Next == 0 {
+		if err := s.prepare(ctx, w, at); err != nil {
+			return err
+		}
+	}
 	wakeup := make(chan struct{}, 1)
 	r := s.rt.bus.NewReader(s.entry.Sub, s.entry.Topic, sentStates(*at), func() {
 		select {
@@ -128,6 +133,24 @@ func (s *sender) runWriter(ctx context.Context, at *sentEntry) (err error) {
 		s.sent.Add(int64(len(ms)))
 		s.setErr(nil)
 	}
+}
+
+// prepare lets the sink make ready what has to be there, and makes what it returns durable before anything is sent.
+func (s *sender) prepare(ctx context.Context, w jobs.Writer, at *sentEntry) error {
+	state, err := w.Write(ctx, nil)
+	if err != nil || state == nil {
+		return err
+	}
+	at.State = state
+	var lsn wal.LSN
+	err = s.rt.committer.do(func(c *core) (err error) {
+		lsn, err = c.change(&control{Sent: []sentEntry{*at}}, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.rt.log.WaitDurable(ctx, lsn)
 }
 
 // gatherer joins small batches into one Write and holds back what is not durable yet (R2).

@@ -41,8 +41,8 @@ type subtask struct {
 	scans     []*nodeScan // of the snapshot under way
 
 	wakeup   chan struct{}
-	request  atomic.Uint64 // epoch whose barrier a source should send; with lastRequest the last one
-	last     atomic.Bool
+	request  atomic.Uint64 // a source should have sent the barriers up to this epoch's
+	last     atomic.Uint64 // the epoch behind whose barrier nothing is read; 0 while there is none
 	sealed   atomic.Uint64 // last sealed epoch the master told
 	snapshot atomic.Pointer[snapshotRun]
 	seen     *snapshotRun // the snapshot whose scan has been begun
@@ -160,8 +160,9 @@ func (s *subtask) measure(d time.Duration, n int) {
 
 func (s *subtask) stepSource(ctx context.Context) (progressed, last bool, err error) {
 	if r := checkpoint.Epoch(s.request.Load()); r >= s.epoch && !s.ended {
-		last = s.last.Load()
-		if err := s.passBarrier(ctx, element{kind: elementBarrier, epoch: r, last: last}); err != nil {
+		e := s.epoch // two may be under way, and the first not yet seen
+		last = uint64(e) == s.last.Load()
+		if err := s.passBarrier(ctx, element{kind: elementBarrier, epoch: e, last: last}); err != nil {
 			return false, false, err
 		}
 		return true, last, nil
@@ -454,7 +455,7 @@ func (s *subtask) changed() {
 }
 
 func (s *subtask) changedMark() {
-	if s.ex.writesTopics && !s.ex.markMoved.Swap(true) {
+	if len(s.ex.onBus) > 0 && !s.ex.markMoved.Swap(true) {
 		s.ex.post(event{kind: eventMark})
 	}
 }
