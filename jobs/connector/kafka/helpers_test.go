@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,9 +18,15 @@ import (
 
 const testWait = 15 * time.Second
 
+// realKafka names, where it is set, a Kafka that takes the embedded broker's place in the tests that do not stop it.
+const realKafka = "SIDESTREAM_TEST_KAFKA"
+
 // broker is an embedded broker for one test.
 func broker(t testing.TB, e *Embedded) string {
 	t.Helper()
+	if addr := os.Getenv(realKafka); addr != "" && e.Dir == "" && e.Port == 0 && e.Partitions == 0 {
+		return addr
+	}
 	addr, err := e.Kafka(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -35,6 +43,16 @@ func client(t testing.TB, addr string, opts ...kgo.Opt) *kgo.Client {
 	}
 	t.Cleanup(cl.Close)
 	return cl
+}
+
+// topicName is a name that no other test, nor another run on the same Kafka, has.
+func topicName(t testing.TB) string {
+	return fmt.Sprintf("t-%s-%d", strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
+			return r
+		}
+		return '-'
+	}, t.Name()), time.Now().UnixNano())
 }
 
 func makeTopic(t testing.TB, cl *kgo.Client, name string, partitions int32) {

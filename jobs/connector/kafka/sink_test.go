@@ -51,15 +51,14 @@ func all(t testing.TB, addr, topic string) []*kgo.Record {
 
 func TestSinkSuite(t *testing.T) {
 	addr := broker(t, &Embedded{})
-	n := 0
-	topic := func() string { return "suite-" + strconv.Itoa(n) }
+	topic := ""
 	jobstest.TestSink(t, jobstest.SinkSuite{
-		New: func(*testing.T) jobs.Sink {
-			n++
-			return Sink{Brokers: []string{addr}, Topic: topic(), Partitions: 1}
+		New: func(t *testing.T) jobs.Sink {
+			topic = topicName(t)
+			return Sink{Brokers: []string{addr}, Topic: topic, Partitions: 1}
 		},
 		Read: func(t *testing.T) (out []string) {
-			for _, r := range all(t, addr, topic()) {
+			for _, r := range all(t, addr, topic) {
 				out = append(out, string(r.Value))
 			}
 			return out
@@ -70,7 +69,8 @@ func TestSinkSuite(t *testing.T) {
 // TestPartitions: a key goes where Java's default partitioner takes it, and its records keep their order.
 func TestPartitions(t *testing.T) {
 	addr := broker(t, &Embedded{})
-	s := Sink{Brokers: []string{addr}, Topic: "out", Partitions: 12}
+	out := topicName(t)
+	s := Sink{Brokers: []string{addr}, Topic: out, Partitions: 12}
 	w, err := s.Open(t.Context(), sinkEnv(nil))
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestPartitions(t *testing.T) {
 	// org.apache.kafka.common.utils.Utils.murmur2 of these keys, from its own test; toPositive, modulo 12.
 	java := map[string]int32{"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
 	var of21 []string
-	for _, r := range all(t, addr, "out") {
+	for _, r := range all(t, addr, out) {
 		if h, ok := java[string(r.Key)]; ok && r.Partition != (h&0x7fffffff)%12 {
 			t.Errorf("key %s is in partition %d, want %d", r.Key, r.Partition, (h&0x7fffffff)%12)
 		}
@@ -183,7 +183,7 @@ func TestSinkRefuses(t *testing.T) {
 		t.Error("it promises exactly once")
 	}
 	t.Run("a record that is too large", func(t *testing.T) {
-		w, err := Sink{Brokers: []string{addr}, Topic: "small", Compression: "none"}.Open(t.Context(), sinkEnv(nil))
+		w, err := Sink{Brokers: []string{addr}, Topic: topicName(t), Compression: "none"}.Open(t.Context(), sinkEnv(nil))
 		if err != nil {
 			t.Fatal(err)
 		}

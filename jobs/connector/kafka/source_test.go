@@ -23,19 +23,18 @@ func TestSourceSuite(t *testing.T) {
 	addr := broker(t, &Embedded{})
 	cl := client(t, addr)
 	const records = 60
-	n := 0
+	topic := ""
 	for _, end := range []string{"", "latest"} {
 		t.Run("end="+end, func(t *testing.T) {
 			suite := jobstest.SourceSuite{Records: records}
 			suite.New = func(t *testing.T) jobs.Source {
-				n++
-				topic := "suite-" + strconv.Itoa(n)
+				topic = topicName(t)
 				makeTopic(t, cl, topic, 3)
 				produce(t, cl, topic, 2, 0, records) // the third partition stays empty
 				return Source{Brokers: []string{addr}, Topics: []string{topic}, End: end, FetchWait: 50 * time.Millisecond}
 			}
 			if end == "" {
-				suite.More = func(t *testing.T) { produce(t, cl, "suite-"+strconv.Itoa(n), 2, records, records+1) }
+				suite.More = func(t *testing.T) { produce(t, cl, topic, 2, records, records+1) }
 			}
 			jobstest.TestSource(t, suite)
 		})
@@ -46,15 +45,16 @@ func TestSourceSuite(t *testing.T) {
 func TestMessages(t *testing.T) {
 	addr := broker(t, &Embedded{})
 	cl := client(t, addr)
-	makeTopic(t, cl, "in", 1)
+	in := topicName(t)
+	makeTopic(t, cl, in, 1)
 	at := time.UnixMilli(1767225600123)
-	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "in", Key: []byte("k"), Value: []byte("v"), Timestamp: at,
-		Headers: []kgo.RecordHeader{{Key: "h", Value: []byte("1")}}}, &kgo.Record{Topic: "in"}).FirstErr(); err != nil {
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: in, Key: []byte("k"), Value: []byte("v"), Timestamp: at,
+		Headers: []kgo.RecordHeader{{Key: "h", Value: []byte("1")}}}, &kgo.Record{Topic: in}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	s := Source{Brokers: []string{addr}, Topics: []string{"in"}, End: "latest"}
+	s := Source{Brokers: []string{addr}, Topics: []string{in}, End: "latest"}
 	st := splits(t, s)
-	if got := st[0].Split; got != (jobs.Split{ID: "in/0", Topic: "in", Partition: 0}) {
+	if got := st[0].Split; got != (jobs.Split{ID: in + "/0", Topic: in, Partition: 0}) {
 		t.Errorf("split %+v", got)
 	}
 	r, err := s.Open(t.Context(), sourceEnv(nil), st)
@@ -86,8 +86,9 @@ func TestMessages(t *testing.T) {
 func TestStart(t *testing.T) {
 	addr := broker(t, &Embedded{})
 	cl := client(t, addr)
-	makeTopic(t, cl, "in", 2)
-	produce(t, cl, "in", 2, 0, 10) // v0 at 1,000 ms
+	in := topicName(t)
+	makeTopic(t, cl, in, 2)
+	produce(t, cl, in, 2, 0, 10) // v0 at 1,000 ms
 	tests := []struct {
 		start, end string
 		want       []string
@@ -98,7 +99,7 @@ func TestStart(t *testing.T) {
 		{"latest", "latest", nil},
 	}
 	for _, tt := range tests {
-		s := Source{Brokers: []string{addr}, Topics: []string{"in"}, Start: tt.start, End: tt.end}
+		s := Source{Brokers: []string{addr}, Topics: []string{in}, Start: tt.start, End: tt.end}
 		got := readN(t, s, splits(t, s), -1)
 		slices.Sort(got)
 		if !slices.Equal(got, tt.want) {
@@ -106,10 +107,10 @@ func TestStart(t *testing.T) {
 		}
 	}
 
-	s := Source{Brokers: []string{addr}, Topics: []string{"in"}, End: "latest"}
+	s := Source{Brokers: []string{addr}, Topics: []string{in}, End: "latest"}
 	st := splits(t, s)
 	got := readN(t, s, st, 3)
-	produce(t, cl, "in", 2, 10, 20)
+	produce(t, cl, in, 2, 10, 20)
 	got = append(got, readN(t, s, st, -1)...) // a later connection: the end is still the first one's
 	if len(got) != 10 {
 		t.Errorf("got %d records, want the 10 of the first connection: %q", len(got), got)
@@ -133,7 +134,7 @@ func TestEndWithoutRecord(t *testing.T) {
 	for _, last := range []string{"committed", "aborted", "open"} {
 		for _, uncommitted := range []bool{false, true} {
 			t.Run(fmt.Sprintf("last=%s,uncommitted=%v", last, uncommitted), func(t *testing.T) {
-				topic := fmt.Sprintf("%s-%v", last, uncommitted)
+				topic := topicName(t)
 				makeTopic(t, cl, topic, 1)
 				produce(t, cl, topic, 1, 0, 3)
 				tx := client(t, addr, kgo.TransactionalID(topic))
@@ -145,6 +146,18 @@ func TestEndWithoutRecord(t *testing.T) {
 					if err := tx.EndTransaction(t.Context(), kgo.TransactionEndTry(last == "committed")); err != nil {
 						t.Fatal(err)
 					}
+				}
+				if last != "open" { // its marker is written soon after
+					until(t, "the transaction has ended", func() bool {
+						all, err1 := kadm.NewClient(cl).ListEndOffsets(t.Context(), topic)
+						stable, err2 := kadm.NewClient(cl).ListCommittedOffsets(t.Context(), topic)
+						if err1 != nil || err2 != nil {
+							return false
+						}
+						a, _ := all.Lookup(topic, 0)
+						s, _ := stable.Lookup(topic, 0)
+						return a.Offset == 6 && s.Offset == 6
+					})
 				}
 				want := 5
 				if last != "committed" && !uncommitted {
@@ -160,16 +173,44 @@ func TestEndWithoutRecord(t *testing.T) {
 	}
 }
 
+// TestEndCompacted: a bounded partition ends where compaction has removed its last records.
+func TestEndCompacted(t *testing.T) {
+	e := &Embedded{Partitions: 1} // not a real one: compaction is asked for
+	addr := broker(t, e)
+	cl := client(t, addr)
+	policy := map[string]*string{"cleanup.policy": kadm.StringPtr("compact"), "delete.retention.ms": kadm.StringPtr("0"),
+		"min.compaction.lag.ms": kadm.StringPtr("0"), "min.cleanable.dirty.ratio": kadm.StringPtr("0")}
+	if _, err := kadm.NewClient(cl).CreateTopic(t.Context(), 1, 1, policy, "in"); err != nil {
+		t.Fatal(err)
+	}
+	put := func(key string, value []byte) {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "in", Key: []byte(key), Value: value}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a", []byte("1"))
+	put("b", []byte("2"))
+	s := Source{Brokers: []string{addr}, Topics: []string{"in"}, End: "latest", FetchWait: 50 * time.Millisecond}
+	st := splits(t, s)
+	put("b", []byte("3"))
+	put("c", []byte("4"))
+	e.cluster.Compact()
+	if got := readN(t, s, st, -1); !slices.Equal(got, []string{"0@0=1"}) {
+		t.Errorf("got %q, want the one record that is left before the end", got)
+	}
+}
+
 func TestRangeErrors(t *testing.T) {
 	addr := broker(t, &Embedded{})
 	cl := client(t, addr)
+	in := topicName(t)
 	adm := kadm.NewClient(cl)
-	makeTopic(t, cl, "in", 2)
-	produce(t, cl, "in", 2, 0, 20)
-	s := Source{Brokers: []string{addr}, Topics: []string{"in"}}
+	makeTopic(t, cl, in, 2)
+	produce(t, cl, in, 2, 0, 20)
+	s := Source{Brokers: []string{addr}, Topics: []string{in}}
 	old := splits(t, s)
 	var offsets kadm.Offsets
-	offsets.AddOffset("in", 1, 4, -1)
+	offsets.AddOffset(in, 1, 4, -1)
 	if _, err := adm.DeleteRecords(t.Context(), offsets); err != nil {
 		t.Fatal(err)
 	}
@@ -195,16 +236,16 @@ func TestRangeErrors(t *testing.T) {
 		st   []jobs.Start
 		want RangeError
 	}{
-		{"records were deleted", old, RangeError{"in", 1, 0, 4, 10}},
-		{"one too early", at(3), RangeError{"in", 1, 3, 4, 10}},
-		{"behind the end", at(11), RangeError{"in", 1, 11, 4, 10}},
+		{"records were deleted", old, RangeError{in, 1, 0, 4, 10}},
+		{"one too early", at(3), RangeError{in, 1, 3, 4, 10}},
+		{"behind the end", at(11), RangeError{in, 1, 11, 4, 10}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got *RangeError
 			if err := fail(tt.st); !errors.As(err, &got) || *got != tt.want {
 				t.Fatalf("got %v, want %v", err, &tt.want)
 			}
-			if !strings.Contains(got.Error(), "in/1: offset ") {
+			if !strings.Contains(got.Error(), in+"/1: offset ") {
 				t.Errorf("%q does not name partition and offset", got)
 			}
 		})
@@ -219,8 +260,11 @@ func TestRangeErrors(t *testing.T) {
 		if _, err := readMore(r, st, 6); err != nil {
 			t.Fatal(err)
 		}
-		// The end of the log moves past the reader's place and the records are gone before it can ask for them.
-		if err := adm2Truncate(t, adm, cl); err != nil {
+		// Records come and go before the reader may have asked for them: it is told, or has them already.
+		produce(t, cl, in, 2, 20, 24)
+		var offsets kadm.Offsets
+		offsets.AddOffset(in, 1, 12, -1)
+		if _, err := adm.DeleteRecords(t.Context(), offsets); err != nil {
 			t.Fatal(err)
 		}
 		_, err = readMore(r, st, 1)
@@ -230,14 +274,14 @@ func TestRangeErrors(t *testing.T) {
 		}
 	})
 	t.Run("topic made again", func(t *testing.T) {
-		if _, err := adm.DeleteTopics(t.Context(), "in"); err != nil {
+		if _, err := adm.DeleteTopics(t.Context(), in); err != nil {
 			t.Fatal(err)
 		}
-		makeTopic(t, cl, "in", 2)
+		makeTopic(t, cl, in, 2)
 		cl2 := client(t, addr)
-		produce(t, cl2, "in", 2, 0, 40)
+		produce(t, cl2, in, 2, 0, 40)
 		var got *ReplacedError
-		if err := fail(at(5)); !errors.As(err, &got) || got.Topic != "in" {
+		if err := fail(at(5)); !errors.As(err, &got) || got.Topic != in {
 			t.Errorf("got %v, want a ReplacedError", err)
 		}
 	})
@@ -248,16 +292,6 @@ func TestRangeErrors(t *testing.T) {
 	})
 }
 
-func adm2Truncate(t *testing.T, adm *kadm.Client, cl *kgo.Client) error {
-	produce(t, cl, "in", 2, 20, 24)
-	var offsets kadm.Offsets
-	offsets.AddOffset("in", 1, 12, -1)
-	_, err := adm.DeleteRecords(t.Context(), offsets)
-	return err
-}
-
-// TestBrokerAway: the source waits for a broker that is not there yet and for one that goes away midway, says so and says
-// that it goes on, and nothing is lost or repeated.
 func TestBrokerAway(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -345,20 +379,21 @@ func TestSplitsCancelled(t *testing.T) {
 func TestGroupOffsets(t *testing.T) {
 	addr := broker(t, &Embedded{})
 	cl := client(t, addr)
-	makeTopic(t, cl, "in", 1)
-	produce(t, cl, "in", 1, 0, 10)
+	in := topicName(t)
+	makeTopic(t, cl, in, 1)
+	produce(t, cl, in, 1, 0, 10)
 	shown := func(group string) int64 {
 		l, err := kadm.NewClient(cl).FetchOffsets(t.Context(), group)
 		if err != nil {
 			return -1
 		}
-		if o, ok := l.Lookup("in", 0); ok {
+		if o, ok := l.Lookup(in, 0); ok {
 			return o.At
 		}
 		return -1
 	}
 	for _, group := range []string{"", "mine", NoGroup} {
-		s := Source{Brokers: []string{addr}, Topics: []string{"in"}, Group: group}
+		s := Source{Brokers: []string{addr}, Topics: []string{in}, Group: group}
 		st := splits(t, s)
 		r, err := s.Open(t.Context(), sourceEnv(nil), st)
 		if err != nil {
@@ -397,18 +432,19 @@ func TestGroupOffsets(t *testing.T) {
 func TestBuffer(t *testing.T) {
 	addr := broker(t, &Embedded{})
 	cl := client(t, addr, kgo.ProducerBatchCompression(kgo.NoCompression()))
-	makeTopic(t, cl, "in", 1)
+	in := topicName(t)
+	makeTopic(t, cl, in, 1)
 	value := bytes.Repeat([]byte("x"), 10_000)
 	for range 40 { // batches of 100 kB
 		var rs []*kgo.Record
 		for range 10 {
-			rs = append(rs, &kgo.Record{Topic: "in", Value: value})
+			rs = append(rs, &kgo.Record{Topic: in, Value: value})
 		}
 		if err := cl.ProduceSync(t.Context(), rs...).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s := Source{Brokers: []string{addr}, Topics: []string{"in"}, BufferBytes: 300_000, FetchBytes: 200_000, PartitionBytes: 200_000}
+	s := Source{Brokers: []string{addr}, Topics: []string{in}, BufferBytes: 300_000, FetchBytes: 200_000, PartitionBytes: 200_000}
 	st := splits(t, s)
 	jr, err := s.Open(t.Context(), sourceEnv(nil), st)
 	if err != nil {
