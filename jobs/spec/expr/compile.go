@@ -58,6 +58,23 @@ func (p *Program) Const() (v value.Value, ok bool) {
 	return *p.konst, true
 }
 
+// Fields takes an object literal apart: the names of its fields and what each is; ok is false for anything else.
+func (p *Program) Fields() (names []string, parts []*Program, ok bool) {
+	m, ok := p.node.(*ast.MapNode)
+	if !ok {
+		return nil, nil, false
+	}
+	for _, n := range m.Pairs {
+		pair := n.(*ast.PairNode)
+		part, problems := compileNode(p.Src, pair.Value, p.scope)
+		if problems != nil {
+			panic("expr: a part of a checked expression has problems") // each part was checked with the whole
+		}
+		names, parts = append(names, pair.Key.(*ast.StringNode).Value), append(parts, part)
+	}
+	return names, parts, true
+}
+
 // Func is a program's function for one goroutine.
 type Func struct {
 	eval   evaluate
@@ -239,6 +256,9 @@ func (c *compiler) name(n *ast.IdentifierNode) code {
 }
 
 func (c *compiler) nameHint(name string) string {
+	if name == "null" || name == "None" {
+		return "did you mean nil?"
+	}
 	if near := Nearest(name, names); near != "" {
 		return "did you mean " + near + "?"
 	}

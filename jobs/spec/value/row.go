@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"unicode/utf8"
 	"unsafe"
 )
 
@@ -21,7 +22,6 @@ const (
 	shapeJSON                     // raw is JSON; slots are the fields at paths
 	shapeObject                   // an object: slots are the fields called names
 	shapeOver                     // base's row, and names set over it, in slots behind base's
-	shapeCSV                      // raw is a CSV record; slots are the columns at paths
 	shapeLine                     // raw is a string
 )
 
@@ -33,7 +33,6 @@ type Shape struct {
 	paths [][]string
 	names []string
 	base  *Shape
-	csv   *CSV
 }
 
 var (
@@ -109,7 +108,7 @@ func (s *Shape) Find(path []string) (slot int, rest []string) {
 			return i, rest
 		}
 		return s.base.Find(path)
-	case shapeJSON, shapeCSV:
+	case shapeJSON:
 		for n := len(path); n > 0; n-- {
 			for i, p := range s.paths {
 				if slices.Equal(p, path[:n]) {
@@ -170,8 +169,6 @@ func (r *Row) Value(a *Arena) Value {
 			return None()
 		}
 		return ofText(a.Keep(b), a)
-	case shapeCSV:
-		return r.shape.csv.object(r.raw, a)
 	}
 	return OfString(r.raw)
 }
@@ -222,6 +219,34 @@ func (r *Row) setDynamic(names []string, vals []Value, a *Arena) (Row, error) {
 		allNames, all = append(allNames, n), append(all, vals[i])
 	}
 	return OfValue(OfObject(allNames, all), a), nil
+}
+
+// DecodeLine returns the row whose value is the string line. It aliases line.
+func DecodeLine(line []byte) (Row, error) {
+	if !utf8.Valid(line) {
+		return Row{}, ErrNotUTF8
+	}
+	return OfLine(unsafe.String(unsafe.SliceData(line), len(line))), nil
+}
+
+// ErrNotUTF8 is a line that is not UTF-8.
+var ErrNotUTF8 = errors.New("the text is not UTF-8")
+
+// Detach returns r with its strings in a, so that it no longer holds on to the bytes it came from. Lists and objects of
+// an expression's making are in a already; those that came as bytes are copied.
+func (r *Row) Detach(a *Arena) Row {
+	if r.shape == nil {
+		return *r
+	}
+	c := Row{shape: r.shape, raw: a.Keep(append(a.Room(len(r.raw)), r.raw...))}
+	if r.shape.slots > 0 {
+		slots := a.Values(r.shape.slots)
+		for i, v := range r.all() {
+			slots[i] = v.moved(r.raw, c.raw, a)
+		}
+		c.slots = unsafe.Pointer(&slots[0])
+	}
+	return c
 }
 
 // Clone returns r with memory of its own.

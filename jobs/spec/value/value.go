@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"time"
+	"unicode/utf8"
 	"unsafe"
 )
 
@@ -277,6 +278,31 @@ func (v Value) decoded(a *Arena) Value {
 	return v
 }
 
+// moved returns v with memory in a; what lies in from, a row's bytes, lies at the same place in to, a copy of them.
+func (v Value) moved(from, to string, a *Arena) Value {
+	switch v.k {
+	case String, rawList, rawObject:
+		at := uintptr(v.p) - uintptr(unsafe.Pointer(unsafe.StringData(from)))
+		if at < uintptr(len(from)) {
+			v.p = unsafe.Add(unsafe.Pointer(unsafe.StringData(to)), at)
+			return v
+		}
+		s := a.Keep(append(a.Room(int(v.n)), v.raw()...))
+		v.p = unsafe.Pointer(unsafe.StringData(s))
+	case List, Object:
+		return v.Clone()
+	}
+	return v
+}
+
+// OfText returns b as a String; bytes that are not UTF-8 become U+FFFD, so that the value can be written as JSON.
+func OfText(b []byte) Value {
+	if utf8.Valid(b) {
+		return OfBytes(b)
+	}
+	return OfString(string([]rune(string(b))))
+}
+
 // Clone returns v with memory of its own.
 func (v Value) Clone() Value {
 	switch v.k {
@@ -422,12 +448,15 @@ const (
 	maxTimeMs = 253402300799999 // 9999-12-31T23:59:59.999Z
 )
 
+// TimeInRange reports whether ms can be written: whether it lies in years 1 to 9999.
+func TimeInRange(ms int64) bool { return ms >= minTimeMs && ms <= maxTimeMs }
+
 // ErrTime is a time before year 1 or after year 9999.
 var ErrTime = errors.New("the time lies outside years 1 to 9999")
 
 // AppendTime appends ms, milliseconds since the Unix epoch, as RFC 3339 in UTC with milliseconds.
 func AppendTime(dst []byte, ms int64) ([]byte, error) {
-	if ms < minTimeMs || ms > maxTimeMs {
+	if !TimeInRange(ms) {
 		return dst, ErrTime
 	}
 	return time.UnixMilli(ms).UTC().AppendFormat(dst, timeLayout), nil
@@ -439,7 +468,7 @@ func ParseTime(s string) (ms int64, err error) {
 	if err != nil {
 		return 0, errors.New("not an RFC 3339 time")
 	}
-	if ms = t.UnixMilli(); ms < minTimeMs || ms > maxTimeMs {
+	if ms = t.UnixMilli(); !TimeInRange(ms) {
 		return 0, ErrTime
 	}
 	return ms, nil

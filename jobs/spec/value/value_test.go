@@ -254,33 +254,13 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-func TestCSV(t *testing.T) {
-	header, err := ParseHeader([]byte(`a,"b ""q""",c`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := NewCSV(header, paths("c", "nope"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := c.Decode([]byte(`1,"x,""y""",NA`), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := r.Lookup([]string{"c"}, nil); !got.IsText("NA") {
-		t.Errorf("c = %s", text(t, got))
-	}
-	if got, _ := r.AppendJSON(nil); string(got) != `{"a":"1","b \"q\"":"x,\"y\"","c":"NA"}` {
-		t.Errorf("row = %s", got)
-	}
-	for in, want := range map[string]error{"1,2": errCSVShort, "1,2,3,4": errCSVLong, `1,"2,3`: errCSVQuote, `1,2"2,3`: errCSVQuote, "1,\xff,2": ErrNotUTF8} {
-		if _, err := c.Decode([]byte(in), nil); err != want {
-			t.Errorf("Decode(%q) = %v, want %v", in, err, want)
-		}
-	}
+func TestLines(t *testing.T) {
 	l, err := DecodeLine([]byte(`a "line"`))
 	if got, _ := l.AppendJSON(nil); err != nil || string(got) != `"a \"line\""` {
 		t.Errorf("line = %s, %v", got, err)
+	}
+	if _, err := DecodeLine([]byte("\xff")); err != ErrNotUTF8 {
+		t.Errorf("a line that is not UTF-8: %v", err)
 	}
 }
 
@@ -312,10 +292,12 @@ func TestClone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := r.Clone()
+	c, d := r.Clone(), r.Detach(&Arena{})
 	clear(b)
-	if got, _ := c.AppendJSON(nil); string(got) != `{"a":"x","b":["y"]}` || !c.Slot(0).IsText("x") {
-		t.Errorf("clone = %s", got)
+	for _, c := range []Row{c, d} {
+		if got, _ := c.AppendJSON(nil); string(got) != `{"a":"x","b":["y"]}` || !c.Slot(0).IsText("x") || text(t, *c.Slot(1)) != `["y"]` {
+			t.Errorf("copy = %s", got)
+		}
 	}
 }
 

@@ -1,0 +1,166 @@
+package spec
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector"
+)
+
+// Config says where definitions are loaded.
+type Config struct {
+	Connectors connector.Registry // what source and outputs may name
+	Env        func(name string) (value string, set bool)
+	Place      connector.LoadEnv
+}
+
+func (c Config) withDefaults() Config {
+	if c.Env == nil {
+		c.Env = os.LookupEnv
+	}
+	return c
+}
+
+// Load reads the definitions in files, and in the .yaml and .yml files of directories, and returns their jobs, in the
+// order of paths and names. It returns either no problem and every job, or every problem and no job.
+func Load(c Config, paths ...string) ([]*jobs.Job, []Problem) {
+	l := newLoader(c)
+	for _, p := range paths {
+		for _, name := range l.files(p) {
+			b, err := readFile(name)
+			if err != nil {
+				l.problems = append(l.problems, Problem{File: name, Msg: err.Error()})
+				continue
+			}
+			l.load(name, b)
+		}
+	}
+	return l.result()
+}
+
+// LoadBytes is Load of one file's content.
+func LoadBytes(c Config, name string, content []byte) ([]*jobs.Job, []Problem) {
+	l := newLoader(c)
+	l.load(name, content)
+	return l.result()
+}
+
+// readFile reads no more of a file than says that it is too large.
+func readFile(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > MaxFileBytes {
+		return make([]byte, MaxFileBytes+1), nil
+	}
+	return os.ReadFile(name)
+}
+
+type loader struct {
+	cfg      Config
+	jobs     []*jobs.Job
+	problems []Problem
+	named    map[string]Problem // jobs by name, with where
+	written  map[string]Problem // paths of file outputs, with where
+	topics   map[string]described
+}
+
+// described is a topic's properties as one document has them, with where.
+type described struct {
+	topic jobs.Topic
+	where Problem
+}
+
+func newLoader(c Config) *loader {
+	return &loader{cfg: c.withDefaults(), named: map[string]Problem{}, written: map[string]Problem{}, topics: map[string]described{}}
+}
+
+func (l *loader) result() ([]*jobs.Job, []Problem) {
+	if len(l.problems) > 0 {
+		return nil, l.problems[:min(len(l.problems), maxProblems)]
+	}
+	return l.jobs, nil
+}
+
+// files lists the definitions at a path.
+func (l *loader) files(path string) []string {
+	info, err := os.Stat(path)
+	if err != nil {
+		l.problems = append(l.problems, Problem{File: path, Msg: "there is no such file"})
+		return nil
+	}
+	if !info.IsDir() {
+		return []string{path}
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		l.problems = append(l.problems, Problem{File: path, Msg: err.Error()})
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yaml" || ext == ".yml") {
+			names = append(names, filepath.Join(path, e.Name()))
+		}
+	}
+	if names == nil {
+		l.problems = append(l.problems, Problem{File: path, Msg: "there is no .yaml file in it"})
+	}
+	return names
+}
+
+func (l *loader) load(name string, content []byte) {
+	f := newFile(name, content)
+	roots := f.documents()
+	if len(roots) == 0 && len(f.problems) == 0 {
+		f.add(0, 0, "", "there is no job in it")
+	}
+	for i, root := range roots {
+		d := &document{loader: l, file: f, root: root, end: len(f.src)}
+		if i+1 < len(roots) {
+			d.end = f.offset(roots[i+1].Line, 1)
+		}
+		if j := d.job(); j != nil {
+			l.jobs = append(l.jobs, j)
+		}
+	}
+	slices.SortStableFunc(f.problems, func(a, b Problem) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	l.problems = append(l.problems, f.problems...)
+}
+
+// document is one job's definition.
+type document struct {
+	*loader
+	*file
+	root *yaml.Node
+	end  int // of its text, where the next one begins
+}
+
+// definition returns the document's text.
+func (d *document) definition() []byte {
+	text := d.src[d.offset(d.root.Line, 1):d.end]
+	if i := strings.LastIndex(text, "\n---"); i >= 0 && d.end < len(d.src) {
+		text = text[:i+1]
+	}
+	return []byte(text)
+}
+
+// claim takes what only one may have; it reports who has it already.
+func (d *document) claim(m map[string]Problem, key string, n *yaml.Node) (first Problem, ok bool) {
+	if first, taken := m[key]; taken {
+		return first, false
+	}
+	m[key] = Problem{File: d.file.name, Line: n.Line}
+	return Problem{}, true
+}

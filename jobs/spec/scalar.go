@@ -1,0 +1,164 @@
+package spec
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector"
+	"github.com/sidestream-dev/sidestream/jobs/spec/expr"
+)
+
+var envRE = regexp.MustCompile(`\$\{(env:)?([^}:]*)(:-([^}]*))?\}`)
+
+// text returns a scalar with ${env:NAME:-default} filled in; ok is false where it is no scalar, which it says.
+func (d *document) text(n *yaml.Node, what string) (s string, ok bool) {
+	if n.Kind != yaml.ScalarNode || isEmpty(n) {
+		d.problem(n, "", "%s: want a word, not %s", what, describe(n))
+		return "", false
+	}
+	ok = true
+	s = envRE.ReplaceAllStringFunc(n.Value, func(ref string) string {
+		m := envRE.FindStringSubmatch(ref)
+		if m[1] == "" {
+			ok = false
+			d.problem(n, "write ${env:"+m[2]+"}", "%s: %s is not a reference", what, ref)
+			return ""
+		}
+		if v, set := d.cfg.Env(m[2]); set && v != "" {
+			return v
+		}
+		if m[3] == "" {
+			ok = false
+			d.problem(n, "set it, or write ${env:"+m[2]+":-default}", "%s: the environment has no %s", what, m[2])
+		}
+		return m[4]
+	})
+	return s, ok
+}
+
+// name reads the name of a job, a step, an output or a topic.
+func (d *document) name(n *yaml.Node, what string) string {
+	s, ok := d.text(n, what)
+	if !ok {
+		return ""
+	}
+	if err := jobs.CheckName(s); err != nil {
+		d.problem(n, "", "%s: %v", what, err)
+		return ""
+	}
+	return s
+}
+
+// choice reads one of several words.
+func (d *document) choice(n *yaml.Node, what string, choices []string) string {
+	s, ok := d.text(n, what)
+	if !ok {
+		return ""
+	}
+	if !slices.Contains(choices, s) {
+		hint := expr.DidYouMean(s, choices)
+		if s == "drop_oldest" {
+			hint = "drop_oldest comes in a later version; a full topic holds its writers back"
+		}
+		d.problem(n, hint, "%s: %q is not one of %s", what, s, strings.Join(choices, ", "))
+		return ""
+	}
+	return s
+}
+
+// whole reads a whole number from least to most.
+func (d *document) whole(n *yaml.Node, what string, least, most int64) int64 {
+	s, ok := d.text(n, what)
+	if !ok {
+		return least
+	}
+	i, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || i < least || i > most {
+		d.problem(n, "", "%s: want a whole number from %d to %d, not %s", what, least, most, describe(n))
+		return least
+	}
+	return i
+}
+
+var durationRE = regexp.MustCompile(`^(\d+)d(.*)$`)
+
+func parseDuration(s string) (time.Duration, bool) {
+	var days time.Duration
+	if m := durationRE.FindStringSubmatch(s); m != nil {
+		n, err := strconv.Atoi(m[1])
+		if err != nil || n > 36500 {
+			return 0, false
+		}
+		if days, s = time.Duration(n)*24*time.Hour, m[2]; s == "" {
+			return days, true
+		}
+	}
+	rest, err := time.ParseDuration(s)
+	if err != nil || rest < 0 || rest+days < days || strings.ContainsAny(s, "+-") {
+		return 0, false
+	}
+	return days + rest, true
+}
+
+// duration reads 250ms, 5s, 1h30m, 1d.
+func (d *document) duration(n *yaml.Node, what string) time.Duration {
+	s, ok := d.text(n, what)
+	if !ok {
+		return 0
+	}
+	v, ok := parseDuration(s)
+	if !ok {
+		hint := ""
+		if _, err := strconv.ParseFloat(s, 64); err == nil {
+			hint = "did you mean " + s + "s?"
+		}
+		d.problem(n, hint, "%s: want a duration such as 250ms, 5s, 1h30m or 1d, not %s", what, describe(n))
+	}
+	return v
+}
+
+// bytes reads 4096, 64KiB, 1GB.
+func (d *document) bytes(n *yaml.Node, what string) int64 {
+	s, ok := d.text(n, what)
+	if !ok {
+		return 0
+	}
+	v, err := connector.Field{Kind: connector.Bytes}.Parse(s)
+	if err != nil {
+		d.problem(n, "", "%s: %s", what, err.Msg)
+		return 0
+	}
+	if v.(int64) == 0 {
+		d.problem(n, "", "%s: want more than 0", what)
+	}
+	return v.(int64)
+}
+
+// expression reads and checks an expression.
+func (d *document) expression(n *yaml.Node, what string, scope expr.Scope) *expr.Program {
+	if n.Kind != yaml.ScalarNode {
+		d.problem(n, `quote an expression that begins with { or [: '{"a": 1}'`, "%s: want an expression, not %s", what, describe(n))
+		return nil
+	}
+	p, problems := expr.Compile(n.Value, scope)
+	if problems != nil {
+		d.inside(n, problems)
+		return nil
+	}
+	return p
+}
+
+// condition reads an expression that is true or false.
+func (d *document) condition(n *yaml.Node, what string, scope expr.Scope) *expr.Program {
+	p := d.expression(n, what, scope)
+	if p != nil && p.Type.Kinds&expr.KBool == 0 {
+		d.problem(n, "", "%s: want a condition, this is %s", what, p.Type.Kinds)
+	}
+	return p
+}

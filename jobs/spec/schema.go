@@ -1,0 +1,163 @@
+package spec
+
+import (
+	"encoding/json"
+
+	"github.com/sidestream-dev/sidestream/jobs/connector"
+)
+
+// object is one JSON object of a schema.
+type object = map[string]any
+
+// Schema returns the JSON Schema of a definition with the connectors of reg, made from the tables that the loader
+// checks with. An editor that knows it completes and marks fields; only the loader knows expressions.
+func Schema(reg connector.Registry) []byte {
+	steps := properties(stepFields)
+	for name, s := range map[string]object{"map": exprOrFields(), "key_by": exprOrFields(), "set": fieldsOf(Expression)} {
+		steps[name] = withDoc(s, docOf(stepFields, name))
+	}
+	side := steps["side"].(object)["properties"].(object)
+	side["map"] = withDoc(exprOrFields(), docOf(sideFields, "map"))
+	window := steps["window"].(object)["properties"].(object)
+	window["aggregate"] = withDoc(fieldsOf(Aggregate), docOf(windowFields, "aggregate"))
+
+	job := properties(jobFields)
+	job["version"] = object{"const": 1}
+	job["source"] = sourceSchema(reg)
+	job["steps"] = object{"type": "array", "description": docOf(jobFields, "steps"),
+		"items": object{"type": "object", "properties": steps, "additionalProperties": false}}
+	job["outputs"] = object{"type": "object", "description": docOf(jobFields, "outputs"), "minProperties": 1, "additionalProperties": outputSchema(reg)}
+	job["topics"] = object{"type": "object", "description": docOf(jobFields, "topics"), "additionalProperties": blockSchema(topicFields)}
+	root := blockSchema(jobFields)
+	root["properties"] = job
+	root["$schema"], root["title"] = "https://json-schema.org/draft/2020-12/schema", "A Sidestream job"
+	b, err := json.MarshalIndent(root, "", "  ")
+	if err != nil {
+		panic("spec: the schema is no JSON: " + err.Error()) // it holds strings, numbers and maps only
+	}
+	return append(b, '\n')
+}
+
+func withDoc(s object, doc string) object {
+	s["description"] = doc
+	return s
+}
+
+func docOf(table []Field, name string) string {
+	for _, f := range table {
+		if f.Name == name {
+			return f.Doc
+		}
+	}
+	return ""
+}
+
+func exprOrFields() object {
+	return object{"anyOf": []object{fieldSchema(Field{Shape: Expression}), fieldsOf(Expression)}}
+}
+
+func fieldsOf(s Shape) object {
+	return object{"type": "object", "minProperties": 1, "additionalProperties": fieldSchema(Field{Shape: s})}
+}
+
+func properties(table []Field) object {
+	p := object{}
+	for _, f := range table {
+		p[f.Name] = fieldSchema(f)
+	}
+	return p
+}
+
+func blockSchema(table []Field) object {
+	s := object{"type": "object", "properties": properties(table), "additionalProperties": false}
+	var required []string
+	for _, f := range table {
+		if f.Required {
+			required = append(required, f.Name)
+		}
+	}
+	if required != nil {
+		s["required"] = required
+	}
+	return s
+}
+
+func fieldSchema(f Field) object {
+	var s object
+	switch f.Shape {
+	case Expression:
+		s = object{"type": []string{"string", "number", "boolean"}}
+	case Aggregate:
+		s = object{"type": "string", "pattern": `^\s*(count|sum|mean|min|max|distinct)\s*\(`}
+	case Name:
+		s = object{"type": "string"}
+	case Whole:
+		s = object{"type": []string{"integer", "string"}}
+	case Duration:
+		s = object{"type": "string", "pattern": `^(\$\{env:.*|([0-9.]+(ns|us|ms|s|m|h|d))+)$`}
+	case Bytes:
+		s = object{"type": []string{"integer", "string"}}
+	case Choice:
+		s = object{"enum": f.Choices}
+	case Block:
+		s = blockSchema(f.Fields)
+	default:
+		s = object{}
+	}
+	if f.Doc != "" {
+		s["description"] = f.Doc
+	}
+	return s
+}
+
+// settingsSchema is that of a connector's settings; a sink's may be inherited from the source.
+func settingsSchema(doc string, fields []connector.Field, sink bool) object {
+	p, required := object{}, []string{}
+	for _, f := range fields {
+		s := object{"description": f.Doc}
+		switch f.Kind {
+		case connector.Int, connector.Bytes:
+			s["type"] = []string{"integer", "string"}
+		case connector.Bool:
+			s["type"] = []string{"boolean", "string"}
+		case connector.List:
+			s["type"], s["items"] = []string{"array", "string"}, object{"type": "string"}
+		case connector.Enum:
+			s["enum"] = f.Enum
+		default:
+			s["type"] = "string"
+		}
+		if f.Default != "" {
+			s["default"] = f.Default
+		}
+		if p[f.Name] = s; f.Required && !(f.Inherit && sink) {
+			required = append(required, f.Name)
+		}
+	}
+	return object{"type": []string{"object", "null"}, "description": doc, "properties": p, "required": required, "additionalProperties": false}
+}
+
+func sourceSchema(reg connector.Registry) object {
+	s := blockSchema(sourceFields)
+	p := s["properties"].(object)
+	p["on_error"] = withDoc(object{"anyOf": []object{{"enum": []string{"fail", "skip"}},
+		{"type": "object", "properties": object{"to": object{"type": "string"}}, "required": []string{"to"}, "additionalProperties": false}}}, docOf(sourceFields, "on_error"))
+	bus := blockSchema(busSourceFields)
+	bus["properties"].(object)["start"] = object{"type": []string{"string", "integer"}, "description": docOf(busSourceFields, "start")}
+	p["bus"] = object{"anyOf": []object{{"type": "string"}, bus}}
+	ends := []object{{"required": []string{"bus"}}}
+	for _, k := range reg.Sources {
+		p[k.Name] = settingsSchema(k.Doc, k.Fields, false)
+		ends = append(ends, object{"required": []string{k.Name}})
+	}
+	s["oneOf"] = ends
+	return s
+}
+
+func outputSchema(reg connector.Registry) object {
+	p := object{"bus": object{"anyOf": []object{{"type": "string"}, blockSchema(busOutputFields)}}}
+	for _, k := range reg.Sinks {
+		p[k.Name] = settingsSchema(k.Doc, k.Fields, true)
+	}
+	return object{"type": "object", "properties": p, "additionalProperties": false, "minProperties": 1, "maxProperties": 1}
+}
