@@ -21,11 +21,25 @@ func BenchmarkFivePlusOne(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, f := range rep.Figures {
-			b.Logf("%s: %.0f %s", f.Name, f.Value, f.Unit)
+		logReport(b, rep)
+	}
+}
+
+func logReport(b *testing.B, rep *Report) {
+	for _, f := range rep.Figures {
+		b.Logf("%s: %.1f %s", f.Name, f.Value, f.Unit)
+	}
+	for _, r := range rep.Ratios {
+		b.Logf("%s: %.3f (wanted %s)", r.Name, r.Value, r.Wanted)
+	}
+}
+
+func BenchmarkLatency(b *testing.B) {
+	for b.Loop() {
+		rep, err := Latency(context.Background(), b.TempDir(), 2*time.Second)
+		if err != nil {
+			b.Fatal(err)
 		}
-		for _, r := range rep.Ratios {
-			b.Logf("%s: %.2f (wanted %s)", r.Name, r.Value, r.Wanted)
-		}
+		logReport(b, rep)
 	}
 }
