@@ -289,7 +289,7 @@ func (x *execution) takeSealed(now time.Time, e event) error {
 	x.barrier.Store(x.oldestBarrier())
 	for _, s := range x.subtasks {
 		s.sealed.Store(uint64(e.epoch))
-		if s.snapshot.Load() != nil || s.ended {
+		if s.snapshot.Load() != nil || x.finished[s.id] {
 			s.wake()
 		}
 	}

@@ -168,22 +168,21 @@ func (j *job) attempt(ctx context.Context) (ended, sealed bool, err error) {
 		case <-ctx.Done():
 		}
 	}()
-	var entry jobEntry
+	var entry *jobEntry
 	var attempt uint32
 	err = j.rt.committer.do(func(c *core) error {
 		n, _, err := c.fence(j.id)
 		if err != nil {
 			return err
 		}
-		attempt, entry = n, *c.ledger.Jobs[j.id]
-		entry.header = cloneHeader(entry.header)
+		attempt, entry = n, c.ledger.Jobs[j.id].clone()
 		return nil
 	})
 	if err != nil {
 		return false, false, err
 	}
 	j.stores.handOver(entry.Epoch)
-	x, err := j.rt.newExecution(ctx, j, &entry, attempt)
+	x, err := j.rt.newExecution(ctx, j, entry, attempt)
 	if err != nil {
 		if j.isStopped() {
 			return false, false, errStopped

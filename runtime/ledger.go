@@ -42,12 +42,12 @@ type jobEntry struct {
 
 func newLedger() *ledger { return &ledger{NextID: 1, Jobs: map[uint32]*jobEntry{}} }
 
-// replayFrom returns the LSN behind which the job's epochs must be applied to what its newest snapshot gives.
-func (j *jobEntry) replayFrom() wal.LSN {
-	if n := len(j.Snapshots); n > 0 {
-		return j.Snapshots[n-1].LSN
-	}
-	return j.Since
+// clone returns a copy that another goroutine may keep.
+func (j *jobEntry) clone() *jobEntry {
+	c := *j
+	c.header = cloneHeader(j.header)
+	c.Inputs, c.Outputs, c.Snapshots = slices.Clone(j.Inputs), slices.Clone(j.Outputs), slices.Clone(j.Snapshots)
+	return &c
 }
 
 // pin returns the first LSN that the job still needs, counted from the older of the two snapshots that are kept.

@@ -104,10 +104,7 @@ func (rt *Runtime) register(defs []*jobs.Job) (entries map[string]*jobEntry, err
 			return err
 		}
 		for _, d := range defs {
-			e := *c.ledger.job(d.Name)
-			e.header = cloneHeader(e.header)
-			e.Snapshots = slices.Clone(e.Snapshots)
-			entries[d.Name] = &e
+			entries[d.Name] = c.ledger.job(d.Name).clone()
 		}
 		return nil
 	})

@@ -170,7 +170,9 @@ func (rt *Runtime) Start(defs []*jobs.Job) error {
 		}
 		j := newJob(rt, d, e.ID, plan, newJobStores(plan, e.Epoch))
 		j.ended = e.Phase == PhaseEnded
+		rt.mu.Lock()
 		rt.jobs = append(rt.jobs, j)
+		rt.mu.Unlock()
 		if !j.ended {
 			into[e.ID] = j.stores
 		}
@@ -212,7 +214,9 @@ func (rt *Runtime) startSenders(j *job, e *jobEntry) {
 			continue
 		}
 		s := &sender{rt: rt, job: j.def.Name, delivery: j.def.Delivery, entry: o, sink: n.Output.Sink, logger: rt.logger.With("job", j.def.Name, "output", o.Name)}
+		rt.mu.Lock()
 		rt.senders = append(rt.senders, s)
+		rt.mu.Unlock()
 		rt.sendDone.Add(1)
 		go func() {
 			defer rt.sendDone.Done()
