@@ -15,7 +15,7 @@ import (
 // subtask's chain. entry is a copy of what the log says of the job.
 func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, attempt uint32) (*execution, error) {
 	x := &execution{rt: rt, name: j.def.Name, job: entry.ID, attempt: attempt, plan: j.plan, logger: j.logger,
-		events: make(chan event, 256), sealedEvents: make(chan event, 16), waiting: j.setWaiting, topics: map[bus.TopicID]string{},
+		result: make(chan outcome, 1), waiting: j.setWaiting, topics: map[bus.TopicID]string{},
 		pieces: map[checkpoint.Epoch][]*piece{}, sentAt: map[checkpoint.Epoch]int64{},
 		marks: map[bus.TopicID]topicMark{}, outside: map[int]topicMark{}}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
@@ -42,6 +42,7 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 	var err error
 	x.coord, err = checkpoint.NewCoordinator(checkpoint.CoordinatorConfig{Subtasks: len(x.subtasks), Interval: rt.cfg.CommitInterval,
 		EpochBytes: rt.cfg.EpochBytes, First: entry.Epoch + 1})
+	x.tick = time.AfterFunc(time.Hour, func() { x.post(event{kind: eventTick}) })
 	return x, err
 }
 

@@ -17,21 +17,22 @@ import (
 
 // execution is one attempt of a job: its subtasks and the master that cuts their work into epochs.
 type execution struct {
-	rt           *Runtime
-	name         string
-	job          uint32
-	attempt      uint32
-	plan         *jobPlan
-	subtasks     []*subtask
-	sources      int // subtasks that begin with a source
-	topics       map[bus.TopicID]string // that the job writes, outputs to the outside among them
-	onBus        []bus.TopicID          // those that others read
-	logger       *slog.Logger
-	waiting      func(step, why string)
+	rt       *Runtime
+	name     string
+	job      uint32
+	attempt  uint32
+	plan     *jobPlan
+	subtasks []*subtask
+	sources  int                    // subtasks that begin with a source
+	topics   map[bus.TopicID]string // that the job writes, outputs to the outside among them
+	onBus    []bus.TopicID          // those that others read
+	logger   *slog.Logger
+	waiting  func(step, why string)
 
-	events chan event
-	// sealedEvents has room for every epoch that may be under way, so that the committer never waits for a master.
-	sealedEvents chan event
+	eventsMu sync.Mutex
+	events   []event
+	result   chan outcome
+
 	snapping     atomic.Bool // the header of each sealed epoch is wanted
 	wantSnapshot atomic.Bool // whoever cuts the log asks for one
 
@@ -48,7 +49,11 @@ type execution struct {
 	running   sync.WaitGroup
 	alive     atomic.Int32
 
-	// The master's own.
+	// The master's own, under master.
+	master   sync.Mutex
+	spare    []event
+	tick     *time.Timer
+	over     *outcome
 	coord    *checkpoint.Coordinator
 	pieces   map[checkpoint.Epoch][]*piece
 	finished []bool                     // subtasks that have ended
@@ -58,8 +63,7 @@ type execution struct {
 	outside  map[int]topicMark         // last watermark of each subtask
 	stopping bool
 	full     bool             // a topic that the job writes is full
-	over     checkpoint.Epoch // the last one, once its barrier is sent
-	sealedUp checkpoint.Epoch
+	final    checkpoint.Epoch // the last one, once its barrier is sent
 	snap     *snapshotRun
 	barrier  atomic.Int64 // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
 	lastSeal atomic.Int64 // Unix nanoseconds
@@ -99,6 +103,7 @@ const (
 	eventStop
 	eventRoom
 	eventScanned
+	eventTick
 )
 
 // event is what the master is told.
@@ -144,17 +149,71 @@ func cloneHeader(h checkpoint.Header) checkpoint.Header {
 	return c
 }
 
+// post tells the master. Whoever posts does the master's work if nobody else is at it: no goroutine has to be woken
+// between a record and the frame that holds it. It never blocks for long, and may be called from anywhere.
 func (x *execution) post(e event) {
-	select {
-	case x.events <- e:
-	case <-x.ctx.Done():
+	x.eventsMu.Lock()
+	x.events = append(x.events, e)
+	x.eventsMu.Unlock()
+	x.work()
+}
+
+// work handles what was posted until nothing is left, unless somebody else does.
+func (x *execution) work() {
+	for x.master.TryLock() {
+		for x.handleAll() {
+		}
+		x.master.Unlock()
+		x.eventsMu.Lock()
+		more := len(x.events) > 0
+		x.eventsMu.Unlock()
+		if !more {
+			return // what is posted from now on finds the master free
+		}
 	}
+}
+
+// handleAll takes the events posted so far and does what then is to be done.
+func (x *execution) handleAll() bool {
+	x.eventsMu.Lock()
+	events := x.events
+	x.events = x.spare[:0]
+	x.eventsMu.Unlock()
+	if len(events) == 0 || x.over != nil {
+		return false
+	}
+	for _, e := range events {
+		if err := x.handle(e); err != nil {
+			x.finish(false, err)
+			return false
+		}
+	}
+	clear(events)
+	x.spare = events
+	done, ended, err := x.decide()
+	if done || err != nil {
+		x.finish(ended, err)
+		return false
+	}
+	return true
+}
+
+// finish notes how the attempt came out, once.
+func (x *execution) finish(ended bool, err error) {
+	x.over = &outcome{ended, err}
+	x.tick.Stop()
+	x.result <- *x.over
+}
+
+type outcome struct {
+	ended bool
+	err   error
 }
 
 func (x *execution) ack(p *piece) { x.post(event{kind: eventPiece, piece: p}) }
 
-// run starts the subtasks and is their master until the job has ended (ended is true), the last barrier is sealed, or the
-// attempt fails.
+// run starts the subtasks and returns when the job has ended (ended is true), the last barrier is sealed, or the attempt has
+// failed. The master's work is done by whoever posts an event.
 func (x *execution) run() (ended bool, err error) {
 	defer x.cancel()
 	for _, s := range x.subtasks {
@@ -162,35 +221,11 @@ func (x *execution) run() (ended bool, err error) {
 		x.alive.Add(1)
 		go x.runSubtask(s)
 	}
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		if done, ended, err := x.decide(timer); done || err != nil {
-			return ended, err
-		}
-		select {
-		case e := <-x.events:
-			if err := x.handle(e); err != nil {
-				return false, err
-			}
-			for more := true; more; {
-				select {
-				case e := <-x.events:
-					if err := x.handle(e); err != nil {
-						return false, err
-					}
-				default:
-					more = false
-				}
-			}
-		case e := <-x.sealedEvents:
-			if err := x.handle(e); err != nil {
-				return false, err
-			}
-		case <-timer.C:
-		case <-x.ctx.Done():
-			return false, context.Cause(x.ctx)
-		}
+	select {
+	case o := <-x.result:
+		return o.ended, o.err
+	case <-x.ctx.Done():
+		return false, context.Cause(x.ctx)
 	}
 }
 
@@ -207,10 +242,7 @@ func (x *execution) runSubtask(s *subtask) {
 		return s.run(x.ctx)
 	}()
 	if err != nil && !errors.Is(err, errStopped) && !isFenced(err) {
-		select {
-		case x.events <- event{kind: eventFailed, err: err}:
-		case <-x.ctx.Done():
-		}
+		x.post(event{kind: eventFailed, err: err})
 	}
 }
 
@@ -243,6 +275,7 @@ func (x *execution) handle(e event) error {
 		x.coord.Stop(now)
 	case eventRoom:
 		x.checkFull()
+	case eventTick: // decide looks at the clock
 	case eventScanned:
 		return x.finishSnapshot()
 	}
@@ -281,7 +314,6 @@ func (x *execution) takeSealed(now time.Time, e event) error {
 	if e.err != nil {
 		return e.err
 	}
-	x.sealedUp = e.epoch
 	x.lastSeal.Store(now.UnixNano())
 	x.epochs.Add(1)
 	x.coord.Sealed(e.epoch)
@@ -307,12 +339,12 @@ func (x *execution) oldestBarrier() int64 {
 }
 
 // decide does what the coordinator says; done is true when nothing is left to do.
-func (x *execution) decide(timer *time.Timer) (done, ended bool, err error) {
+func (x *execution) decide() (done, ended bool, err error) {
 	now := time.Now()
 	d := x.coord.Tick(now)
 	if d.Barrier > 0 {
 		if d.Last {
-			x.over = d.Barrier
+			x.final = d.Barrier
 		}
 		x.sendBarrier(now, d)
 		x.checkFull()
@@ -328,10 +360,8 @@ func (x *execution) decide(timer *time.Timer) (done, ended bool, err error) {
 	if x.coord.Done() {
 		return true, x.coord.AllEnded(), nil
 	}
-	if d.Next.IsZero() {
-		timer.Reset(time.Hour)
-	} else {
-		timer.Reset(max(0, d.Next.Sub(now)))
+	if !d.Next.IsZero() {
+		x.tick.Reset(max(0, d.Next.Sub(now)))
 	}
 	return false, false, nil
 }
@@ -356,7 +386,7 @@ func (x *execution) sendBarrier(now time.Time, d checkpoint.Decision) {
 // sealEpoch joins an epoch's pieces and hands them to the committer.
 func (x *execution) sealEpoch(e checkpoint.Epoch) {
 	r := &sealRequest{job: x.job, attempt: x.attempt, header: checkpoint.Header{Job: x.job, Attempt: x.attempt, Epoch: e}}
-	r.header.Ended = e == x.over && x.coord.AllEnded()
+	r.header.Ended = e == x.final && x.coord.AllEnded()
 	for _, p := range x.pieces[e] {
 		r.header.Splits = append(r.header.Splits, p.header.Splits...)
 		r.header.Subs = append(r.header.Subs, p.header.Subs...)
@@ -386,10 +416,7 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) {
 				done.header = &h
 			}
 		}
-		select {
-		case x.sealedEvents <- done: // at most UnderWay of them are due
-		case <-x.ctx.Done():
-		}
+		x.post(done)
 	})
 }
 
@@ -472,6 +499,7 @@ func (x *execution) stop() { x.post(event{kind: eventStop}) }
 // stuck in a job's own code and are left behind.
 func (x *execution) abandon(deadline time.Duration) (stuck []string) {
 	x.cancel()
+	x.tick.Stop()
 	gone := make(chan struct{})
 	go func() {
 		x.running.Wait()

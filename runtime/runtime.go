@@ -133,10 +133,7 @@ func (rt *Runtime) onRoom(bus.TopicID) {
 	defer rt.mu.Unlock()
 	for _, j := range rt.jobs {
 		if x := j.exec.Load(); x != nil {
-			select {
-			case x.events <- event{kind: eventRoom}:
-			default: // the master is busy and looks at every barrier anyway
-			}
+			x.post(event{kind: eventRoom})
 		}
 	}
 }
