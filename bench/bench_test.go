@@ -43,3 +43,37 @@ func BenchmarkLatency(b *testing.B) {
 		logReport(b, rep)
 	}
 }
+
+func BenchmarkOverhead(b *testing.B) {
+	for b.Loop() {
+		rep, err := Overhead(context.Background(), b.TempDir(), 3*time.Second)
+		if err != nil {
+			b.Fatal(err)
+		}
+		logReport(b, rep)
+	}
+}
+
+func BenchmarkRestart(b *testing.B) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	for b.Loop() {
+		rep, err := Restart(ctx, b.TempDir(), 1<<30, 1_000_000)
+		if err != nil {
+			b.Fatal(err)
+		}
+		logReport(b, rep)
+	}
+}
+
+func BenchmarkBus(b *testing.B) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	for b.Loop() {
+		rep, err := Bus(ctx, b.TempDir(), 512<<20)
+		if err != nil {
+			b.Fatal(err)
+		}
+		logReport(b, rep)
+	}
+}
