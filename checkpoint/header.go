@@ -121,7 +121,7 @@ const (
 //	part   u difference to the part before
 //	extra  name string, value string; names ascending
 func AppendHeader(b []byte, h Header) []byte {
-	b = append(b, headerVersion, flag(h.Ended, headerEnded))
+	b = append(b, headerVersion, bitIf(h.Ended, headerEnded))
 	b = binary.AppendUvarint(b, uint64(h.Job))
 	b = binary.AppendUvarint(b, uint64(h.Attempt))
 	b = binary.AppendUvarint(b, uint64(h.Epoch))
@@ -129,8 +129,8 @@ func AppendHeader(b []byte, h Header) []byte {
 	b = binary.AppendUvarint(b, uint64(len(h.Splits)))
 	for i, s := range h.Splits {
 		same := i > 0 && h.Splits[i-1].Step == s.Step
-		flags := markFlags(s.Watermark) | flag(s.Idle, isIdle) | flag(s.Ended, isEnded) |
-			flag(same, sameStep) | flag(s.Topic == s.Split, sameName)
+		flags := markFlags(s.Watermark) | bitIf(s.Idle, isIdle) | bitIf(s.Ended, isEnded) |
+			bitIf(same, sameStep) | bitIf(s.Topic == s.Split, sameName)
 		b = append(b, flags)
 		if !same {
 			b = appendString(b, s.Step)
@@ -261,7 +261,7 @@ func decodeExtra(d *decoder, h *Header) {
 	}
 }
 
-func flag(set bool, bit byte) byte {
+func bitIf(set bool, bit byte) byte {
 	if set {
 		return bit
 	}
@@ -269,7 +269,7 @@ func flag(set bool, bit byte) byte {
 }
 
 func markFlags(mark int64) byte {
-	return flag(mark == math.MinInt64, markNone) | flag(mark == math.MaxInt64, markMax)
+	return bitIf(mark == math.MinInt64, markNone) | bitIf(mark == math.MaxInt64, markMax)
 }
 
 func appendMark(b []byte, mark int64, last *int64) []byte {

@@ -66,7 +66,7 @@ type Store struct {
 	bytes   int
 
 	// gen counts the stretches in which an entry's old value is kept once: it grows at each epoch, cut and mark, and is
-	// never set back. An entry with gen < cutGen has not changed since the last cut.
+	// never set back. An entry with the present gen needs nothing kept; cutGen is what it was after the last cut.
 	gen, cutGen uint64
 	logs        []*epochLog // of the unsealed epochs, oldest first; the last is that of the growing one
 	log         *epochLog
@@ -159,7 +159,7 @@ func (s *Store) Successor(sealed Epoch) *Store {
 	s.taken = true
 	n := &Store{
 		cfg: s.cfg, byName: s.byName, tables: s.tables, entries: s.entries, bytes: s.bytes,
-		gen: s.gen, cutGen: s.cutGen, logs: s.logs, log: s.log, epoch: s.epoch, sealed: s.sealed,
+		gen: s.gen, cutGen: s.cutGen, cuts: s.cuts, cut: s.cut, logs: s.logs, log: s.log, epoch: s.epoch, sealed: s.sealed,
 	}
 	n.seal(min(sealed, n.epoch-1))
 	n.revert(true)

@@ -103,14 +103,18 @@ func (p *pool) recycle(l *epochLog) {
 	*l = epochLog{chunks: l.chunks[:0], slabs: l.slabs[:0]}
 }
 
+// dirty reports whether c has a change in the growing epoch's log that was not cut yet.
+func (s *Store) dirty(c *cell) bool { return c.gen >= s.log.gen && int(c.undo) >= s.cut }
+
 // touch is called before a cell's value changes, unless c.gen == s.gen.
 func (s *Store) touch(c *cell) {
-	if c.gen >= s.cutGen && !s.recording {
+	dirty := s.dirty(c)
+	if dirty && !s.recording {
 		c.gen = s.gen
 		return
 	}
 	step := change{cell: c, prevGen: c.gen, prev: c.undo, kind: changed}
-	if c.gen < s.cutGen {
+	if !dirty {
 		step.old = s.pool.save(s.log, c.val)
 		c.undo = uint32(s.log.n)
 		*s.pool.next(s.log) = step
@@ -129,9 +133,7 @@ func (s *Store) note(c *cell, kind changeKind) {
 	step := change{cell: c, prevGen: c.gen, prev: c.undo, kind: kind}
 	if kind == died {
 		s.log.gone++
-		if c.gen >= s.cutGen {
-			step.silent = s.log.at(int(c.undo)).kind == born
-		}
+		step.silent = s.dirty(c) && s.log.at(int(c.undo)).kind == born
 	}
 	c.undo = uint32(s.log.n)
 	c.gen = s.gen
