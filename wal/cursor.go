@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 )
 
 // due is what the next frame must be.
@@ -49,6 +50,29 @@ func newCursor(f file, ahead int) (*cursor, error) {
 	return &cursor{f: f, size: size, ahead: ahead}, err
 }
 
+// windows are those of scans, to be used again; a Reader's are its own, since it hands out slices of them.
+var windows = sync.Pool{New: func() any { return new([]byte) }}
+
+// withCursor opens path for fn, which keeps nothing of the cursor's.
+func withCursor(d disk, path string, ahead int, fn func(*cursor) error) error {
+	f, err := d.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c, err := newCursor(f, ahead)
+	if err != nil {
+		return err
+	}
+	window := windows.Get().(*[]byte)
+	c.buf = (*window)[:0]
+	defer func() {
+		*window = c.buf[:0]
+		windows.Put(window)
+	}()
+	return fn(c)
+}
+
 // has reports whether the window covers n bytes from off.
 func (c *cursor) has(off int64, n int) bool {
 	return off >= c.off && off+int64(n) <= c.off+int64(len(c.buf))
@@ -65,14 +89,19 @@ func (c *cursor) bytes(off int64, n int) ([]byte, error) {
 	return b[:min(n, len(b))], nil
 }
 
-// fill moves the window to off and makes it n bytes at least, as far as the file goes. The caller has checked that n is
-// no more than the file may hold.
+// fill moves the window to off and makes it n bytes at least, as far as the file goes: memory is taken for bytes that are
+// there, not for bytes that a length speaks of.
 func (c *cursor) fill(off int64, n int) error {
-	want := max(n, c.ahead)
-	if left := max(c.size-off, 0); int64(want) > left {
-		want = max(int(left), n)
+	want := int64(max(n, c.ahead))
+	if off+want > c.size { // it may have grown
+		size, err := c.f.Size()
+		if err != nil {
+			return fmt.Errorf("wal: read: %w", err)
+		}
+		c.size = size
+		want = max(min(want, size-off), 0)
 	}
-	if cap(c.buf) < want {
+	if int64(cap(c.buf)) < want {
 		c.buf = make([]byte, 0, want)
 	}
 	got, err := c.f.ReadAt(c.buf[:want], off)

@@ -205,3 +205,5 @@ func (e *memEngine) Close() error {
 	}
 	return e.d.sync(e.tail)
 }
+
+func newMemDisk() memDisk { return memDisk{Mem: crashfs.New()} }

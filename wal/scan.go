@@ -133,20 +133,12 @@ func readCatalog(d disk, gdir string, first LSN) (*found, error) {
 	if len(segs) == 0 || segs[0].index != 1 {
 		return nil, errMissing
 	}
-	f, err := d.Open(filepath.Join(gdir, segmentName(1)))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	c, err := newCursor(f, 4<<10)
-	if err != nil {
-		return nil, err
-	}
 	fr := new(found)
-	if err := c.entry(0, fr); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = errShort
-		}
+	err = withCursor(d, filepath.Join(gdir, segmentName(1)), 4<<10, func(c *cursor) error { return c.entry(0, fr) })
+	if errors.Is(err, io.EOF) {
+		err = errShort
+	}
+	if err != nil {
 		return nil, err
 	}
 	if fr.kind != KindCatalog || fr.lsn != first {

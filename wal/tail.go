@@ -147,43 +147,42 @@ func scanGeneration(d disk, dir string, first LSN, want due, each func(*found)) 
 }
 
 func (g *generationScan) scanSegment(d disk, gdir string, i int, each func(*found)) error {
-	f, err := d.Open(filepath.Join(gdir, segmentName(g.segments[i].index)))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	c, err := newCursor(f, scanAhead)
-	if err != nil {
-		return err
-	}
+	path := filepath.Join(gdir, segmentName(g.segments[i].index))
 	g.end = place{seg: i}
-	var fr found
-	for {
-		err := c.entry(g.end.off, &fr)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err == nil {
-			err = g.due.check(&fr.head)
-		}
-		if err == nil && (fr.kind == KindCatalog) != (g.frames == 0) {
-			err = errCatalog
-		}
-		if err == nil {
-			err = c.bodies(&fr)
-		}
-		if err != nil {
-			if !isFault(err) {
+	return withCursor(d, path, scanAhead, func(c *cursor) error {
+		var fr found
+		for {
+			err := g.check(c, &fr)
+			switch {
+			case err == nil:
+			case errors.Is(err, io.EOF):
+				return nil
+			case isFault(err):
+				g.damage = g.corrupt(g.end, err)
+				return nil
+			default:
 				return err
 			}
-			g.damage = g.corrupt(g.end, err)
-			return nil
+			if each != nil {
+				each(&fr)
+			}
+			g.take(&fr)
 		}
-		if each != nil {
-			each(&fr)
-		}
-		g.take(&fr)
+	})
+}
+
+// check reads the next frame, bodies too.
+func (g *generationScan) check(c *cursor, fr *found) error {
+	if err := c.entry(g.end.off, fr); err != nil {
+		return err
 	}
+	if err := g.due.check(&fr.head); err != nil {
+		return err
+	}
+	if (fr.kind == KindCatalog) != (g.frames == 0) {
+		return errCatalog
+	}
+	return c.bodies(fr)
 }
 
 // take adds a whole frame.
@@ -232,21 +231,14 @@ func searchBehind(d disk, dir string, g *generationScan) (behind, error) {
 }
 
 func searchSegment(d disk, path string, off int64, want due, b *behind) error {
-	f, err := d.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	c, err := newCursor(f, scanAhead)
-	if err != nil {
-		return err
-	}
-	return c.search(off, func(fr *found) {
-		if !want.anyID && fr.id != want.id {
-			return
-		}
-		b.frames++
-		b.durable = max(b.durable, fr.durable)
-		b.last = max(b.last, fr.lsn)
+	return withCursor(d, path, scanAhead, func(c *cursor) error {
+		return c.search(off, func(fr *found) {
+			if !want.anyID && fr.id != want.id {
+				return
+			}
+			b.frames++
+			b.durable = max(b.durable, fr.durable)
+			b.last = max(b.last, fr.lsn)
+		})
 	})
 }
