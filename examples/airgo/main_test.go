@@ -36,9 +36,14 @@ func TestFiles(t *testing.T) {
 					j.Parallelism, j.Delivery = parallelism, jobs.ExactlyOnce
 				}
 				began := time.Now()
-				untilDone(t, dir, defs)
+				st := untilDone(t, dir, defs)
 				t.Logf("done in %v", time.Since(began).Round(time.Millisecond))
 				check(t, out, want)
+				for _, j := range st.Jobs {
+					if j.Counters.Rejected != int64(want.Dead[j.Name]) || j.Counters.Late != 0 {
+						t.Errorf("%s: %d dead letters, want %d; %d came late, want none", j.Name, j.Counters.Rejected, want.Dead[j.Name], j.Counters.Late)
+					}
+				}
 				if d.Name == "sample" {
 					untilDone(t, dir, defs)
 					check(t, out, want)
@@ -58,7 +63,8 @@ func check(t *testing.T, out string, want airdata.Expected) {
 }
 
 // untilDone runs defs on a data directory until all is committed and sent.
-func untilDone(t *testing.T, dir string, defs []*jobs.Job) {
+func untilDone(t *testing.T, dir string, defs []*jobs.Job) runtime.Status {
+	t.Helper()
 	t.Helper()
 	cfg := runtime.Config{DataDir: dir}
 	if os.Getenv("AIR_LOG") != "" {
@@ -80,7 +86,12 @@ func untilDone(t *testing.T, dir string, defs []*jobs.Job) {
 		b, _ := json.MarshalIndent(rt.Status(), "", " ")
 		t.Fatalf("not done in time:\n%s", b)
 	}
+	st := rt.Status()
+	for _, j := range st.Jobs {
+		t.Logf("%s: in %d, out %d, late %d, dead letters %d", j.Name, j.Counters.In, j.Counters.Out, j.Counters.Late, j.Counters.Rejected)
+	}
 	if err := rt.Stop(); err != nil {
 		t.Fatal(err)
 	}
+	return st
 }
