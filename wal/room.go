@@ -63,17 +63,15 @@ func (r *room) left(n, unwritten int64, enough int64) (int64, error) {
 
 // check is for the ordinary frame: two segments must be left. A reserve that was given up is taken back first.
 func (r *room) check(n, unwritten int64) error {
-	left, err := r.left(n, unwritten, r.margin)
+	enough := r.margin
+	if !r.held {
+		enough += r.reserve
+	}
+	left, err := r.left(n, unwritten, enough)
 	if err != nil {
 		return err
 	}
-	if left < r.margin {
-		return ErrNoRoom
-	}
-	if r.held || r.reserve == 0 {
-		return nil
-	}
-	if left < r.margin+r.reserve || !r.takeBack() {
+	if left < enough || !r.held && r.reserve > 0 && !r.takeBack() {
 		return ErrNoRoom
 	}
 	return nil
