@@ -69,6 +69,7 @@ type loader struct {
 	named    map[string]Problem // jobs by name, with where
 	written  map[string]Problem // paths of file outputs, with where
 	topics   map[string]described
+	flows    []flow
 }
 
 // described is a topic's properties as one document has them, with where.
@@ -82,6 +83,7 @@ func newLoader(c Config) *loader {
 }
 
 func (l *loader) result() ([]*jobs.Job, []Problem) {
+	l.checkCycles()
 	if len(l.problems) > 0 {
 		return nil, l.problems[:min(len(l.problems), maxProblems)]
 	}
@@ -128,6 +130,9 @@ func (l *loader) load(name string, content []byte) {
 		}
 		if j := d.job(); j != nil {
 			l.jobs = append(l.jobs, j)
+			if fl, ok := flowOf(j, f.at(root)); ok {
+				l.flows = append(l.flows, fl)
+			}
 		}
 	}
 	slices.SortStableFunc(f.problems, func(a, b Problem) int {

@@ -156,6 +156,8 @@ f:7:85: sum takes a number, this is a string`},
 		{"topic of two kinds", small(okSource, "topics: {t: {partitions: 4}}\noutputs: {main: {bus: {topic: t, partitions: 8}}}\n"), `f:6:23: the topic t has another number of partitions at f:5 | say it in one place`},
 		{"on_full", small(okSource, "topics: {t: {on_full: drop_oldest}}\n"+main), `f:5:23: on_full: "drop_oldest" is not one of block | drop_oldest comes in a later version; a full topic holds its writers back`},
 		{"retention", small(okSource, "topics: {t: {retention: {max_bytes: much}}}\n"+main), `f:5:37: max_bytes: want a size such as 4096, 64KiB or 1MB, not "much"`},
+		{"a circle over the bus", small("  bus: a\n", "outputs: {main: {bus: b}}\n---\nversion: 1\njob: k\nsource: {bus: b}\noutputs: {main: {bus: a}}\n"),
+			`f:1:1: the jobs feed themselves over the bus: j → k → j | break the circle: a full topic in it would hold back the job that must empty it`},
 		{"two jobs of one name", small(okSource, main) + "---\n" + small(okSource, main), `f:8:6: there is a job j already: f:2`},
 	}
 	for _, tt := range tests {
@@ -204,6 +206,32 @@ func TestSchemaIsJSON(t *testing.T) {
 	}
 }
 
+// What could blow the loader up is refused, and soon.
+func TestHostileFiles(t *testing.T) {
+	deep := strings.Repeat("[", 1<<19)
+	bomb := "a: &a [x,x,x,x,x,x,x,x,x]\n"
+	for i := range 9 {
+		bomb += fmt.Sprintf("%c: &%c [*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c]\n", 'b'+i, 'b'+i, 'a'+i, 'a'+i, 'a'+i, 'a'+i, 'a'+i, 'a'+i, 'a'+i, 'a'+i)
+	}
+	nested := ""
+	for i := range 500 {
+		nested += strings.Repeat(" ", i) + "a:\n"
+	}
+	for name, src := range map[string]string{
+		"deep": deep, "bomb": bomb, "nested": nested, "large": strings.Repeat("a", MaxFileBytes+1), "not UTF-8": "a: \xff",
+		"documents": strings.Repeat("---\na: 1\n", 300), "words": strings.Repeat("x: y\n", 1<<17), "colons": strings.Repeat("? ", 1<<18),
+	} {
+		start := time.Now()
+		js, problems := LoadBytes(testConfig(), "f", []byte(src))
+		if len(problems) == 0 || len(problems) > maxProblems || js != nil {
+			t.Errorf("%s: %d jobs, %d problems", name, len(js), len(problems))
+		}
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("%s takes %v", name, d)
+		}
+	}
+}
+
 func FuzzLoad(f *testing.F) {
 	src, err := os.ReadFile("testdata/temperature.yaml")
 	if err != nil {
@@ -218,11 +246,39 @@ func FuzzLoad(f *testing.F) {
 		if (len(js) == 0) == (len(problems) == 0) {
 			t.Fatalf("%d jobs and %d problems", len(js), len(problems))
 		}
-		lines := strings.Count(src, "\n") + 1
+		lines := len(newFile("f", []byte(src)).starts)
 		for _, p := range problems {
 			if p.Msg == "" || p.Line < 0 || p.Line > lines || p.Line > 0 && p.Column < 1 {
 				t.Fatalf("problem %+v", p)
 			}
 		}
 	})
+}
+
+func TestDefinitionsOfAFile(t *testing.T) {
+	a, b := small(okSource, "outputs: {main: {stdout: {}}}\n"), strings.Replace(small(okSource, "outputs: {main: {stdout: {}}}\n"), "job: j", "job: k", 1)
+	js, problems := LoadBytes(testConfig(), "f", []byte("# both\n---\n"+a+"---\n"+b))
+	if problems != nil || len(js) != 2 || string(js[0].Definition) != a || string(js[1].Definition) != b {
+		t.Errorf("%v; %d jobs with the definitions", problems, len(js))
+		for _, j := range js {
+			t.Errorf("%q", j.Definition)
+		}
+	}
+}
+
+func TestLoadOfFolders(t *testing.T) {
+	dir := t.TempDir()
+	if _, problems := Load(testConfig(), dir, dir+"/none.yaml"); len(problems) != 2 {
+		t.Errorf("an empty folder and a missing file: %v", problems)
+	}
+	for _, name := range []string{"b.yaml", "a.yml", "c.txt"} {
+		src := strings.Replace(small(okSource, "outputs: {main: {stdout: {}}}\n"), "job: j", "job: "+name[:1], 1)
+		if err := os.WriteFile(dir+"/"+name, []byte(src), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	js, problems := Load(testConfig(), dir)
+	if problems != nil || len(js) != 2 || js[0].Name != "a" || js[1].Name != "b" {
+		t.Errorf("%d jobs, %v", len(js), problems)
+	}
 }

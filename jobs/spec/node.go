@@ -32,9 +32,15 @@ type file struct {
 
 func newFile(name string, src []byte) *file {
 	f := &file{name: name, src: string(src), starts: []int{0}}
-	for i := range f.src {
-		if f.src[i] == '\n' {
-			f.starts = append(f.starts, i+1)
+	for i, r := range f.src {
+		switch r {
+		case '\r':
+			if strings.HasPrefix(f.src[i+1:], "\n") {
+				continue
+			}
+			fallthrough
+		case '\n', 0x85, 0x2028, 0x2029: // what the YAML parser takes for a line's end
+			f.starts = append(f.starts, i+utf8.RuneLen(r))
 		}
 	}
 	return f
@@ -45,16 +51,21 @@ func (f *file) line(n int) string {
 	if n < 1 || n > len(f.starts) {
 		return ""
 	}
-	text := f.src[f.starts[n-1]:]
-	if i := strings.IndexByte(text, '\n'); i >= 0 {
-		text = text[:i]
+	end := len(f.src)
+	if n < len(f.starts) {
+		end = f.starts[n]
 	}
-	return strings.TrimSuffix(text, "\r")
+	return strings.TrimRight(f.src[f.starts[n-1]:end], "\r\n\u0085\u2028\u2029")
 }
 
 func (f *file) add(line, column int, hint, format string, args ...any) {
 	f.problems = append(f.problems, Problem{File: f.name, Line: line, Column: column, Hint: hint,
 		Msg: fmt.Sprintf(format, args...), Source: f.line(line)})
+}
+
+// at returns a problem at a node, without words yet.
+func (f *file) at(n *yaml.Node) Problem {
+	return Problem{File: f.name, Line: n.Line, Column: n.Column, Source: f.line(n.Line)}
 }
 
 // problem reports a mistake at a node.
