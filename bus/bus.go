@@ -215,7 +215,9 @@ func (b *Bus) apply(lsn wal.LSN, pubs []Publication, marks []Mark, memory bool) 
 		}
 		if t := b.topics[marks[0].Topic]; t != nil {
 			own := slices.Clone(marks[:n])
-			for _, m := range own {
+			for k, m := range own {
+				m = m.normal()
+				own[k] = m
 				t.producers = applyMark(t.producers, m)
 				t.written = t.written || m.Join
 			}
@@ -231,25 +233,6 @@ func (b *Bus) apply(lsn wal.LSN, pubs []Publication, marks []Mark, memory bool) 
 	for _, p := range touched {
 		p.wake()
 	}
-}
-
-// applyMark folds one mark into a table of producers, which is sorted by id. The table is changed in place.
-func applyMark(table []ProducerMark, m Mark) []ProducerMark {
-	i, ok := slices.BinarySearchFunc(table, m.Producer, func(p ProducerMark, id ProducerID) int { return int(p.Producer) - int(id) })
-	switch {
-	case m.Leave && ok:
-		return slices.Delete(table, i, i+1)
-	case m.Leave:
-		return table
-	case !ok:
-		table = slices.Insert(table, i, ProducerMark{Producer: m.Producer, Watermark: NoWatermark})
-	}
-	if m.Join {
-		return table
-	}
-	table[i].Watermark = max(table[i].Watermark, m.Watermark)
-	table[i].Idle = m.Idle
-	return table
 }
 
 // Durable says that every frame up to lsn is durable: memory beyond what is kept for live readers is given back.

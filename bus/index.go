@@ -2,8 +2,8 @@ package bus
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
+	"math"
+	"slices"
 
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -15,27 +15,31 @@ const (
 	markIdle  = 1
 	markJoin  = 2
 	markLeave = 4
-	markHas   = 8
+	markHas   = 8 // a watermark follows
 )
 
-var errIndex = errors.New("bus: an index is cut short")
-
-// AppendIndex appends the body of a SectionIndex: what an epoch's last frame publishes.
+// AppendIndex appends the body of a SectionIndex, in an epoch's last frame: what the epoch publishes and says.
+//
+//	+---------+------+---------------------------------------------------------+-------+--------------------------------+
+//	| version | pubs | each: topic, partition, count, base, bytes, part,       | marks | each: topic, producer, flags   |
+//	| u8 = 1  | u    |       section; u                                        | u     | u, u, u8 [watermark z]         |
+//	+---------+------+---------------------------------------------------------+-------+--------------------------------+
+//
+//	u, z    uvarint, zigzag varint
+//	part    LSN of the frame that holds the records; 0 is the frame of the index
+//	flags   1 idle, 2 join, 4 leave, 8 a watermark follows
 func AppendIndex(dst []byte, pubs []Publication, marks []Mark) []byte {
 	dst = append(dst, indexVersion)
 	dst = binary.AppendUvarint(dst, uint64(len(pubs)))
 	for i := range pubs {
 		p := &pubs[i]
-		bytes := p.Bytes
-		if p.Data != nil {
-			bytes = int64(len(p.Data))
-		}
-		for _, v := range [...]uint64{uint64(p.Topic), uint64(p.Partition), uint64(p.Count), uint64(p.Base), uint64(bytes), uint64(p.Part), uint64(p.Section)} {
+		for _, v := range [...]uint64{uint64(p.Topic), uint64(p.Partition), uint64(p.Count), uint64(p.Base), uint64(p.size()), uint64(p.Part), uint64(p.Section)} {
 			dst = binary.AppendUvarint(dst, v)
 		}
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(marks)))
 	for _, m := range marks {
+		m = m.normal()
 		flags := bit(m.Idle, markIdle) | bit(m.Join, markJoin) | bit(m.Leave, markLeave) | bit(m.Watermark != NoWatermark, markHas)
 		dst = binary.AppendUvarint(dst, uint64(m.Topic))
 		dst = binary.AppendUvarint(dst, uint64(m.Producer))
@@ -47,115 +51,151 @@ func AppendIndex(dst []byte, pubs []Publication, marks []Mark) []byte {
 	return dst
 }
 
-func bit(on bool, b byte) byte {
-	if on {
-		return b
-	}
-	return 0
-}
-
 // DecodeIndex reads what AppendIndex wrote. Data and Payload of the publications are nil.
 func DecodeIndex(body []byte) ([]Publication, []Mark, error) {
 	d := decoder{b: body}
-	if d.byte() != indexVersion && d.err == nil {
-		return nil, nil, fmt.Errorf("bus: an index of version %d is not known", body[0])
-	}
-	n := d.count(7)
+	d.version(indexVersion)
 	var pubs []Publication
-	for range n {
-		p := Publication{Topic: TopicID(d.uvarint32()), Partition: int(d.uvarint32()), Count: int(d.uvarint32()), Base: Offset(d.uvarint()),
-			Bytes: int64(d.uvarint() & (1<<62 - 1)), Part: wal.LSN(d.uvarint()), Section: int(d.uvarint32())}
-		pubs = append(pubs, p)
+	if n := d.count(7); n > 0 {
+		pubs = make([]Publication, n)
 	}
-	n = d.count(3)
+	for i := range pubs {
+		pubs[i] = Publication{Topic: TopicID(d.uint32()), Partition: d.int31(), Count: d.int31(), Base: Offset(d.uvarint()),
+			Bytes: d.int63(), Part: wal.LSN(d.uvarint()), Section: d.int31()}
+	}
 	var marks []Mark
-	for range n {
-		m := Mark{Topic: TopicID(d.uvarint32()), Producer: ProducerID(d.uvarint32()), Watermark: NoWatermark}
+	if n := d.count(3); n > 0 {
+		marks = make([]Mark, n)
+	}
+	for i := range marks {
+		m := Mark{Topic: TopicID(d.uint32()), Producer: ProducerID(d.uint32()), Watermark: NoWatermark}
 		flags := d.byte()
 		m.Idle, m.Join, m.Leave = flags&markIdle != 0, flags&markJoin != 0, flags&markLeave != 0
-		if flags&^(markIdle|markJoin|markLeave|markHas) != 0 {
-			d.err = errIndex
-		}
 		if flags&markHas != 0 {
 			m.Watermark = d.varint()
 		}
-		marks = append(marks, m)
+		if flags&^(markIdle|markJoin|markLeave|markHas) != 0 || m != m.normal() || flags&markHas != 0 && m.Watermark == NoWatermark {
+			d.fail(errFlags)
+		}
+		marks[i] = m
 	}
-	return pubs, marks, d.end()
+	if err := d.result("index"); err != nil {
+		return nil, nil, err
+	}
+	return pubs, marks, nil
 }
 
-func (d *decoder) byte() byte {
-	if len(d.b) == 0 {
-		d.err = errIndex
-		return 0
+// normal returns m without what it cannot say: who joins, leaves or is idle gives no watermark, and nobody the final one.
+func (m Mark) normal() Mark {
+	switch {
+	case m.Leave:
+		m.Join, m.Idle, m.Watermark = false, false, NoWatermark
+	case m.Join:
+		m.Idle, m.Watermark = false, NoWatermark
+	case m.Idle, m.Watermark == math.MaxInt64:
+		m.Watermark = NoWatermark
 	}
-	v := d.b[0]
-	d.b = d.b[1:]
-	return v
+	return m
 }
 
-func (d *decoder) uvarint32() uint32 {
-	v := d.uvarint()
-	if v > 1<<31 {
-		d.err = errIndex
+// applyMark folds a normal mark into a table of producers, which is sorted by id, in place.
+func applyMark(table []ProducerMark, m Mark) []ProducerMark {
+	i, ok := slices.BinarySearchFunc(table, m.Producer, func(p ProducerMark, id ProducerID) int { return int(p.Producer) - int(id) })
+	switch {
+	case m.Leave && ok:
+		return slices.Delete(table, i, i+1)
+	case m.Leave:
+		return table
+	case !ok:
+		table = slices.Insert(table, i, ProducerMark{Producer: m.Producer, Watermark: NoWatermark})
 	}
-	return uint32(v)
+	if m.Join {
+		return table // one that is there already stays as it is
+	}
+	table[i].Watermark = max(table[i].Watermark, m.Watermark)
+	table[i].Idle = m.Idle
+	return table
 }
 
-// count reads a number of things of at least size bytes each.
-func (d *decoder) count(size int) int {
-	n := d.uvarint()
-	if d.err != nil || n > uint64(len(d.b)/size) {
-		d.err = errIndex
-		return 0
+// lowest returns the lowest watermark of the producers that are not idle; some is false where there is none such.
+func lowest(table []ProducerMark) (watermark int64, some bool) {
+	for _, p := range table {
+		if !p.Idle && (!some || p.Watermark < watermark) {
+			watermark, some = p.Watermark, true
+		}
 	}
-	return int(n)
+	return watermark, some
 }
 
-func (d *decoder) end() error {
-	if d.err == nil && len(d.b) > 0 {
-		d.err = errIndex
+// settle brings the state's watermark up to its table; it never goes back.
+func (s *SubState) settle() {
+	low, some := lowest(s.Table)
+	s.Idle = !some && len(s.Table) > 0
+	if some {
+		s.Watermark = max(s.Watermark, low)
 	}
-	if d.err != nil {
-		return errIndex
-	}
-	return nil
 }
 
 // AppendSubState appends the encoding of s, opaque to all but the bus.
+//
+//	+---------+-----------+------+-------+------------------------+---+-------------------------------------------+
+//	| version | partition | next | marks | flags u8 [watermark z] | n | each: producer u, flags u8 [watermark z]  |
+//	| u8 = 1  | u         | u    | u     |                        | u | in ascending order                        |
+//	+---------+-----------+------+-------+------------------------+---+-------------------------------------------+
+//
+//	flags   1 idle, 8 a watermark follows
 func AppendSubState(dst []byte, s SubState) []byte {
 	dst = append(dst, stateVersion)
 	dst = binary.AppendUvarint(dst, uint64(s.Partition))
 	dst = binary.AppendUvarint(dst, uint64(s.Next))
 	dst = binary.AppendUvarint(dst, uint64(s.Marks))
-	dst = appendMark(dst, s.Watermark, s.Idle)
-	dst = binary.AppendUvarint(dst, uint64(len(s.Table)))
-	for _, p := range s.Table {
+	dst = appendWatermark(dst, s.Watermark, s.Idle)
+	return appendTable(dst, s.Table)
+}
+
+func appendTable(dst []byte, table []ProducerMark) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(table)))
+	for _, p := range table {
 		dst = binary.AppendUvarint(dst, uint64(p.Producer))
-		dst = appendMark(dst, p.Watermark, p.Idle)
+		dst = appendWatermark(dst, p.Watermark, p.Idle)
 	}
 	return dst
 }
 
-func appendMark(dst []byte, watermark int64, idle bool) []byte {
-	flags := byte(0)
-	if idle {
-		flags |= markIdle
+func (d *decoder) table() []ProducerMark {
+	n := d.count(2)
+	if n == 0 {
+		return nil
 	}
+	table := make([]ProducerMark, n)
+	for i := range table {
+		table[i].Producer = ProducerID(d.uint32())
+		table[i].Watermark, table[i].Idle = d.watermark()
+		if i > 0 && table[i].Producer <= table[i-1].Producer {
+			d.fail(errOrder)
+		}
+	}
+	return table
+}
+
+func appendWatermark(dst []byte, watermark int64, idle bool) []byte {
+	flags := bit(idle, markIdle)
 	if watermark == NoWatermark {
 		return append(dst, flags)
 	}
 	return binary.AppendVarint(append(dst, flags|markHas), watermark)
 }
 
-func (d *decoder) markPair() (watermark int64, idle bool) {
+func (d *decoder) watermark() (watermark int64, idle bool) {
 	flags := d.byte()
-	if flags&^(markIdle|markHas) != 0 {
-		d.err = errIndex
-	}
 	watermark = NoWatermark
 	if flags&markHas != 0 {
-		watermark = d.varint()
+		if watermark = d.varint(); watermark == NoWatermark {
+			d.fail(errFlags)
+		}
+	}
+	if flags&^(markIdle|markHas) != 0 {
+		d.fail(errFlags)
 	}
 	return watermark, flags&markIdle != 0
 }
@@ -163,16 +203,12 @@ func (d *decoder) markPair() (watermark int64, idle bool) {
 // DecodeSubState reads what AppendSubState wrote.
 func DecodeSubState(b []byte) (SubState, error) {
 	d := decoder{b: b}
-	if d.byte() != stateVersion && d.err == nil {
-		return SubState{}, fmt.Errorf("bus: a position of version %d is not known", b[0])
+	d.version(stateVersion)
+	s := SubState{Partition: d.int31(), Position: Position{Next: Offset(d.uvarint()), Marks: wal.LSN(d.uvarint())}}
+	s.Watermark, s.Idle = d.watermark()
+	s.Table = d.table()
+	if err := d.result("position"); err != nil {
+		return SubState{}, err
 	}
-	s := SubState{Partition: int(d.uvarint32())}
-	s.Next, s.Marks = Offset(d.uvarint()), wal.LSN(d.uvarint())
-	s.Watermark, s.Idle = d.markPair()
-	for range d.count(2) {
-		p := ProducerMark{Producer: ProducerID(d.uvarint32())}
-		p.Watermark, p.Idle = d.markPair()
-		s.Table = append(s.Table, p)
-	}
-	return s, d.end()
+	return s, nil
 }

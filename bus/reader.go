@@ -28,19 +28,14 @@ type Reader struct {
 
 // cursor is a reader's place in one partition.
 type cursor struct {
-	part      *partition
-	pos       Position
-	table     []ProducerMark
-	watermark int64
-	idle      bool
-	seen      int64 // highest event time taken, to read the partition furthest behind first
+	part *partition
+	SubState
+	seen int64 // highest event time taken, to read the partition furthest behind first; of a reader of several
 
-	cold   LogReader // nil while live
-	frame  wal.LSN   // being taken, cold
-	queue  []item    // of that frame, yet to be taken
-	inside decoder   // where a batch taken in pieces goes on
-	within Offset    // the offset of inside
-	of     []byte    // the batch that inside is in
+	cold  LogReader // nil while live
+	frame wal.LSN   // being taken, cold
+	queue []item    // of that frame, yet to be taken
+	mark  mark      // where the batch that is taken in pieces goes on
 }
 
 // NewReader returns a reader of the partitions in states, which goes on where they say. wake is called, from any goroutine,
@@ -52,7 +47,8 @@ func (b *Bus) NewReader(sub SubID, topic TopicID, states []SubState, wake func()
 		return r
 	}
 	for _, st := range states {
-		c := &cursor{part: r.topic.parts[st.Partition], pos: st.Position, table: slices.Clone(st.Table), watermark: st.Watermark, idle: st.Idle, seen: NoTime}
+		st.Table = slices.Clone(st.Table)
+		c := &cursor{part: r.topic.parts[st.Partition], SubState: st, seen: NoTime}
 		r.cursors = append(r.cursors, c)
 		c.part.mu.Lock()
 		c.part.wakes[r] = wake
@@ -99,6 +95,9 @@ func (r *Reader) Next(max int) (b Batch, ok bool, err error) {
 	for _, c := range r.cursors {
 		b, ok, err = c.next(r.bus, r.topic, max)
 		if ok || err != nil {
+			if ok && len(r.cursors) > 1 {
+				c.seen = b.latest(c.seen)
+			}
 			r.caughtUp.Store(false)
 			return b, ok, err
 		}
@@ -113,8 +112,8 @@ func (r *Reader) dry() {
 	var blame []ProducerID
 	low := int64(0)
 	for _, c := range r.cursors {
-		ended = ended && len(c.table) == 0
-		for _, p := range c.table {
+		ended = ended && len(c.Table) == 0
+		for _, p := range c.Table {
 			if p.Idle {
 				continue
 			}
@@ -157,7 +156,7 @@ func (c *cursor) next(b *Bus, t *topic, max int) (Batch, bool, error) {
 		if len(c.queue) > 0 {
 			it := c.queue[0]
 			out := c.take(it, max)
-			if it.marks != nil || c.pos.Next >= it.base+Offset(it.count) {
+			if it.marks != nil || c.Next >= it.base+Offset(it.count) {
 				c.queue = c.queue[1:]
 			}
 			c.finishFrame()
@@ -185,17 +184,17 @@ func (c *cursor) live(b *Bus) (it item, found, live bool) {
 	visible := wal.LSN(b.visible.Load()) // before the lock: whatever is published up to here is in items
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i, ok := p.find(c.pos)
+	i, ok := p.find(c.Position)
 	if !ok {
 		return item{}, false, false
 	}
 	if i == len(p.items) {
-		c.pos.Marks = max(c.pos.Marks, visible)
+		c.Marks = max(c.Marks, visible)
 		return item{}, false, true
 	}
 	it = p.items[i]
 	// Everything before this item is taken; what lies between says nothing to this partition.
-	c.pos.Marks = max(c.pos.Marks, it.lsn-1)
+	c.Marks = max(c.Marks, it.lsn-1)
 	return it, true, true
 }
 
@@ -203,58 +202,17 @@ func (c *cursor) live(b *Bus) (it item, found, live bool) {
 func (c *cursor) take(it item, max int) Batch {
 	if it.marks != nil {
 		for _, m := range it.marks {
-			c.table = applyMark(c.table, m)
+			c.Table = applyMark(c.Table, m)
 		}
-		c.pos.Marks = it.lsn
+		c.Marks = it.lsn
 		c.settle()
 		return Batch{Partition: c.part.number, LSN: it.lsn}
 	}
-	skip := int(c.pos.Next - it.base)
-	start := decoder{b: it.data}
-	if skip > 0 {
-		if c.within == c.pos.Next && len(c.of) == len(it.data) && len(it.data) > 0 && &c.of[0] == &it.data[0] {
-			start = c.inside
-		} else {
-			for range skip {
-				start.next()
-			}
-		}
-	}
-	n := min(max, it.count-skip)
-	out := Batch{Partition: c.part.number, Base: c.pos.Next, LSN: it.lsn, data: it.data, count: n, start: start,
-		Payload: it.payload, From: skip, To: skip + n}
-	end := start
-	if it.payload == nil || skip+n < it.count {
-		for range n {
-			if t := end.next().Time; t != NoTime && t > c.seen {
-				c.seen = t
-			}
-		}
-	}
-	c.pos.Next += Offset(n)
-	c.inside, c.within, c.of = end, c.pos.Next, it.data
+	from := int(c.Next - it.base)
+	out := Batch{Partition: c.part.number, Base: c.Next, LSN: it.lsn, Payload: it.payload, From: from, To: min(it.count, from+max),
+		data: it.data, mark: &c.mark}
+	c.Next += Offset(out.Len())
 	return out
-}
-
-// settle brings the cursor's watermark up to its table.
-func (c *cursor) settle() {
-	if len(c.table) == 0 {
-		return
-	}
-	low, idle := int64(0), true
-	for _, p := range c.table {
-		if p.Idle {
-			continue
-		}
-		if idle || p.Watermark < low {
-			low = p.Watermark
-		}
-		idle = false
-	}
-	c.idle = idle
-	if !idle && low > c.watermark {
-		c.watermark = low
-	}
 }
 
 // Watermark returns the lowest watermark of the partitions that are not idle, and whether all are.
@@ -262,12 +220,12 @@ func (r *Reader) Watermark() (watermark int64, idle bool) {
 	watermark, idle = NoWatermark, len(r.cursors) > 0
 	first := true
 	for _, c := range r.cursors {
-		if c.idle {
+		if c.Idle {
 			continue
 		}
 		idle = false
-		if first || c.watermark < watermark {
-			watermark = c.watermark
+		if first || c.Watermark < watermark {
+			watermark = c.Watermark
 		}
 		first = false
 	}
@@ -278,7 +236,9 @@ func (r *Reader) Watermark() (watermark int64, idle bool) {
 func (r *Reader) States() []SubState {
 	out := make([]SubState, 0, len(r.cursors))
 	for _, c := range r.cursors {
-		out = append(out, SubState{Partition: c.part.number, Position: c.pos, Table: slices.Clone(c.table), Watermark: c.watermark, Idle: c.idle})
+		st := c.SubState
+		st.Table = slices.Clone(st.Table)
+		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b SubState) int { return a.Partition - b.Partition })
 	return out
@@ -299,7 +259,7 @@ func (r *Reader) Blame() []ProducerID {
 
 // openCold goes to the log, behind the last frame taken.
 func (c *cursor) openCold(b *Bus) error {
-	from := c.pos.Marks + 1
+	from := c.Marks + 1
 	b.mu.RLock()
 	if len(b.gens) > 0 {
 		from = max(from, b.gens[0].first) // what was dropped before it, this subscription had passed
@@ -316,7 +276,7 @@ func (c *cursor) openCold(b *Bus) error {
 // finishFrame notes that a frame has been taken wholly.
 func (c *cursor) finishFrame() {
 	if len(c.queue) == 0 && c.frame > 0 {
-		c.pos.Marks = max(c.pos.Marks, c.frame)
+		c.Marks = max(c.Marks, c.frame)
 	}
 }
 
@@ -328,7 +288,7 @@ func (c *cursor) readFrame(b *Bus, t *topic) (more bool, err error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("bus: topic %s, partition %d, offset %s: %w", t.spec.Name, c.part.number, c.pos.Next, err)
+		return false, fmt.Errorf("bus: topic %s, partition %d, offset %s: %w", t.spec.Name, c.part.number, c.Next, err)
 	}
 	c.frame = f.LSN()
 	if err := c.queueFrame(b, t, f); err != nil {
@@ -359,7 +319,7 @@ func (c *cursor) queueFrame(b *Bus, t *topic, f Frame) error {
 			}
 		}
 		for _, p := range pubs {
-			if p.Topic == t.id && p.Partition == c.part.number && p.Base+Offset(p.Count) > c.pos.Next {
+			if p.Topic == t.id && p.Partition == c.part.number && p.Base+Offset(p.Count) > c.Next {
 				parts = append(parts, p)
 			}
 		}

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"iter"
 
@@ -18,18 +17,19 @@ type Header struct {
 // Record is a record as bytes. Its slices lie in the batch and are immutable.
 type Record struct {
 	Key     []byte // encoded; nil is none
-	Value   []byte
-	Time    int64 // event time in ms since 1970, or NoTime
+	Value   []byte // nil is none, which is not the same as empty
+	Time    int64  // event time in ms since 1970, or NoTime
 	Headers []Header
 }
 
+// The flags of a record say what is there of it.
 const (
 	hasTime    = 1
 	hasKey     = 2
 	hasHeaders = 4
+	noValue    = 8
+	flagsOfAll = hasTime | hasKey | hasHeaders | noValue
 )
-
-var errRecord = errors.New("a record is cut short")
 
 // Builder collects records of one partition as the bytes of a section. The zero Builder is empty.
 type Builder struct {
@@ -38,21 +38,20 @@ type Builder struct {
 	last  int64
 }
 
-// Append encodes a copy of r.
+// Append encodes a copy of r behind what b holds:
+//
+//	+-------+------------+-----------------+----------------+---------+-----------------------------------------+
+//	| flags | time delta | key length, key | value length   | headers | for each: name length, name,            |
+//	| u8    | varint     | uvarint, bytes  | uvarint, bytes | uvarint |           value length, value           |
+//	+-------+------------+-----------------+----------------+---------+-----------------------------------------+
+//
+//	flags   1: it has a time, the difference to the one before in the section, to 0 for the first; 2: a key;
+//	        4: headers; 8: no value. What is not there takes no bytes.
 func (b *Builder) Append(r Record) {
 	if b.b == nil {
 		b.b = make([]byte, 0, 512)
 	}
-	flags := byte(0)
-	if r.Time != NoTime {
-		flags |= hasTime
-	}
-	if r.Key != nil {
-		flags |= hasKey
-	}
-	if len(r.Headers) > 0 {
-		flags |= hasHeaders
-	}
+	flags := bit(r.Time != NoTime, hasTime) | bit(r.Key != nil, hasKey) | bit(len(r.Headers) > 0, hasHeaders) | bit(r.Value == nil, noValue)
 	out := append(b.b, flags)
 	if flags&hasTime != 0 {
 		out = binary.AppendVarint(out, r.Time-b.last)
@@ -61,7 +60,9 @@ func (b *Builder) Append(r Record) {
 	if flags&hasKey != 0 {
 		out = appendBytes(out, r.Key)
 	}
-	out = appendBytes(out, r.Value)
+	if flags&noValue == 0 {
+		out = appendBytes(out, r.Value)
+	}
 	if flags&hasHeaders != 0 {
 		out = binary.AppendUvarint(out, uint64(len(r.Headers)))
 		for _, h := range r.Headers {
@@ -73,11 +74,6 @@ func (b *Builder) Append(r Record) {
 	b.count++
 }
 
-func appendBytes[T string | []byte](b []byte, v T) []byte {
-	b = binary.AppendUvarint(b, uint64(len(v)))
-	return append(b, v...)
-}
-
 // Count returns the number of records.
 func (b *Builder) Count() int { return b.count }
 
@@ -87,119 +83,147 @@ func (b *Builder) Bytes() []byte { return b.b }
 // Reset makes b empty; what Bytes returned stays as it is.
 func (b *Builder) Reset() { *b = Builder{} }
 
-// decoder reads records one after another.
-type decoder struct {
-	b    []byte
-	last int64
-	err  error
+// walker decodes records one after another.
+type walker struct {
+	decoder
+	last int64 // time of the last record that had one
 }
 
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.err = errRecord
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.b)
-	if n <= 0 {
-		d.err = errRecord
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) bytes() []byte {
-	n := d.uvarint()
-	if d.err != nil || n > uint64(len(d.b)) {
-		d.err = errRecord
-		return nil
-	}
-	v := d.b[:n:n]
-	d.b = d.b[n:]
-	return v
-}
-
-// next decodes one record.
-func (d *decoder) next() (r Record) {
-	if len(d.b) == 0 {
-		d.err = errRecord
-		return r
-	}
-	flags := d.b[0]
-	d.b = d.b[1:]
-	if flags&^(hasTime|hasKey|hasHeaders) != 0 {
-		d.err = fmt.Errorf("a record has unknown flags %#x", flags)
+// next decodes one record. The strings of its headers are copies, the rest lies in the walker's bytes.
+func (w *walker) next() (r Record) {
+	flags := w.byte()
+	if flags&^flagsOfAll != 0 {
+		w.fail(errFlags)
 		return r
 	}
 	r.Time = NoTime
 	if flags&hasTime != 0 {
-		d.last += d.varint()
-		r.Time = d.last
+		w.last += w.varint()
+		r.Time = w.last
+		if r.Time == NoTime {
+			w.fail(errFlags)
+		}
 	}
 	if flags&hasKey != 0 {
-		r.Key = d.bytes()
+		r.Key = w.bytes()
 	}
-	r.Value = d.bytes()
-	if flags&hasHeaders != 0 && d.err == nil {
-		n := d.uvarint()
-		if n == 0 || n > uint64(len(d.b)) {
-			d.err = errRecord
+	if flags&noValue == 0 {
+		r.Value = w.bytes()
+	}
+	if flags&hasHeaders != 0 {
+		n := w.count(2)
+		if n == 0 {
+			w.fail(errFlags)
 			return r
 		}
-		for range n {
-			if d.err != nil {
-				return r
-			}
-			r.Headers = append(r.Headers, Header{Name: string(d.bytes()), Value: d.bytes()})
+		r.Headers = make([]Header, n)
+		for i := range r.Headers {
+			r.Headers[i] = Header{Name: string(w.bytes()), Value: w.bytes()}
 		}
 	}
 	return r
 }
 
-// checkRecords returns an error unless data holds exactly count records.
-func checkRecords(data []byte, count int) error {
-	d := decoder{b: data}
-	for range count {
-		d.next()
-		if d.err != nil {
-			return d.err
+// skip passes over one record whose encoding has been checked, or checks it.
+func (w *walker) skip() {
+	flags := w.byte()
+	if flags&hasHeaders != 0 || flags&^flagsOfAll != 0 {
+		w.off--
+		w.next()
+		return
+	}
+	if flags&hasTime != 0 {
+		if w.last += w.varint(); w.last == NoTime {
+			w.fail(errFlags)
 		}
 	}
-	if len(d.b) > 0 {
-		return fmt.Errorf("%d bytes behind the last record", len(d.b))
+	if flags&hasKey != 0 {
+		w.bytes()
 	}
-	return nil
+	if flags&noValue == 0 {
+		w.bytes()
+	}
 }
 
-// Batch is some consecutive records of one partition, shared by all who read them.
+// checkRecords returns an error unless data holds exactly count records.
+func checkRecords(data []byte, count int) error {
+	w := walker{decoder: decoder{b: data}}
+	for range count {
+		w.skip()
+		if w.err != nil {
+			break
+		}
+	}
+	return w.result("records")
+}
+
+// mark remembers where in a batch's bytes a record begins, so that a batch taken in pieces is walked over once.
+type mark struct {
+	at   *byte // first byte of the batch that it is of
+	n    int   // records before it
+	off  int
+	last int64
+}
+
+// Batch is some consecutive records of one partition. What it refers to is immutable and shared by all who read it; Records
+// may be called on the goroutine of the batch's reader alone.
 type Batch struct {
 	Partition int
 	Base      Offset // of the first
 	LSN       wal.LSN
-	Payload   any // if not nil, its elements From to To are the records' values
-	From, To  int
+	Payload   any // if not nil, its elements From up to, without, To are the records' values
+	From, To  int // within what was published together
 	data      []byte
-	count     int
-	start     decoder // before the first record
+	mark      *mark
 }
 
 // Len returns the number of records.
-func (b *Batch) Len() int { return b.count }
+func (b *Batch) Len() int { return b.To - b.From }
 
-// Records yields the records in order. Their bytes have passed their checksum, and their encoding has been checked.
+// Records yields the records in order. They may be kept.
 func (b *Batch) Records() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
-		d := b.start
-		for range b.count {
-			if !yield(d.next()) {
+		if b.From == b.To {
+			return
+		}
+		w, n := b.walk()
+		for ; n < b.From; n++ {
+			w.skip()
+		}
+		for ; n < b.To; n++ {
+			r := w.next()
+			if w.err != nil {
+				// What comes from the log was checked when it was read, so a writer in this process gave a wrong count.
+				panic(fmt.Sprintf("bus: record %d of a batch of partition %d: %v", n, b.Partition, w.err))
+			}
+			if !yield(r) {
 				return
 			}
 		}
+		if b.mark != nil {
+			*b.mark = mark{at: &b.data[0], n: n, off: w.off, last: w.last}
+		}
 	}
+}
+
+// walk returns a walker before record n of the batch's bytes, as near before From as is known.
+func (b *Batch) walk() (w walker, n int) {
+	w.b = b.data
+	if m := b.mark; m != nil && len(b.data) > 0 && m.at == &b.data[0] && m.n <= b.From {
+		w.off, w.last, n = m.off, m.last, m.n
+	}
+	return w, n
+}
+
+// latest returns the highest event time of the records, or seen if none is higher.
+func (b *Batch) latest(seen int64) int64 {
+	w, n := b.walk()
+	for ; n < b.To; n++ {
+		if n < b.From {
+			w.skip()
+		} else if t := w.next().Time; t != NoTime {
+			seen = max(seen, t)
+		}
+	}
+	return seen
 }

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -48,12 +49,16 @@ const (
 type OnFull string
 
 // Block holds the topic's writers back, between their epochs. It is the default.
-const Block OnFull = "block"
+// DropOldest lets go of what the subscription has not read; it is not there yet.
+const (
+	Block      OnFull = "block"
+	DropOldest OnFull = "drop_oldest"
+)
 
 // Retention is how long records stay that every subscription has passed.
 type Retention struct {
-	MaxBytes int64         `json:"max_bytes,omitempty"` // 0 means 1 GiB, or KeepNothing
-	MaxAge   time.Duration `json:"max_age,omitempty"`   // 0 means for ever
+	MaxBytes int64         `json:"max_bytes,omitempty"` // or KeepNothing; 0 means 1 GiB, without a bound where MaxAge is said
+	MaxAge   time.Duration `json:"max_age,omitempty"`   // 0 means any
 }
 
 // TopicSpec describes a topic. A zero field is not said: it is taken from another definition, or by default.
@@ -81,6 +86,9 @@ func (s TopicSpec) Merge(o TopicSpec) (TopicSpec, error) {
 	merge(&s.Retention.MaxAge, o.Retention.MaxAge, "retention.max_age", note)
 	merge(&s.Limit, o.Limit, "limit", note)
 	merge(&s.OnFull, o.OnFull, "on_full", note)
+	if err != nil {
+		err = fmt.Errorf("bus: topic %s: %w", s.Name, err)
+	}
 	return s, err
 }
 
@@ -104,6 +112,8 @@ func (s TopicSpec) check() error {
 		return fmt.Errorf("bus: topic %s: %d partitions; 1 to %d are possible", s.Name, s.Partitions, partitionsMax)
 	case s.Limit < 0 || s.Retention.MaxBytes < KeepNothing || s.Retention.MaxAge < 0:
 		return fmt.Errorf("bus: topic %s: limit and retention cannot be negative", s.Name)
+	case s.OnFull == DropOldest:
+		return fmt.Errorf("bus: topic %s: on_full %q comes later; %q is what there is now", s.Name, s.OnFull, Block)
 	case s.OnFull != "" && s.OnFull != Block:
 		return fmt.Errorf("bus: topic %s: on_full %q is not known; %q is", s.Name, s.OnFull, Block)
 	}
@@ -122,6 +132,9 @@ func (s TopicSpec) limit() int64 {
 func (s TopicSpec) keep() int64 {
 	switch s.Retention.MaxBytes {
 	case 0:
+		if s.Retention.MaxAge > 0 {
+			return math.MaxInt64
+		}
 		return defaultRetention
 	case KeepNothing:
 		return 0
@@ -135,14 +148,23 @@ type Publication struct {
 	Partition int
 	Count     int
 	Data      []byte // encoded by a Builder; shared from now on
-	Bytes     int64  // len(Data), also where Data is not at hand
+	Bytes     int64  // len(Data), where Data is not at hand
 	Payload   any    // the values of the records, in order, for readers in this process; may be nil
 	Base      Offset // set by Assign
 	Part      wal.LSN
 	Section   int // of the frame Part, or of the epoch's last frame if Part is 0
 }
 
+// size returns the bytes of the publication's section.
+func (p *Publication) size() int64 {
+	if p.Data != nil {
+		return int64(len(p.Data))
+	}
+	return p.Bytes
+}
+
 // Mark is what an epoch, or a change of jobs, tells the readers of a topic about one producer.
+// One that joins, leaves or becomes idle gives no watermark, and the final one is never given: Watermark is then ignored.
 type Mark struct {
 	Topic     TopicID
 	Producer  ProducerID
@@ -155,7 +177,7 @@ type Mark struct {
 // Position is a place in a partition.
 type Position struct {
 	Next  Offset  `json:"next"`
-	Marks wal.LSN `json:"marks"` // every frame up to here has been taken wholly
+	Marks wal.LSN `json:"marks"` // what frames up to here say of producers is in the table
 }
 
 // ProducerMark is a line of the table of producers.
@@ -175,7 +197,8 @@ type SubState struct {
 	Idle      bool           `json:"idle,omitempty"`
 }
 
-// Start is where a new subscription begins: Earliest is the oldest record still there, Latest behind the newest, else At.
+// Start is where a new subscription begins: Earliest is the oldest record still there, Latest behind the newest, else At,
+// in every partition.
 type Start struct {
 	Earliest bool   `json:"earliest,omitempty"`
 	Latest   bool   `json:"latest,omitempty"`
@@ -184,11 +207,13 @@ type Start struct {
 
 // Pin is the oldest frame that somebody still needs.
 type Pin struct {
-	Who string
-	LSN wal.LSN
+	Who          string
+	LSN          wal.LSN
+	Topic        TopicID
+	Subscription SubID // 0: the topic's retention
 }
 
-// OffsetError says that an offset is not there to start from.
+// OffsetError says that an offset is not there: it was let go, or it has not been given yet.
 type OffsetError struct {
 	Topic       string
 	Partition   int
@@ -197,9 +222,16 @@ type OffsetError struct {
 }
 
 func (e *OffsetError) Error() string {
-	return fmt.Sprintf("bus: topic %s, partition %d: offset %s is not there; there are %s to %s: start from one of these, earliest or latest",
-		e.Topic, e.Partition, e.Offset, e.First, e.Next)
+	if e.First == e.Next {
+		return fmt.Sprintf("bus: topic %s, partition %d: offset %s is not there; the next record gets %s: start from it, from earliest or latest",
+			e.Topic, e.Partition, e.Offset, e.Next)
+	}
+	return fmt.Sprintf("bus: topic %s, partition %d: offset %s is not there; there are %s to %s: start from one of these, from earliest or latest",
+		e.Topic, e.Partition, e.Offset, e.First, e.Next-1)
 }
+
+// ErrNoTopic says that a topic is not there, or no longer.
+var ErrNoTopic = errors.New("bus: there is no such topic")
 
 // Log is what the bus reads cold records from.
 type Log interface {

@@ -245,7 +245,8 @@ type pieceOp struct {
 	op         byte
 	step, name []byte // opTable
 	ns         int64  // opNamespace
-	hint       int    // opNamespace
+	said       uint64 // opNamespace: the hint
+	hint       int    // opNamespace: as much of it as is believed
 	group      uint8
 	key        []byte
 	sub        []byte
@@ -285,12 +286,9 @@ func (r *pieceReader) next() bool {
 		r.table, r.place, r.key = true, false, false
 	case o.op == opNamespace && r.table:
 		o.ns += d.varint()
-		hint := d.uvarint()
-		o.hint = int(min(hint, uint64(len(d.b)-d.off))) // believed as far as this many entries could be written here
+		o.said = d.uvarint()
+		o.hint = int(min(o.said, uint64(len(d.b)-d.off))) // as many entries as bytes follow: the input bounds what is made
 		r.place, r.key = true, false
-		if d.err == nil && hint > 1<<40 {
-			d.fail(errRange)
-		}
 	case o.op == opDrop && r.place:
 	case o.op&opEntry != 0 && r.place:
 		r.entry()

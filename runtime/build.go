@@ -230,7 +230,7 @@ func (b *builder) env(s *subtask, ni *nodeInstance) *jobs.Env {
 func (b *builder) out(s *subtask, name string) *outBuffer {
 	for _, o := range b.entry.Outputs {
 		if o.Name == name {
-			ob := newOutBuffer(o.Topic, b.rt.bus.Partitions(o.Topic))
+			ob := newOutBuffer(o.Topic, b.rt.bus.Partitions(o.Topic), b.rt.cfg.FrameBytes/2)
 			s.outs = append(s.outs, ob)
 			return ob
 		}

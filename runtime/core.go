@@ -80,9 +80,17 @@ func (c *core) fence(job uint32) (attempt uint32, last checkpoint.Epoch, err err
 	return c.attempts[job], j.Epoch, nil
 }
 
-// seal gives the epoch its place in the order of the log and makes its records visible. errFenced and wal.ErrNoRoom
-// leave no trace; any other error is the end of the process.
+// seal gives the epoch its place in the order of the log and makes its records visible. wal.ErrNoRoom leaves no trace, and
+// the same request may be made again. An epoch refused for good ends its attempt, so that none behind it is taken.
 func (c *core) seal(r *sealRequest) (wal.LSN, error) {
+	lsn, err := c.trySeal(r)
+	if err != nil && !errors.Is(err, wal.ErrNoRoom) && c.attempts[r.job] == r.attempt {
+		c.attempts[r.job]++
+	}
+	return lsn, err
+}
+
+func (c *core) trySeal(r *sealRequest) (wal.LSN, error) {
 	j := c.ledger.Jobs[r.job]
 	if j == nil || c.attempts[r.job] != r.attempt {
 		return 0, errFenced

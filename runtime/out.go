@@ -10,13 +10,16 @@ type outBuffer struct {
 	topic    bus.TopicID
 	builders []bus.Builder
 	take     func(partition int) any
+	roll     int // a section is closed at this size, so that it fits in a frame
+	closed   []bus.Publication
 	turn     int
 	records  int64 // in the epoch under way
 	bytes    int
+	full     bool // a section has grown large
 }
 
-func newOutBuffer(topic bus.TopicID, partitions int) *outBuffer {
-	return &outBuffer{topic: topic, builders: make([]bus.Builder, partitions)}
+func newOutBuffer(topic bus.TopicID, partitions, roll int) *outBuffer {
+	return &outBuffer{topic: topic, builders: make([]bus.Builder, partitions), roll: roll}
 }
 
 // Partitions implements jobs.Out.
@@ -27,6 +30,9 @@ func (o *outBuffer) Payload(take func(partition int) any) { o.take = take }
 
 // Write implements jobs.Out.
 func (o *outBuffer) Write(m *jobs.Message, key jobs.Key) int {
+	if o.full {
+		o.closeFull()
+	}
 	p := 0
 	if n := len(o.builders); n > 1 {
 		if key.IsZero() {
@@ -41,23 +47,40 @@ func (o *outBuffer) Write(m *jobs.Message, key jobs.Key) int {
 	o.builders[p].Append(bus.Record{Key: m.Key, Value: m.Value, Time: int64(m.Time), Headers: busHeaders(m.Headers)})
 	o.records++
 	o.bytes += len(m.Key) + len(m.Value)
+	o.full = o.full || len(o.builders[p].Bytes()) >= o.roll
 	return p
+}
+
+// closeFull closes the sections that have grown large. The values that go with a record are there once Write has returned
+// to the node, so it is called between records.
+func (o *outBuffer) closeFull() {
+	o.full = false
+	for p := range o.builders {
+		if len(o.builders[p].Bytes()) >= o.roll {
+			o.close(p)
+		}
+	}
+}
+
+func (o *outBuffer) close(p int) {
+	b := &o.builders[p]
+	pub := bus.Publication{Topic: o.topic, Partition: p, Count: b.Count(), Data: b.Bytes()}
+	if o.take != nil {
+		pub.Payload = o.take(p)
+	}
+	o.closed = append(o.closed, pub)
+	b.Reset()
 }
 
 // cut hands over what has been collected.
 func (o *outBuffer) cut(pubs []bus.Publication) []bus.Publication {
 	for p := range o.builders {
-		b := &o.builders[p]
-		if b.Count() == 0 {
-			continue
+		if o.builders[p].Count() > 0 {
+			o.close(p)
 		}
-		pub := bus.Publication{Topic: o.topic, Partition: p, Count: b.Count(), Data: b.Bytes()}
-		if o.take != nil {
-			pub.Payload = o.take(p)
-		}
-		pubs = append(pubs, pub)
-		*b = bus.Builder{}
 	}
+	pubs = append(pubs, o.closed...)
+	o.closed = nil
 	o.bytes, o.records = 0, 0
 	return pubs
 }

@@ -415,6 +415,13 @@ func (s *subtask) cut(e checkpoint.Epoch) *piece {
 		}
 		_, size := n.store.Size()
 		state += size
+		for _, dirty := n.store.Dirty(); dirty > s.ex.rt.cfg.FrameBytes; _, dirty = n.store.Dirty() {
+			b, entries := n.store.CutPart(s.ex.rt.cfg.FrameBytes / 2)
+			if entries == 0 {
+				break
+			}
+			p.states = append(p.states, appendStep(n.node.ID, b))
+		}
 		if b, entries := n.store.Cut(); entries > 0 {
 			p.states = append(p.states, appendStep(n.node.ID, b))
 		}

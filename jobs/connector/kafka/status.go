@@ -91,9 +91,12 @@ func (s *status) tell() {
 	}
 }
 
+// seedName stands for the brokers that are only known from the settings: any that answers will do.
+const seedName = "seed"
+
 func brokerName(m kgo.BrokerMetadata) string {
 	if m.NodeID < 0 {
-		return "seed" // any that answers will do
+		return seedName
 	}
 	return "broker " + strconv.Itoa(int(m.NodeID))
 }
@@ -117,6 +120,7 @@ func (s *status) OnBrokerE2E(m kgo.BrokerMetadata, _ int16, e kgo.BrokerE2E) {
 		quiet := len(s.troubles) == 0
 		s.mu.Unlock()
 		if !quiet {
+			s.over(seedName)
 			s.over(brokerName(m))
 			s.expire()
 		}
