@@ -36,6 +36,7 @@ type Builder struct {
 	b     []byte
 	count int
 	last  int64
+	hint  int // about what the section will come to, by the one before
 }
 
 // Append encodes a copy of r behind what b holds:
@@ -49,7 +50,7 @@ type Builder struct {
 //	        4: headers; 8: no value. What is not there takes no bytes.
 func (b *Builder) Append(r Record) {
 	if b.b == nil {
-		b.b = make([]byte, 0, 512)
+		b.b = make([]byte, 0, max(512, b.hint))
 	}
 	flags := bit(r.Time != NoTime, hasTime) | bit(r.Key != nil, hasKey) | bit(len(r.Headers) > 0, hasHeaders) | bit(r.Value == nil, noValue)
 	out := append(b.b, flags)
@@ -81,7 +82,7 @@ func (b *Builder) Count() int { return b.count }
 func (b *Builder) Bytes() []byte { return b.b }
 
 // Reset makes b empty; what Bytes returned stays as it is.
-func (b *Builder) Reset() { *b = Builder{} }
+func (b *Builder) Reset() { *b = Builder{hint: len(b.b) + len(b.b)/16} }
 
 // walker decodes records one after another.
 type walker struct {

@@ -135,7 +135,8 @@ func FromTopic[T any](j *Job, topic BusTopic[T], opts ...Option) *Stream[T] {
 func ToTopic[T any](s *Stream[T], topic BusTopic[T], opts ...Option) {
 	o := optionsOf(s.job, opts)
 	topic.define(s.job)
-	Write(s, Output[T]{Name: topic.Name, Topic: topic.Name, Parallelism: o.parallelism, Encode: topic.codec().Encode})
+	codec := topic.codec()
+	Write(s, Output[T]{Name: topic.Name, Topic: topic.Name, Parallelism: o.parallelism, Encode: codec.Encode, Plain: codec.plain})
 }
 
 // To writes a stream to a sink outside the process, under a name of the output. A string key goes out as its bytes,

@@ -9,6 +9,8 @@ type Codec[T any] struct {
 	Encode func(dst []byte, v T) ([]byte, error) // appends
 	// Decode may keep b, which is immutable.
 	Decode func(b []byte) (T, error)
+
+	plain bool // decoding costs nothing: readers of a topic take the bytes rather than values kept beside them
 }
 
 // JSON is encoding/json's codec of T.
@@ -32,5 +34,6 @@ func Bytes() Codec[[]byte] {
 	return Codec[[]byte]{
 		Encode: func(dst, v []byte) ([]byte, error) { return append(dst, v...), nil },
 		Decode: func(b []byte) ([]byte, error) { return b, nil },
+		plain:  true,
 	}
 }

@@ -339,7 +339,7 @@ func buildOutput[T any](env *Env, out Output[T]) (Built, error) {
 		values = make([][]Rec[T], env.Out.Partitions())
 		env.Out.Payload(func(p int) any {
 			v := values[p]
-			values[p] = nil
+			values[p] = make([]Rec[T], 0, len(v)+len(v)/16) // about as many again
 			return v
 		})
 	}
