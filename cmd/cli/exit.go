@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// The exit codes, as in sysexits.h.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitData        = 65
+	exitUnreachable = 69
+	exitBug         = 70
+	exitDisk        = 74
+	exitAgain       = 75
+	exitConfig      = 78
+)
+
+// exitError is an error with the exit code it comes to. One without Err has said all there is to say.
+type exitError struct {
+	Code int
+	Err  error
+}
+
+func (e *exitError) Unwrap() error { return e.Err }
+
+func (e *exitError) Error() string {
+	if e.Err == nil {
+		return ""
+	}
+	return e.Err.Error()
+}
+
+func withCode(code int, err error) error { return &exitError{Code: code, Err: err} }
+
+// exitCode finds the code of an error that no command gave one.
+func exitCode(err error) int {
+	var exit *exitError
+	var locked *wal.LockedError
+	var stalled *runtime.StalledError
+	if err == nil {
+		return exitOK
+	}
+	switch {
+	case errors.As(err, &exit):
+		return exit.Code
+	case errors.As(err, &locked):
+		return exitAgain
+	case errors.As(err, &stalled):
+		return exitFailed
+	case ofDisk(err):
+		return exitDisk
+	}
+	return exitFailed
+}
+
+// ofDisk reports whether an error is the disk's or the log's.
+func ofDisk(err error) bool {
+	var failed *wal.FailedError
+	var damaged *wal.DamagedError
+	var corrupt *wal.CorruptError
+	var path *fs.PathError
+	var sys *os.SyscallError
+	return errors.As(err, &failed) || errors.As(err, &damaged) || errors.As(err, &corrupt) || errors.As(err, &path) || errors.As(err, &sys)
+}

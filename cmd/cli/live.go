@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+// live prints how the jobs stand again and again: on a terminal in place, else line by line.
+type live struct {
+	w        io.Writer
+	terminal bool
+	drawn    int // lines on the screen that the next picture replaces
+}
+
+func newLive(w io.Writer) *live {
+	l := &live{w: w}
+	if f, ok := w.(*os.File); ok {
+		_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+		l.terminal = err == nil
+	}
+	return l
+}
+
+// say prints a line that stays.
+func (l *live) say(format string, args ...any) {
+	l.erase()
+	fmt.Fprintf(l.w, format+"\n", args...)
+}
+
+func (l *live) erase() {
+	if l.drawn > 0 {
+		fmt.Fprintf(l.w, "\x1b[%dA\x1b[J", l.drawn)
+		l.drawn = 0
+	}
+}
+
+// draw shows the jobs and, below them, notes.
+func (l *live) draw(st runtime.Status, notes []string) {
+	now := time.Now()
+	if !l.terminal {
+		l.plain(st, notes, now)
+		return
+	}
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "JOB\tSTATE\tIN\tOUT\tDEAD LETTERS\tBUS LAG\tHELD BACK\tLAST COMMIT\t")
+	for _, j := range st.Jobs {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t\n", j.Name, j.State, j.Counters.In, j.Counters.Out, j.Counters.Rejected, j.Lag,
+			j.Counters.Held.Round(time.Millisecond), ago(now, j.LastCommit))
+	}
+	t.Flush()
+	for _, n := range notes {
+		b.WriteString(n + "\n")
+	}
+	l.erase()
+	io.WriteString(l.w, b.String())
+	l.drawn = strings.Count(b.String(), "\n")
+}
+
+// plain writes one line a job.
+func (l *live) plain(st runtime.Status, notes []string, now time.Time) {
+	for _, j := range st.Jobs {
+		fmt.Fprintf(l.w, "job=%s state=%s in=%d out=%d dead_letters=%d bus_lag=%d held_back=%s last_commit=%s\n", j.Name, j.State,
+			j.Counters.In, j.Counters.Out, j.Counters.Rejected, j.Lag, j.Counters.Held.Round(time.Millisecond), strings.ReplaceAll(ago(now, j.LastCommit), " ", "_"))
+	}
+	for _, n := range notes {
+		fmt.Fprintln(l.w, n)
+	}
+}
+
+func ago(now, then time.Time) string {
+	if then.IsZero() {
+		return "none yet"
+	}
+	if d := now.Sub(then); d >= time.Second {
+		return d.Round(time.Second).String() + " ago"
+	}
+	return max(0, now.Sub(then)).Round(time.Millisecond).String() + " ago"
+}

@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector/kafka"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+func (a *app) run() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "run [FILE|DIR...]",
+		Short: "Run jobs until stopped, or until they are done",
+		Long: `Run runs the jobs that files define. What the data directory knows of them goes on where it stood; a job that it knows
+and no file defines stays stopped, with its state, and is named.
+
+SIGTERM or SIGINT stops in order: every job commits once more, what is committed is sent, within --drain-timeout. A second
+one ends the process at once. Neither loses anything: the next run goes on.`,
+		Example: `  sidestream run jobs/
+  sidestream run jobs/ --until-done      end when bounded sources have been read, and all is committed and sent`,
+	}, a.doRun)
+	c.Flags().Bool("until-done", false, "end with 0 when every job has ended and all is committed and sent; with 1 when what remains cannot move")
+	take(c, "data-dir", "listen", "socket", "drain-timeout", "kafka-port", "log-level", "log-format")
+	return c
+}
+
+func (a *app) doRun(cmd *cobra.Command, args []string) error {
+	untilDone, _ := cmd.Flags().GetBool("until-done")
+	defs, err := a.load(args)
+	if err != nil {
+		return err
+	}
+	if untilDone {
+		if err := allBounded(defs); err != nil {
+			return withCode(exitConfig, err)
+		}
+	}
+	p, cfg, err := a.process(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.untilSignal()
+	defer cancel()
+	if err := p.start(cfg, defs); err != nil {
+		return err
+	}
+	return p.wait(ctx, untilDone)
+}
+
+// process reads the settings of a command that runs jobs.
+func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
+	var cfg runtime.Config
+	logger, err := a.logger(cmd)
+	if err != nil {
+		return nil, cfg, err
+	}
+	p := &process{app: a, logger: logger, dataDir: text(cmd, "data-dir")}
+	if p.kafkaPort, err = strconv.Atoi(text(cmd, "kafka-port")); err != nil || p.kafkaPort < 0 || p.kafkaPort > 65535 {
+		return nil, cfg, withCode(exitConfig, fmt.Errorf("kafka-port is %q; it is a number up to 65535", text(cmd, "kafka-port")))
+	}
+	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger}
+	cfg.StopTimeout, err = duration(cmd, "drain-timeout")
+	cfg.StopTimeout = max(cfg.StopTimeout, time.Nanosecond) // 0 would be its default
+	return p, cfg, err
+}
+
+// allBounded returns an error that names the jobs which would never end.
+func allBounded(defs []*jobs.Job) error {
+	var names []string
+	for _, d := range defs {
+		for _, n := range d.Nodes {
+			if n.Source != nil && n.Source.Source != nil && !n.Source.Source.Bounded() {
+				names = append(names, fmt.Sprintf("the %s source of job %s", n.Source.Source.Kind(), d.Name))
+			}
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	return fmt.Errorf("--until-done: %s would never end; bound it (a kafka source by \"end: latest\", a generator by \"count\"), or run without --until-done",
+		strings.Join(names, ", "))
+}
+
+// untilSignal returns a context that the first SIGINT or SIGTERM ends. The second ends the process.
+func (a *app) untilSignal() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+		case <-ctx.Done():
+			return
+		}
+		fmt.Fprintln(a.stderr, "sidestream: stopping: last commits, then what is yet to be sent; once more ends at once")
+		cancel()
+		<-signals
+		fmt.Fprintln(a.stderr, "sidestream: ended at once; the next run goes on from what is committed")
+		os.Exit(exitFailed)
+	}()
+	return ctx, cancel
+}
+
+// process is a runtime and what runs beside it.
+type process struct {
+	app       *app
+	logger    *slog.Logger
+	dataDir   string
+	kafkaPort int
+
+	rt     *runtime.Runtime
+	broker *kafka.Embedded
+}
+
+// start opens the data directory and starts the jobs.
+func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
+	p.broker = &kafka.Embedded{Dir: filepath.Join(p.dataDir, "kafka"), Port: p.kafkaPort, Logger: p.logger}
+	cfg.Services = p.broker
+	var err error
+	if p.rt, err = runtime.Open(cfg); err != nil {
+		return err
+	}
+	if r := p.rt.Recovered(); r.CutBytes > 0 || r.Generation > 0 {
+		p.logger.Warn("the log's tail was torn, as by a crash, and is cut; nothing that was committed is lost by it", "found", r.String())
+	}
+	if err := p.rt.Start(defs); err != nil {
+		if !ofDisk(err) {
+			err = withCode(exitConfig, err)
+		}
+		return errors.Join(err, p.rt.Stop(), p.broker.Close())
+	}
+	if missing := p.rt.Status().Missing; len(missing) > 0 {
+		p.logger.Warn("jobs in the data directory that no file defines stay stopped, with their state", "jobs", strings.Join(missing, ", "))
+	}
+	p.logger.Info("running", "jobs", len(defs), "data_dir", p.dataDir, "pid", os.Getpid())
+	return nil
+}
+
+// wait returns when ctx has ended or, if untilDone, all is done, and everything has stopped.
+func (p *process) wait(ctx context.Context, untilDone bool) error {
+	err := p.rt.Wait(ctx, untilDone)
+	if err != nil && ofDisk(err) {
+		return err // the log's last word: nothing more can be committed
+	}
+	early := untilDone && err == nil && ctx.Err() != nil
+	err = errors.Join(err, p.rt.Stop(), p.broker.Close())
+	if err == nil && early {
+		err = withCode(exitAgain, errors.New("stopped before all was done; run it again to go on"))
+	}
+	return err
+}
