@@ -110,7 +110,7 @@ func (j *job) run(ctx context.Context) {
 			return
 		}
 		if barren++; sealed {
-			barren = 1
+			barren = 0
 		}
 		j.mu.Lock()
 		j.lastErr = err
@@ -141,7 +141,7 @@ func (j *job) logFailure(err error) {
 
 // backoff waits before the next attempt: exponentially longer, with jitter. It returns false if the job is stopped.
 func (j *job) backoff(ctx context.Context, barren int) bool {
-	d := j.rt.cfg.BackoffMin << min(barren-1, 20)
+	d := j.rt.cfg.BackoffMin << min(max(0, barren-1), 20)
 	if d > j.rt.cfg.BackoffMax || d <= 0 {
 		d = j.rt.cfg.BackoffMax
 	}
