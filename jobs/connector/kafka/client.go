@@ -140,10 +140,11 @@ func newClient(ctx context.Context, brokers []string, sec Security, services job
 	if err != nil {
 		return nil, err
 	}
+	st.login.begin()
 	opts := append([]kgo.Opt{
 		kgo.SeedBrokers(brokers...),
 		kgo.ClientID(id),
-		kgo.WithHooks(st),
+		kgo.WithHooks(st, &st.login),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RetryBackoffFn(backoff),
 		kgo.DisableClientMetrics(),
@@ -176,8 +177,11 @@ func permanent(err error) bool {
 	return ok || ok2
 }
 
-// untilDone calls try until it succeeds, fails for good or ctx ends, and tells st why it has to wait.
+// untilDone calls try until it succeeds, fails for good or ctx ends, and tells st why it has to wait. A login that is
+// refused is a failure for good.
 func untilDone(ctx context.Context, st *status, try func(ctx context.Context) error) error {
+	ctx, release := st.login.guard(ctx)
+	defer release()
 	for n := 0; ; n++ {
 		tctx, cancel := context.WithTimeout(ctx, tryTimeout)
 		err := try(tctx)
@@ -185,6 +189,9 @@ func untilDone(ctx context.Context, st *status, try func(ctx context.Context) er
 		if err == nil {
 			st.fine()
 			return nil
+		}
+		if refused := st.login.err(); refused != nil {
+			return refused
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("kafka: %w", ctx.Err())

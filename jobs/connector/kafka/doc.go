@@ -13,7 +13,8 @@
 // "latest" so is the end, and the source is bounded by it. An offset that the topic no longer has is never replaced by
 // another one: reading fails with a [RangeError]. Nor is a topic that was deleted and made again taken for the old one.
 //
-// A broker that is away, at the start or midway, is waited for, and told with SourceEnv.Waiting.
+// A broker that is away, at the start or midway, is waited for, and told with SourceEnv.Waiting. One that refuses the login
+// is not: that is an answer, which fails the read (or the write).
 //
 // A position:
 //

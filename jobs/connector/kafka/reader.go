@@ -339,8 +339,15 @@ func (r *reader) checkRanges(ctx context.Context, cl *kgo.Client, names []string
 	return nil
 }
 
-// fetch polls until ctx ends or a partition cannot be read on.
+// fetch polls until ctx ends, a partition cannot be read on or the brokers refuse the login.
 func (r *reader) fetch(ctx context.Context, cl *kgo.Client) {
+	ctx, release := r.status.login.guard(ctx)
+	defer release()
+	defer func() {
+		if err := r.status.login.err(); err != nil {
+			r.fail(err)
+		}
+	}()
 	for ctx.Err() == nil {
 		pctx, cancel := ctx, context.CancelFunc(func() {})
 		if r.src.Bounded() {

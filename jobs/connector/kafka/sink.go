@@ -163,6 +163,8 @@ func (w *writer) Write(ctx context.Context, ms []jobs.Message) ([]byte, error) {
 	if len(ms) == 0 {
 		return w.state(), nil
 	}
+	ctx, release := w.status.login.guard(ctx)
+	defer release()
 	w.fill(ms)
 	var (
 		left sync.WaitGroup
@@ -198,6 +200,9 @@ func (w *writer) Write(ctx context.Context, ms []jobs.Message) ([]byte, error) {
 	defer mu.Unlock()
 	if bad != nil {
 		w.records, w.headers, w.there = nil, nil, false
+		if err := w.status.login.err(); err != nil {
+			return nil, err
+		}
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("kafka: write to %s: %w", w.sink.Topic, ctx.Err())
 		}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -20,6 +22,7 @@ const troubleAge = 5 * time.Second
 // the rest. Each change is told once. It is safe for concurrent use.
 type status struct {
 	waiting func(string)
+	login   login
 
 	mu       sync.Mutex
 	troubles map[string]trouble
@@ -130,6 +133,11 @@ func (s *status) OnBrokerE2E(m kgo.BrokerMetadata, _ int16, e kgo.BrokerE2E) {
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
 		s.wait(brokerName(m), fmt.Sprintf("broker %s: no answer", net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port)))))
 	}
+}
+
+// hungUp reports whether err is that the other side closed the connection.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // rootDial leaves away what the text says already.
