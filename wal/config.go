@@ -14,7 +14,7 @@ const (
 
 // Config tunes a Log; the zero value is a good one.
 type Config struct {
-	SegmentBytes    int64 // the engine starts a new segment at this size; 0 means 4 MiB
+	SegmentBytes    int64 // the engine starts a new segment at this size; 0 means 2 MiB
 	GenerationBytes int64 // RotateDue reports true from this size on; 0 means 256 MiB
 	FrameBytes      int   // the largest frame, header and table included; 0 means 16 MiB
 	SmallBytes      int   // the largest frame of AppendSmall; 0 means 64 KiB
@@ -30,7 +30,7 @@ type Config struct {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	set(&c.SegmentBytes, 4<<20)
+	set(&c.SegmentBytes, 2<<20)
 	set(&c.GenerationBytes, 256<<20)
 	set(&c.FrameBytes, 16<<20)
 	set(&c.SmallBytes, 64<<10)
