@@ -177,11 +177,13 @@ func (x *execution) work() {
 func (x *execution) handleAll() bool {
 	x.eventsMu.Lock()
 	events := x.events
-	x.events = x.spare[:0]
-	x.eventsMu.Unlock()
 	if len(events) == 0 || x.over != nil {
+		x.events = events[:0]
+		x.eventsMu.Unlock()
 		return false
 	}
+	x.events, x.spare = x.spare[:0], nil // never the same memory twice: what is posted meanwhile would be lost
+	x.eventsMu.Unlock()
 	for _, e := range events {
 		if err := x.handle(e); err != nil {
 			x.finish(false, err)
