@@ -132,15 +132,3 @@ func copyLog(tb testing.TB, dir string) string {
 	}
 	return to
 }
-
-// needs skips a test that this machine cannot run, except in CI, where everything must run.
-func needs(t *testing.T, ok bool, what string) {
-	t.Helper()
-	if ok {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("CI must run this test, and it needs %s", what)
-	}
-	t.Skipf("skipped: needs %s", what)
-}

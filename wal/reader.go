@@ -30,7 +30,6 @@ type Reader struct {
 	due due // the frame that Next gives
 
 	gen     Generation // that holds it, as last seen; zero before the first
-	next    bool       // the last Next left off in segment at off
 	c       *cursor
 	segment string
 	off     int64

@@ -87,8 +87,6 @@ func (v Value) IsNil() bool { return v.k == Nil }
 // IsNumber reports whether v is an Int or a Float.
 func (v Value) IsNumber() bool { return v.k == Int || v.k == Float }
 
-func (v Value) isRaw() bool { return v.k >= rawList }
-
 // OfBool returns a Bool.
 func OfBool(b bool) Value {
 	if b {

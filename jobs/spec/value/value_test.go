@@ -145,8 +145,7 @@ func TestSet(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := mustDecode(t, NewDecoder(paths("x")), tt.in)
-			var whole Row
-			whole = OfValue(r.Value(nil), nil)
+			whole := OfValue(r.Value(nil), nil)
 			for _, in := range []Row{r, whole} {
 				out, err := in.Set(in.Shape().Over(names), names, vals, nil)
 				if err != nil {
