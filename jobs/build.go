@@ -117,10 +117,11 @@ func (portOf[T]) Writer(w EdgeWriter) (any, func()) {
 
 func (portOf[T]) Deliver(in any) func(any) {
 	take := in.(func(*Rec[T]))
+	var r Rec[T] // here, where it is allocated once
 	return func(batch any) {
 		b := batch.([]Rec[T])
 		for i := range b {
-			r := b[i] // a copy: the batch may have other readers
+			r = b[i] // a copy: the batch may have other readers
 			take(&r)
 		}
 	}
@@ -138,9 +139,10 @@ func fanOut[T any](outs []any) func(*Rec[T]) {
 	for i, o := range outs {
 		fs[i] = o.(func(*Rec[T]))
 	}
+	var c Rec[T] // here, where it is allocated once; no graph leads a record back to where it came from
 	return func(r *Rec[T]) {
 		for _, f := range fs {
-			c := *r // each may keep or change its envelope
+			c = *r // each may change its envelope
 			f(&c)
 		}
 	}
