@@ -188,8 +188,7 @@ func (b *builder) edge(s *subtask, t *taskPlan, ei int) any {
 	}
 	in, flush := e.node.Ports[e.port].Writer(jobs.EdgeWriter{Mode: e.mode, Targets: len(out.targets), Max: batchRecords,
 		Send: func(target int, batch any, n int) {
-			held, ok := out.targets[target].send(b.x.ctx, out.inputs[target], element{kind: elementBatch, batch: batch, n: n})
-			s.stats.held.Add(int64(held))
+			ok := s.send(b.x.ctx, out.targets[target], out.inputs[target], element{kind: elementBatch, batch: batch, n: n})
 			s.stats.out.Add(int64(n))
 			if !ok {
 				s.failed, s.err = true, errStopped

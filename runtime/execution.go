@@ -234,6 +234,7 @@ func (x *execution) run() (ended bool, err error) {
 func (x *execution) runSubtask(s *subtask) {
 	defer x.running.Done()
 	defer x.alive.Add(-1)
+	defer s.gone.Store(true)
 	err := func() (err error) {
 		defer func() {
 			if s.failed {
@@ -499,7 +500,7 @@ func (x *execution) stop() { x.post(event{kind: eventStop}) }
 
 // abandon ends the attempt and waits for its goroutines until the deadline; it returns the names of those that are
 // stuck in a job's own code and are left behind.
-func (x *execution) abandon(deadline time.Duration) (stuck []string) {
+func (x *execution) abandon(deadline time.Duration) (stuck []*leftBehind) {
 	x.cancel()
 	x.tick.Stop()
 	gone := make(chan struct{})
@@ -511,8 +512,8 @@ func (x *execution) abandon(deadline time.Duration) (stuck []string) {
 	case <-gone:
 	case <-time.After(deadline):
 		for _, s := range x.subtasks {
-			if s.beat.Load() != 0 {
-				stuck = append(stuck, fmt.Sprintf("%s (subtask %d)", s.plan.name(), s.index))
+			if !s.gone.Load() {
+				stuck = append(stuck, &leftBehind{fmt.Sprintf("%s (subtask %d)", s.plan.name(), s.index), gone})
 			}
 		}
 	}

@@ -115,7 +115,7 @@ type tally struct {
 const tallyKeys = 7
 
 // counting builds a job that tallies the tap's numbers into a file. step, if not nil, is called with each number before.
-func counting(name string, in *tap, out string, step func(n int64) error) *jobs.Job {
+func counting(name string, in *tap, out string, step func(subtask int, n int64) error) *jobs.Job {
 	j := jobs.New(name)
 	j.Delivery = jobs.ExactlyOnce
 	jobs.To(tallies(numbers(j, in), step), "main", file.Sink{Path: filepath.Join(out, name+".jsonl")}, jobs.JSON[tally]())
@@ -127,7 +127,7 @@ func numbers(j *jobs.Job, in jobs.Source, opts ...jobs.Option) *jobs.Stream[int6
 }
 
 // tallies counts by key. The effects of a number are made before step is asked, so that they must be undone if it fails.
-func tallies(in *jobs.Stream[int64], step func(n int64) error) *jobs.Stream[tally] {
+func tallies(in *jobs.Stream[int64], step func(subtask int, n int64) error) *jobs.Stream[tally] {
 	keyed := jobs.KeyBy(in, func(n int64) int64 { return n % tallyKeys })
 	out, _ := jobs.Process(keyed, func(s *jobs.Step[int64, int64, tally, jobs.None]) {
 		seen, sum := jobs.ValueOf[int64](s, "seen"), jobs.ValueOf[int64](s, "sum")
@@ -138,7 +138,7 @@ func tallies(in *jobs.Stream[int64], step func(n int64) error) *jobs.Stream[tall
 			sum.Set(b + n)
 			s.Emit(tally{n, a + 1, b + n})
 			if step != nil {
-				return step(n)
+				return step(s.Env().Subtask, n)
 			}
 			return nil
 		}

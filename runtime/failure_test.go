@@ -20,7 +20,7 @@ func TestPanicIsContained(t *testing.T) {
 	out := t.TempDir()
 	const total = 20_000
 	var panics atomic.Int64
-	bad := counting("bad", newTap(total, total), out, func(n int64) error {
+	bad := counting("bad", newTap(total, total), out, func(_ int, n int64) error {
 		if n%3000 == 2999 && panics.Load() < (n+1)/3000 {
 			panics.Add(1)
 			panic(fmt.Sprintf("number %d", n))
@@ -104,7 +104,7 @@ func TestProgressForgivesFailures(t *testing.T) {
 	const total, failures = 1000, 25
 	in := newTap(total, 0)
 	var due atomic.Int64 // the number that fails next
-	j := counting("j", in, out, func(n int64) error {
+	j := counting("j", in, out, func(_ int, n int64) error {
 		if due.CompareAndSwap(n, -1) {
 			return errors.New("once")
 		}

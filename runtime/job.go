@@ -25,7 +25,6 @@ type job struct {
 	logger *slog.Logger
 	exec   atomic.Pointer[execution] // the attempt under way
 	ended  bool                      // before this run
-	stuck  []string                  // left behind in user code
 
 	stopOnce sync.Once
 	stopped  chan struct{} // closed to stop
@@ -36,7 +35,29 @@ type job struct {
 	lastErr  error
 	waiting  map[string]string // by step
 	restarts int
-	past     JobCounters // of earlier attempts
+	past     JobCounters   // of earlier attempts
+	left     []*leftBehind // stuck in the job's own code
+}
+
+// leftBehind is a subtask of an attempt that is over, whose goroutine has not come back from the job's own code.
+type leftBehind struct {
+	task string
+	gone <-chan struct{} // closed when it has come back after all
+}
+
+// stuckTasks names those that are still there.
+func (j *job) stuckTasks() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var names []string
+	for _, l := range j.left {
+		select {
+		case <-l.gone:
+		default:
+			names = append(names, l.task)
+		}
+	}
+	return names
 }
 
 func newJob(rt *Runtime, def *jobs.Job, id uint32, plan *jobPlan, stores *jobStores) *job {
@@ -204,8 +225,10 @@ func (j *job) attempt(ctx context.Context) (ended, sealed bool, err error) {
 	j.move(StateRunning)
 	ended, err = x.runUntil(ctx)
 	if stuck := x.abandon(j.rt.cfg.StuckAfter); len(stuck) > 0 {
-		j.stuck = append(j.stuck, stuck...)
-		j.logger.Error("left behind in the job's own code", "tasks", stuck)
+		j.mu.Lock()
+		j.left = append(j.left, stuck...)
+		j.mu.Unlock()
+		j.logger.Error("left behind in the job's own code", "tasks", j.stuckTasks())
 	}
 	j.addPast(x)
 	return ended, x.epochs.Load() > 0, err

@@ -288,7 +288,7 @@ func (rt *Runtime) Stop() error {
 	rt.background.Wait()
 	var stuck []string
 	for _, j := range rt.jobs {
-		for _, s := range j.stuck {
+		for _, s := range j.stuckTasks() {
 			stuck = append(stuck, j.def.Name+": "+s)
 		}
 	}

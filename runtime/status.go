@@ -125,8 +125,8 @@ func (j *job) status() JobStatus {
 	for _, step := range slices.Sorted(maps.Keys(j.waiting)) {
 		st.Waiting = append(st.Waiting, j.waiting[step])
 	}
-	st.Stuck = slices.Clone(j.stuck)
 	j.mu.Unlock()
+	st.Stuck = j.stuckTasks()
 	if x := j.exec.Load(); x != nil {
 		x.fillStatus(&st)
 	}

@@ -47,6 +47,7 @@ type subtask struct {
 	snapshot atomic.Pointer[snapshotRun]
 	seen     *snapshotRun // the snapshot whose scan has been begun
 	beat     atomic.Int64 // Unix nanoseconds since when it is in code that may be a user's; 0 when it is not
+	gone     atomic.Bool  // its goroutine has returned
 	stats    subtaskStats
 }
 
@@ -172,8 +173,8 @@ func (s *subtask) stepSource(ctx context.Context) (progressed, last bool, err er
 	}
 	began := time.Now()
 	s.beat.Store(began.UnixNano())
+	defer s.beat.Store(0)
 	n, err := s.feed.poll(s)
-	s.beat.Store(0)
 	if err != nil {
 		return false, false, err
 	}
@@ -335,12 +336,21 @@ func (s *subtask) flushEdges() error {
 	return nil
 }
 
+// send puts an element on an edge. Waiting for room there is not being stuck.
+func (s *subtask) send(ctx context.Context, to *inbox, input int, e element) bool {
+	beat := s.beat.Swap(0)
+	held, ok := to.send(ctx, input, e)
+	if beat != 0 {
+		s.beat.Store(beat + int64(held))
+	}
+	s.stats.held.Add(int64(held))
+	return ok
+}
+
 func (s *subtask) sendAll(ctx context.Context, e element) error {
 	for _, out := range s.edges {
 		for t, b := range out.targets {
-			held, ok := b.send(ctx, out.inputs[t], e)
-			s.stats.held.Add(int64(held))
-			if !ok {
+			if !s.send(ctx, b, out.inputs[t], e) {
 				return errStopped
 			}
 		}
