@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
@@ -42,7 +41,7 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 	var err error
 	x.coord, err = checkpoint.NewCoordinator(checkpoint.CoordinatorConfig{Subtasks: len(x.subtasks), Interval: rt.cfg.CommitInterval,
 		EpochBytes: rt.cfg.EpochBytes, First: entry.Epoch + 1})
-	x.tick = time.AfterFunc(time.Hour, func() { x.post(event{kind: eventTick}) })
+	x.tick = rt.newTimer(func() { x.post(event{kind: eventTick}) })
 	return x, err
 }
 
@@ -274,7 +273,7 @@ func (b *builder) feeds(ctx context.Context, t *taskPlan) error {
 	states := b.splitStates(n.ID, starts)
 	for i, s := range b.subtasks[t] {
 		env.Subtask = i
-		f := &outsideFeed{node: n, built: &s.nodes[0].built, env: env, now: time.Now}
+		f := &outsideFeed{node: n, built: &s.nodes[0].built, env: env, now: b.rt.now}
 		for k := i; k < len(states); k += t.width {
 			f.splits = append(f.splits, states[k])
 		}

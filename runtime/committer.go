@@ -20,7 +20,7 @@ const (
 // changes) pass them.
 type committer struct {
 	core        *core
-	log         *wal.Log
+	log         processLog
 	logger      *slog.Logger
 	sealedBytes int64            // no epoch is sealed while more than this is not durable
 	onDurable   func(wal.LSN)    // runs on the committer's goroutine; must not block
@@ -51,7 +51,7 @@ type sealCall struct {
 	done func(wal.LSN, error) // runs on the committer's goroutine; must not block
 }
 
-func newCommitter(c *core, log *wal.Log, logger *slog.Logger, sealedBytes int64) *committer {
+func newCommitter(c *core, log processLog, logger *slog.Logger, sealedBytes int64) *committer {
 	return &committer{core: c, log: log, logger: logger, sealedBytes: sealedBytes, wakeup: make(chan struct{}, 1),
 		queues: map[uint32][]*sealCall{}, sent: map[uint32]sentEntry{}, done: make(chan struct{})}
 }
@@ -111,10 +111,7 @@ func (c *committer) run(ctx context.Context) {
 	var flush <-chan time.Time
 	var retry <-chan time.Time
 	for {
-		c.passDurable()
-		for c.runCall() {
-		}
-		more, full := c.sealNext()
+		more, full := c.work()
 		if more {
 			continue
 		}
@@ -143,6 +140,15 @@ func (c *committer) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// work does what is to be done at once, and seals one epoch; more is false where nothing is left, full where one waits for
+// room on the disk.
+func (c *committer) work() (more, full bool) {
+	c.passDurable()
+	for c.runCall() {
+	}
+	return c.sealNext()
 }
 
 func (c *committer) fatal(err error) {

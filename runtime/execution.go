@@ -52,7 +52,7 @@ type execution struct {
 	// The master's own, under master.
 	master   sync.Mutex
 	spare    []event
-	tick     *time.Timer
+	tick     timer
 	over     *outcome
 	coord    *checkpoint.Coordinator
 	pieces   map[checkpoint.Epoch][]*piece
@@ -235,6 +235,11 @@ func (x *execution) runSubtask(s *subtask) {
 	defer x.running.Done()
 	defer x.alive.Add(-1)
 	defer s.gone.Store(true)
+	x.guard(s, func() error { return s.run(x.ctx) })
+}
+
+// guard runs f, the work of a subtask; where it fails or panics, so does the attempt. It reports whether f returned nil.
+func (x *execution) guard(s *subtask, f func() error) bool {
 	err := func() (err error) {
 		defer func() {
 			if s.failed {
@@ -242,11 +247,12 @@ func (x *execution) runSubtask(s *subtask) {
 			}
 		}()
 		defer recovered(&err, x.name, s.plan.name(), s.index)
-		return s.run(x.ctx)
+		return f()
 	}()
 	if err != nil && !errors.Is(err, errStopped) && !isFenced(err) {
 		x.post(event{kind: eventFailed, err: err})
 	}
+	return err == nil
 }
 
 // isFenced reports whether err only says that a state handle refused because the attempt is over.
@@ -256,7 +262,7 @@ func isFenced(err error) bool {
 }
 
 func (x *execution) handle(e event) error {
-	now := time.Now()
+	now := x.rt.now()
 	switch e.kind {
 	case eventChanged:
 		x.coord.Changed(now, 0)
@@ -343,7 +349,7 @@ func (x *execution) oldestBarrier() int64 {
 
 // decide does what the coordinator says; done is true when nothing is left to do.
 func (x *execution) decide() (done, ended bool, err error) {
-	now := time.Now()
+	now := x.rt.now()
 	d := x.coord.Tick(now)
 	if d.Barrier > 0 {
 		if d.Last {

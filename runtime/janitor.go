@@ -59,7 +59,7 @@ func (rt *Runtime) cutLog() (pins []bus.Pin, err error) {
 		return nil, nil
 	}
 	first, said := wal.LSN(0), wal.LSN(0)
-	err = rt.committer.do(func(c *core) (err error) {
+	err = rt.do(func(c *core) (err error) {
 		pins = c.pins()
 		first = gens[len(gens)-1].First
 		if len(pins) > 0 {
@@ -87,7 +87,7 @@ func (rt *Runtime) cutLog() (pins []bus.Pin, err error) {
 	if err := rt.log.Drop(first); err != nil {
 		return pins, err
 	}
-	return pins, rt.committer.do(func(c *core) error {
+	return pins, rt.do(func(c *core) error {
 		c.bus.Dropped(first)
 		return nil
 	})

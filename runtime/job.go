@@ -176,7 +176,31 @@ func (j *job) backoff(ctx context.Context, barren int) bool {
 	return false
 }
 
-// attempt runs the job once. The fence comes first: whatever an older attempt hands over later is refused.
+// begin makes the next attempt. The fence comes first: whatever an older one hands over later is refused.
+func (j *job) begin(ctx context.Context) (*execution, error) {
+	var entry *jobEntry
+	var attempt uint32
+	err := j.rt.do(func(c *core) error {
+		n, _, err := c.fence(j.id)
+		if err != nil {
+			return err
+		}
+		attempt, entry = n, c.ledger.Jobs[j.id].clone()
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	j.stores.handOver(entry.Epoch)
+	x, err := j.rt.newExecution(ctx, j, entry, attempt)
+	if err != nil {
+		return nil, err
+	}
+	j.exec.Store(x)
+	return x, nil
+}
+
+// attempt runs the job once.
 func (j *job) attempt(ctx context.Context) (ended, sealed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -189,28 +213,13 @@ func (j *job) attempt(ctx context.Context) (ended, sealed bool, err error) {
 		case <-ctx.Done():
 		}
 	}()
-	var entry *jobEntry
-	var attempt uint32
-	err = j.rt.committer.do(func(c *core) error {
-		n, _, err := c.fence(j.id)
-		if err != nil {
-			return err
-		}
-		attempt, entry = n, c.ledger.Jobs[j.id].clone()
-		return nil
-	})
-	if err != nil {
-		return false, false, err
-	}
-	j.stores.handOver(entry.Epoch)
-	x, err := j.rt.newExecution(ctx, j, entry, attempt)
+	x, err := j.begin(ctx)
 	if err != nil {
 		if j.isStopped() {
 			return false, false, errStopped
 		}
 		return false, false, err
 	}
-	j.exec.Store(x)
 	defer j.exec.Store(nil)
 	over := make(chan struct{})
 	defer close(over)

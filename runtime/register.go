@@ -76,7 +76,7 @@ func cycle(feeds map[string][]string, start string, path []string) []string {
 // register makes the log say what defs say, in one frame, and returns a copy of each job's entry as it then stands.
 func (rt *Runtime) register(defs []*jobs.Job) (entries map[string]*jobEntry, err error) {
 	entries = map[string]*jobEntry{}
-	err = rt.committer.do(func(c *core) error {
+	err = rt.do(func(c *core) error {
 		// A catalog due now is written before the change begins, so that it holds nothing of it.
 		if err := c.rotateIfDue(); err != nil {
 			return err

@@ -19,9 +19,9 @@ import (
 
 // Runtime is one process's jobs over one data directory. Open it, Start it once, then Wait or Stop.
 type Runtime struct {
-	cfg       Config
-	logger    *slog.Logger
-	log       *wal.Log
+	cfg    Config
+	logger *slog.Logger
+	world
 	bus       *bus.Bus
 	committer *committer
 	recovered wal.Recovery
@@ -63,36 +63,37 @@ func Open(cfg Config) (*Runtime, error) {
 			c.wake()
 		}
 	}
-	rt.log, err = wal.Open(filepath.Join(cfg.DataDir, "wal"), cfg.Log)
+	log, err := wal.Open(filepath.Join(cfg.DataDir, "wal"), cfg.Log)
 	if err != nil {
 		return nil, err
 	}
-	rt.recovered = rt.log.Recovered()
-	if err := rt.load(); err != nil {
-		return nil, errors.Join(err, rt.log.Close())
+	rt.recovered = log.Recovered()
+	rt.world = rt.realWorld(log)
+	if _, err := checkpoint.RemoveUnfinished(filepath.Join(cfg.DataDir, "snapshots")); err != nil {
+		return nil, errors.Join(err, log.Close())
 	}
+	if err := rt.load(); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	rt.endCommits = cancel
+	go rt.committer.run(ctx)
 	return rt, nil
 }
 
-// load makes the bus and the ledger what the log says, and starts the committer.
+// load makes the bus and the ledger what the log says, and a committer that goes on from there.
 func (rt *Runtime) load() error {
-	if _, err := checkpoint.RemoveUnfinished(rt.snapshotDir()); err != nil {
-		return err
-	}
-	rt.bus = bus.New(bus.Config{MemoryBytes: rt.cfg.TopicMemory, Logger: rt.logger, OnRoom: rt.onRoom, OnNearlyFull: rt.onNearlyFull}, walFrames{rt.log})
+	rt.bus = bus.New(bus.Config{MemoryBytes: rt.cfg.TopicMemory, Logger: rt.logger, OnRoom: rt.onRoom, OnNearlyFull: rt.onNearlyFull}, rt.frames)
 	led := newLedger()
 	if catalog := rt.log.Catalog(); catalog > 0 {
 		var err error
-		if led, err = recoverLedger(walFrames{rt.log}, catalog, rt.bus); err != nil {
+		if led, err = recoverLedger(rt.frames, catalog, rt.bus); err != nil {
 			return err
 		}
 	}
 	c := newCommitter(newCore(rt.log, rt.bus, led, rt.cfg.FrameBytes), rt.log, rt.logger, rt.cfg.SealedBytes)
 	c.onDurable, c.onFatal = rt.onDurable, rt.onFatal
 	rt.committer = c
-	ctx, cancel := context.WithCancel(context.Background())
-	rt.endCommits = cancel
-	go c.run(ctx)
 	return nil
 }
 
@@ -145,43 +146,18 @@ func (rt *Runtime) onNearlyFull(topic bus.TopicID, name string, who string, fill
 // Start makes the log say what defs say, in one change, restores every job's state and starts the jobs and senders. Jobs that
 // the log knows and defs lack stay stopped, with their state; Status names them.
 func (rt *Runtime) Start(defs []*jobs.Job) error {
-	if err := checkSet(defs); err != nil {
-		return err
-	}
-	entries, err := rt.register(defs)
+	entries, err := rt.prepare(defs)
 	if err != nil {
 		return err
 	}
-	if err := rt.log.WaitDurable(rt.ctx, rt.log.Last()); err != nil {
-		return err
-	}
-	into := map[uint32]restorer{}
-	for _, d := range defs {
-		e := entries[d.Name]
-		plan, err := planJob(d, func(topic string) int {
-			id, _ := rt.bus.TopicByName(topic)
-			return rt.bus.Partitions(id)
-		})
-		if err != nil {
-			return err
-		}
-		j := newJob(rt, d, e.ID, plan, newJobStores(plan, e.Epoch))
-		j.ended = e.Phase == PhaseEnded
-		rt.mu.Lock()
-		rt.jobs = append(rt.jobs, j)
-		rt.mu.Unlock()
-		if !j.ended {
-			into[e.ID] = j.stores
-		}
-	}
-	if err := rt.restore(entries, into); err != nil {
-		return err
-	}
 	for _, j := range rt.jobs {
-		for step, bytes := range j.stores.lost {
-			rt.logger.Warn("a step is gone from the definition; its state is dropped", "job", j.def.Name, "step", step, "bytes", bytes)
+		for _, s := range rt.sendersOf(j, entries[j.def.Name]) {
+			rt.sendDone.Add(1)
+			go func() {
+				defer rt.sendDone.Done()
+				s.run(rt.ctx)
+			}()
 		}
-		rt.startSenders(j, entries[j.def.Name])
 	}
 	for _, j := range rt.jobs {
 		rt.jobsDone.Add(1)
@@ -195,16 +171,59 @@ func (rt *Runtime) Start(defs []*jobs.Job) error {
 	return nil
 }
 
+// prepare is Start up to where goroutines begin; it returns how each job stands.
+func (rt *Runtime) prepare(defs []*jobs.Job) (map[string]*jobEntry, error) {
+	if err := checkSet(defs); err != nil {
+		return nil, err
+	}
+	entries, err := rt.register(defs)
+	if err != nil {
+		return nil, err
+	}
+	if err := rt.log.WaitDurable(rt.ctx, rt.log.Last()); err != nil {
+		return nil, err
+	}
+	into := map[uint32]restorer{}
+	for _, d := range defs {
+		e := entries[d.Name]
+		plan, err := planJob(d, func(topic string) int {
+			id, _ := rt.bus.TopicByName(topic)
+			return rt.bus.Partitions(id)
+		})
+		if err != nil {
+			return nil, err
+		}
+		j := newJob(rt, d, e.ID, plan, newJobStores(plan, e.Epoch))
+		j.ended = e.Phase == PhaseEnded
+		rt.mu.Lock()
+		rt.jobs = append(rt.jobs, j)
+		rt.mu.Unlock()
+		if !j.ended {
+			into[e.ID] = j.stores
+		}
+	}
+	if err := rt.restore(entries, into); err != nil {
+		return nil, err
+	}
+	for _, j := range rt.jobs {
+		for step, bytes := range j.stores.lost {
+			rt.logger.Warn("a step is gone from the definition; its state is dropped", "job", j.def.Name, "step", step, "bytes", bytes)
+		}
+	}
+	return entries, nil
+}
+
 func (rt *Runtime) restore(entries map[string]*jobEntry, into map[uint32]restorer) error {
 	l := newLedger()
 	for _, e := range entries {
 		l.Jobs[e.ID] = e
 	}
-	return restoreState(walFrames{rt.log}, l, into, rt.loadSnapshot)
+	return restoreState(rt.frames, l, into, rt.loadSnapshot)
 }
 
-// startSenders starts one sender for each output of a job that leaves the process.
-func (rt *Runtime) startSenders(j *job, e *jobEntry) {
+// sendersOf makes a sender for each output of a job that leaves the process.
+func (rt *Runtime) sendersOf(j *job, e *jobEntry) []*sender {
+	var out []*sender
 	for _, o := range e.Outputs {
 		n := j.def.Node("out-" + o.Name)
 		if !o.Outside || n == nil {
@@ -214,12 +233,9 @@ func (rt *Runtime) startSenders(j *job, e *jobEntry) {
 		rt.mu.Lock()
 		rt.senders = append(rt.senders, s)
 		rt.mu.Unlock()
-		rt.sendDone.Add(1)
-		go func() {
-			defer rt.sendDone.Done()
-			s.run(rt.ctx)
-		}()
+		out = append(out, s)
 	}
+	return out
 }
 
 // Wait returns when ctx ends (nil), when the log has failed for good (its error), or, if untilDone, when every job has ended

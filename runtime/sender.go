@@ -88,51 +88,67 @@ func (s *sender) setWaiting(why string) {
 
 // runWriter opens the sink where at stands and sends until something fails.
 func (s *sender) runWriter(ctx context.Context, at *sentEntry) (err error) {
-	w, err := s.sink.Open(ctx, jobs.SinkEnv{Job: s.job, Output: s.entry.Name, LogID: s.rt.log.ID().String(), Delivery: s.delivery,
-		State: at.State, Logger: s.logger, Waiting: s.setWaiting, DataDir: s.rt.cfg.DataDir, Services: s.rt.cfg.Services})
-	if err != nil {
-		return fmt.Errorf("opening the sink: %w", err)
-	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	if at.State == nil && at.Next == 0 {
-		if err := s.prepare(ctx, w, at); err != nil {
-			return err
-		}
-	}
 	wakeup := make(chan struct{}, 1)
-	r := s.rt.bus.NewReader(s.entry.Sub, s.entry.Topic, sentStates(*at), func() {
+	w, g, err := s.open(ctx, at, func() {
 		select {
 		case wakeup <- struct{}{}:
 		default:
 		}
 	})
-	defer r.Close()
-	g := gatherer{reader: r, durable: s.rt.log.Durable}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.reader.Close(), w.Close()) }()
 	for {
 		changed := s.rt.durableChanged()
-		ms, lsn, err := g.gather()
+		n, err := s.sendNext(ctx, w, g, at)
 		if err != nil {
 			return err
 		}
-		if len(ms) == 0 {
-			select {
-			case <-wakeup:
-			case <-changed:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		if n > 0 {
 			continue
 		}
-		state, err := w.Write(ctx, ms)
-		if err != nil {
-			return err
+		select {
+		case <-wakeup:
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		*at = sentEntry{Sub: s.entry.Sub, LSN: lsn, Next: at.Next + bus.Offset(len(ms)), State: state}
-		s.rt.committer.sentTo(*at)
-		s.next.Store(uint64(at.Next))
-		s.sent.Add(int64(len(ms)))
-		s.setErr(nil)
 	}
+}
+
+// open makes the sink ready and begins to read the output where at stands.
+func (s *sender) open(ctx context.Context, at *sentEntry, wake func()) (jobs.Writer, *gatherer, error) {
+	w, err := s.sink.Open(ctx, jobs.SinkEnv{Job: s.job, Output: s.entry.Name, LogID: s.rt.log.ID().String(), Delivery: s.delivery,
+		State: at.State, Logger: s.logger, Waiting: s.setWaiting, DataDir: s.rt.cfg.DataDir, Services: s.rt.cfg.Services})
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening the sink: %w", err)
+	}
+	if at.State == nil && at.Next == 0 {
+		if err := s.prepare(ctx, w, at); err != nil {
+			return nil, nil, errors.Join(err, w.Close())
+		}
+	}
+	r := s.rt.bus.NewReader(s.entry.Sub, s.entry.Topic, sentStates(*at), wake)
+	return w, &gatherer{reader: r, durable: s.rt.log.Durable}, nil
+}
+
+// sendNext takes the next records outside, if some are durable, and returns how many.
+func (s *sender) sendNext(ctx context.Context, w jobs.Writer, g *gatherer, at *sentEntry) (n int, err error) {
+	ms, lsn, err := g.gather()
+	if err != nil || len(ms) == 0 {
+		return 0, err
+	}
+	state, err := w.Write(ctx, ms)
+	if err != nil {
+		return 0, err
+	}
+	*at = sentEntry{Sub: s.entry.Sub, LSN: lsn, Next: at.Next + bus.Offset(len(ms)), State: state}
+	s.rt.committer.sentTo(*at)
+	s.next.Store(uint64(at.Next))
+	s.sent.Add(int64(len(ms)))
+	s.setErr(nil)
+	return len(ms), nil
 }
 
 // prepare lets the sink make ready what has to be there, and makes what it returns durable before anything is sent.
@@ -143,7 +159,7 @@ func (s *sender) prepare(ctx context.Context, w jobs.Writer, at *sentEntry) erro
 	}
 	at.State = state
 	var lsn wal.LSN
-	err = s.rt.committer.do(func(c *core) (err error) {
+	err = s.rt.do(func(c *core) (err error) {
 		lsn, err = c.change(&control{Sent: []sentEntry{*at}}, nil)
 		return err
 	})

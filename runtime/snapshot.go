@@ -2,8 +2,7 @@ package runtime
 
 import (
 	"errors"
-	"io"
-	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -33,8 +32,6 @@ type nodeScan struct {
 	step string
 	scan *checkpoint.Scan
 }
-
-func (rt *Runtime) snapshotDir() string { return filepath.Join(rt.cfg.DataDir, "snapshots") }
 
 // startSnapshot begins a snapshot of the job, unless one is under way.
 func (x *execution) startSnapshot() {
@@ -128,13 +125,11 @@ func (x *execution) finishSnapshot() error {
 	x.snap = nil
 	x.snapping.Store(false)
 	x.frames.Store(0)
-	x.rt.background.Add(1)
-	go func() {
-		defer x.rt.background.Done()
+	x.rt.spawn(func() {
 		if err := x.rt.writeSnapshot(x.job, r); err != nil && !errors.Is(err, wal.ErrClosed) {
 			x.logger.Error("a snapshot was not written; the log keeps what it would have replaced", "job", x.name, "err", err)
 		}
-	}()
+	})
 	return nil
 }
 
@@ -142,16 +137,7 @@ func (x *execution) finishSnapshot() error {
 func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 	logID := rt.log.ID()
 	meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: id, Epoch: r.epoch, LSN: r.lsn, Header: r.header}
-	w, err := checkpoint.CreateSnapshot(rt.snapshotDir(), meta)
-	if err != nil {
-		return err
-	}
-	for _, body := range append(r.chunks, r.pieces...) {
-		if err := w.Write(body); err != nil {
-			return errors.Join(err, w.Abort())
-		}
-	}
-	path, bytes, err := w.Commit()
+	file, bytes, err := rt.snapshots.write(meta, slices.Concat(r.chunks, r.pieces))
 	if err != nil {
 		return err
 	}
@@ -159,12 +145,12 @@ func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 		return err
 	}
 	var lsn wal.LSN
-	err = rt.committer.do(func(c *core) (err error) {
+	err = rt.do(func(c *core) (err error) {
 		if c.ledger.Jobs[id] == nil {
 			return nil
 		}
 		lsn, err = c.change(&control{Snapshot: &snapshotChange{Job: id,
-			Snapshot: snapshotEntry{Epoch: r.epoch, LSN: r.lsn, File: filepath.Base(path), Bytes: bytes}}}, nil)
+			Snapshot: snapshotEntry{Epoch: r.epoch, LSN: r.lsn, File: file, Bytes: bytes}}}, nil)
 		return err
 	})
 	if err != nil {
@@ -173,8 +159,7 @@ func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
 		return err
 	}
-	_, err = checkpoint.KeepSnapshots(rt.snapshotDir(), id)
-	return err
+	return rt.snapshots.keep(id)
 }
 
 // loadSnapshot fills a job's stores from its newest snapshot that is whole and returns its LSN, or 0 if it has none.
@@ -182,7 +167,7 @@ func (rt *Runtime) loadSnapshot(j *jobEntry, into restorer) (wal.LSN, error) {
 	var damaged error
 	for i := len(j.Snapshots) - 1; i >= 0; i-- {
 		e := j.Snapshots[i]
-		err := readSnapshot(filepath.Join(rt.snapshotDir(), e.File), into)
+		err := rt.snapshots.read(e.File, into)
 		if err == nil {
 			return e.LSN, nil
 		}
@@ -190,30 +175,4 @@ func (rt *Runtime) loadSnapshot(j *jobEntry, into restorer) (wal.LSN, error) {
 		damaged = errors.Join(damaged, err)
 	}
 	return 0, damaged
-}
-
-// readSnapshot reads and checks the whole file before it gives away the first entry.
-func readSnapshot(path string, into restorer) error {
-	r, err := checkpoint.OpenSnapshot(path)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	var bodies [][]byte
-	for {
-		b, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		bodies = append(bodies, b)
-	}
-	for _, b := range bodies {
-		if err := into.applyState(b); err != nil {
-			return err
-		}
-	}
-	return nil
 }

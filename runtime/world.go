@@ -1,0 +1,116 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// world is what a Runtime takes from the process around it. The simulator gives it one without goroutines, disk and time.
+type world struct {
+	log       processLog
+	frames    frames
+	snapshots snapshotFiles
+	do        func(func(*core) error) error // runs a func between two seals
+	spawn     func(func())                  // runs a func beside the jobs, which Stop waits for
+	now       func() time.Time
+	newTimer  func(func()) timer // one that has not been started
+}
+
+// processLog is the log as a Runtime uses it: *wal.Log, or the simulator's.
+type processLog interface {
+	frameLog
+	ID() wal.LogID
+	Catalog() wal.LSN
+	Generations() []wal.Generation
+	Pending() int64
+	WaitDurable(ctx context.Context, lsn wal.LSN) error
+	Drop(before wal.LSN) error
+	Failed() <-chan struct{}
+	Err() error
+	Stats() wal.Stats
+	Close() error
+}
+
+// timer is a *time.Timer, or the simulator's.
+type timer interface {
+	Reset(d time.Duration) bool
+	Stop() bool
+}
+
+// snapshotFiles keeps snapshots: files in a folder, or the simulator's memory.
+type snapshotFiles interface {
+	write(meta checkpoint.SnapshotMeta, bodies [][]byte) (file string, bytes int64, err error)
+	read(file string, into restorer) error
+	keep(job uint32) error // removes all but those that are kept
+}
+
+func (rt *Runtime) realWorld(log *wal.Log) world {
+	return world{log: log, frames: walFrames{log}, snapshots: snapshotDir(filepath.Join(rt.cfg.DataDir, "snapshots")), now: time.Now,
+		do: func(f func(*core) error) error { return rt.committer.do(f) },
+		spawn: func(f func()) {
+			rt.background.Add(1)
+			go func() {
+				defer rt.background.Done()
+				f()
+			}()
+		},
+		newTimer: func(f func()) timer {
+			t := time.AfterFunc(time.Hour, f)
+			t.Stop()
+			return t
+		}}
+}
+
+// snapshotDir is a folder of snapshot files.
+type snapshotDir string
+
+func (d snapshotDir) write(meta checkpoint.SnapshotMeta, bodies [][]byte) (file string, bytes int64, err error) {
+	w, err := checkpoint.CreateSnapshot(string(d), meta)
+	if err != nil {
+		return "", 0, err
+	}
+	for _, body := range bodies {
+		if err := w.Write(body); err != nil {
+			return "", 0, errors.Join(err, w.Abort())
+		}
+	}
+	path, bytes, err := w.Commit()
+	return filepath.Base(path), bytes, err
+}
+
+// read reads and checks the whole file before it gives away the first entry.
+func (d snapshotDir) read(file string, into restorer) error {
+	r, err := checkpoint.OpenSnapshot(filepath.Join(string(d), file))
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var bodies [][]byte
+	for {
+		b, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		bodies = append(bodies, b)
+	}
+	for _, b := range bodies {
+		if err := into.applyState(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d snapshotDir) keep(job uint32) error {
+	_, err := checkpoint.KeepSnapshots(string(d), job)
+	return err
+}
