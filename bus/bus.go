@@ -7,15 +7,18 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/wal"
 )
 
-// Config tunes a Bus; the zero value is a good one.
+// Config tunes a Bus; the zero value is a good one. The callbacks run on the goroutine of whoever brought the change about,
+// without a lock.
 type Config struct {
 	MemoryBytes  int64                                               // of each topic that stay in memory for live readers once durable; 0 means 16 MiB
-	OnRoom       func(TopicID)                                       // a topic that was full is not any more; runs on the goroutine of Passed or Unsubscribe
+	OnRoom       func(TopicID)                                       // a topic that was full is not any more
 	OnNearlyFull func(topic TopicID, name, who string, fill float64) // a topic has come to 80 % of its limit; said once until it is read again
+	Now          func() time.Time                                    // by which Retention.MaxAge is counted; nil means time.Now
 	Logger       *slog.Logger                                        // nil logs nothing
 }
 
@@ -31,17 +34,23 @@ type Bus struct {
 	byName  map[string]TopicID
 	subs    map[SubID]*subscription
 	gens    []*generation // in use, oldest first
+	asOf    int64         // when the newest catalog was made, Unix ms
 	visible atomic.Uint64 // LSN of the last frame published
+
+	touched []*partition // apply's own
+	news    []news
 }
 
-// topic is one topic. Its producers are the committer's; readers have tables of their own.
+// topic is one topic. Readers have tables of producers of their own. What may change is guarded by the Bus's mu.
 type topic struct {
 	id        TopicID
+	name      string
 	spec      TopicSpec
 	parts     []*partition
 	producers []ProducerMark // as of the last frame, by id
 	written   bool           // it has or had producers
-	full      atomic.Bool
+	removed   atomic.Bool
+	full      bool
 	said      bool // nearly full
 	subs      []*subscription
 }
@@ -49,6 +58,7 @@ type topic struct {
 // generation is what a catalog's frame says of where each partition stood.
 type generation struct {
 	first  wal.LSN
+	at     int64 // when it began, Unix ms
 	topics map[TopicID]genTopic
 }
 
@@ -64,35 +74,47 @@ func New(cfg Config, log Log) *Bus {
 	if cfg.MemoryBytes == 0 {
 		cfg.MemoryBytes = 16 << 20
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Bus{cfg: cfg, log: log, topics: map[TopicID]*topic{}, byName: map[string]TopicID{}, subs: map[SubID]*subscription{}}
 }
 
-// Define makes a topic, or gives one that is there the properties of spec; its partitions stay.
+// Define makes a topic, or gives one that is there the properties of spec; its name and partitions stay.
 func (b *Bus) Define(id TopicID, spec TopicSpec) error {
 	if err := spec.check(); err != nil {
 		return err
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	n, err := b.define(id, spec)
+	b.mu.Unlock()
+	b.tell(n)
+	return err
+}
+
+func (b *Bus) define(id TopicID, spec TopicSpec) (news, error) {
 	if other, ok := b.byName[spec.Name]; ok && other != id {
-		return fmt.Errorf("bus: topic %s has the id %d already", spec.Name, other)
+		return news{}, fmt.Errorf("bus: topic %s has the id %d already", spec.Name, other)
 	}
-	if t := b.topics[id]; t != nil {
-		if spec.partitions() != len(t.parts) {
-			return fmt.Errorf("bus: topic %s has %d partitions; they cannot become %d", spec.Name, len(t.parts), spec.partitions())
-		}
-		t.spec = spec
-		return nil
+	t := b.topics[id]
+	switch {
+	case t == nil:
+		b.addTopic(id, spec)
+		return news{}, nil
+	case spec.Name != t.name:
+		return news{}, fmt.Errorf("bus: the topic of id %d is called %s; it cannot become %s", id, t.name, spec.Name)
+	case spec.partitions() != len(t.parts):
+		return news{}, fmt.Errorf("bus: topic %s has %d partitions; they cannot become %d", spec.Name, len(t.parts), spec.partitions())
 	}
-	b.addTopic(id, spec)
-	return nil
+	t.spec = spec
+	return b.look(t), nil
 }
 
 func (b *Bus) addTopic(id TopicID, spec TopicSpec) *topic {
-	t := &topic{id: id, spec: spec, parts: make([]*partition, spec.partitions())}
+	t := &topic{id: id, name: spec.Name, spec: spec, parts: make([]*partition, spec.partitions())}
 	for i := range t.parts {
 		t.parts[i] = newPartition(i)
 	}
@@ -100,16 +122,26 @@ func (b *Bus) addTopic(id TopicID, spec TopicSpec) *topic {
 	return t
 }
 
-// Remove takes a topic away with its records. Its readers find it ended.
+// Remove takes a topic away with its records and subscriptions. Its readers find it ended.
 func (b *Bus) Remove(id TopicID) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if t := b.topics[id]; t != nil {
-		delete(b.topics, id)
-		delete(b.byName, t.spec.Name)
-		for _, s := range t.subs {
-			delete(b.subs, s.id)
-		}
+	t := b.topics[id]
+	if t == nil {
+		b.mu.Unlock()
+		return
+	}
+	delete(b.topics, id)
+	delete(b.byName, t.name)
+	for _, s := range t.subs {
+		delete(b.subs, s.id)
+	}
+	t.removed.Store(true)
+	t.subs = nil
+	n := b.look(t)
+	b.mu.Unlock()
+	b.tell(n)
+	for _, p := range t.parts {
+		p.wake()
 	}
 }
 
@@ -129,7 +161,9 @@ func (b *Bus) TopicByName(name string) (TopicID, bool) {
 
 // Spec returns how a topic is defined; the zero TopicSpec if it is not there.
 func (b *Bus) Spec(id TopicID) TopicSpec {
-	if t := b.topic(id); t != nil {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if t := b.topics[id]; t != nil {
 		return t.spec
 	}
 	return TopicSpec{}
@@ -195,8 +229,8 @@ func (b *Bus) Replay(lsn wal.LSN, pubs []Publication, marks []Mark) {
 }
 
 func (b *Bus) apply(lsn wal.LSN, pubs []Publication, marks []Mark, memory bool) {
+	touched, told := b.touched[:0], b.news[:0]
 	b.mu.Lock()
-	var touched []*partition
 	for i := range pubs {
 		pub := &pubs[i]
 		t := b.topics[pub.Topic]
@@ -206,33 +240,47 @@ func (b *Bus) apply(lsn wal.LSN, pubs []Publication, marks []Mark, memory bool) 
 		p := t.parts[pub.Partition]
 		p.add(lsn, pub, memory)
 		touched = append(touched, p)
-		b.lookFull(t)
+		if i+1 == len(pubs) || pubs[i+1].Topic != pub.Topic {
+			told = append(told, b.look(t))
+		}
 	}
-	for len(marks) > 0 {
-		n := 1
-		for n < len(marks) && marks[n].Topic == marks[0].Topic {
-			n++
+	for i := range marks {
+		if id := marks[i].Topic; !slices.ContainsFunc(marks[:i], func(m Mark) bool { return m.Topic == id }) {
+			touched = b.applyMarks(lsn, id, marks[i:], memory, touched)
 		}
-		if t := b.topics[marks[0].Topic]; t != nil {
-			own := slices.Clone(marks[:n])
-			for k, m := range own {
-				m = m.normal()
-				own[k] = m
-				t.producers = applyMark(t.producers, m)
-				t.written = t.written || m.Join
-			}
-			for _, p := range t.parts {
-				p.addMarks(lsn, own, memory)
-				touched = append(touched, p)
-			}
-		}
-		marks = marks[n:]
 	}
 	b.visible.Store(uint64(lsn))
 	b.mu.Unlock()
+	for _, n := range told {
+		b.tell(n)
+	}
 	for _, p := range touched {
 		p.wake()
 	}
+	clear(touched)
+	b.touched, b.news = touched[:0], told[:0]
+}
+
+// applyMarks takes those of marks that a topic is given, all of a frame as one item.
+func (b *Bus) applyMarks(lsn wal.LSN, id TopicID, marks []Mark, memory bool, touched []*partition) []*partition {
+	t := b.topics[id]
+	if t == nil {
+		return touched
+	}
+	var own []Mark
+	for _, m := range marks {
+		if m.Topic == id {
+			m = m.normal()
+			own = append(own, m)
+			t.producers = applyMark(t.producers, m)
+			t.written = t.written || len(t.producers) > 0
+		}
+	}
+	for _, p := range t.parts {
+		p.addMarks(lsn, own, memory)
+		touched = append(touched, p)
+	}
+	return touched
 }
 
 // Durable says that every frame up to lsn is durable: memory beyond what is kept for live readers is given back.
@@ -247,7 +295,8 @@ func (b *Bus) Durable(lsn wal.LSN) {
 	}
 }
 
-// Generation says that the frame at first is a catalog: what it holds is remembered as where every partition stood.
+// Generation says that the frame at first is a catalog, the one that AppendCatalog wrote or LoadCatalog read last: what it
+// holds is remembered as where every partition stood.
 func (b *Bus) Generation(first wal.LSN) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -259,7 +308,7 @@ func (b *Bus) Generation(first wal.LSN) {
 
 // stand describes where every partition stands now.
 func (b *Bus) stand(first wal.LSN) *generation {
-	g := &generation{first: first, topics: map[TopicID]genTopic{}}
+	g := &generation{first: first, at: b.asOf, topics: map[TopicID]genTopic{}}
 	for id, t := range b.topics {
 		gt := genTopic{Table: slices.Clone(t.producers), exists: true}
 		for _, p := range t.parts {

@@ -1,9 +1,10 @@
 package bus
 
 import (
-	"cmp"
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 
@@ -14,6 +15,7 @@ import (
 type catalogJSON struct {
 	Version     int              `json:"version"`
 	Visible     wal.LSN          `json:"visible"`
+	At          int64            `json:"at"` // when it was made, Unix ms
 	Topics      []catalogTopic   `json:"topics"`
 	Subs        []catalogSub     `json:"subs"`
 	Generations []catalogGenJSON `json:"generations"`
@@ -45,16 +47,19 @@ type catalogSubPart struct {
 
 type catalogGenJSON struct {
 	First  wal.LSN              `json:"first"`
+	At     int64                `json:"at"`
 	Topics map[TopicID]genTopic `json:"topics"`
 }
 
 const catalogVersion = 1
 
-// AppendCatalog appends all that the bus must know to do without older frames, but for the records in them.
+// AppendCatalog appends all that the bus must know to do without older frames, but for the records in them. Generation
+// follows, once the catalog has its place in the log.
 func (b *Bus) AppendCatalog(dst []byte) []byte {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	c := catalogJSON{Version: catalogVersion, Visible: wal.LSN(b.visible.Load())}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asOf = b.cfg.Now().UnixMilli()
+	c := catalogJSON{Version: catalogVersion, Visible: wal.LSN(b.visible.Load()), At: b.asOf}
 	for _, id := range slices.Sorted(maps.Keys(b.topics)) {
 		t := b.topics[id]
 		ct := catalogTopic{ID: id, Spec: t.spec, Producers: t.producers, Written: t.written}
@@ -74,7 +79,7 @@ func (b *Bus) AppendCatalog(dst []byte) []byte {
 		c.Subs = append(c.Subs, cs)
 	}
 	for _, g := range b.gens {
-		c.Generations = append(c.Generations, catalogGenJSON{g.first, g.topics})
+		c.Generations = append(c.Generations, catalogGenJSON{g.first, g.at, g.topics})
 	}
 	out, err := json.Marshal(c)
 	if err != nil {
@@ -83,14 +88,19 @@ func (b *Bus) AppendCatalog(dst []byte) []byte {
 	return append(dst, out...)
 }
 
-// LoadCatalog makes an empty bus what AppendCatalog saw.
+// LoadCatalog makes an empty bus what AppendCatalog saw. After an error the bus is of no use.
 func (b *Bus) LoadCatalog(body []byte) error {
 	var c catalogJSON
-	if err := json.Unmarshal(body, &c); err != nil {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
 		return fmt.Errorf("bus: the catalog: %w", err)
 	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("bus: the catalog: %w", errRest)
+	}
 	if c.Version != catalogVersion {
-		return fmt.Errorf("bus: a catalog of version %d is not known", c.Version)
+		return fmt.Errorf("bus: a catalog of version %d is not known; %d is", c.Version, catalogVersion)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,52 +108,107 @@ func (b *Bus) LoadCatalog(body []byte) error {
 		return fmt.Errorf("bus: a catalog needs an empty bus")
 	}
 	for _, ct := range c.Topics {
-		if err := ct.Spec.check(); err != nil {
+		if err := b.loadTopic(ct, c.Visible); err != nil {
 			return err
-		}
-		n := ct.Spec.partitions()
-		if len(ct.Next) != n || len(ct.First) != n || len(ct.Bytes) != n {
-			return fmt.Errorf("bus: the catalog has %d offsets for the %d partitions of topic %s", len(ct.Next), n, ct.Spec.Name)
-		}
-		t := b.addTopic(ct.ID, ct.Spec)
-		t.producers, t.written = ct.Producers, ct.Written
-		slices.SortFunc(t.producers, func(a, b ProducerMark) int { return cmp.Compare(a.Producer, b.Producer) })
-		for i, p := range t.parts {
-			p.next, p.first, p.total, p.lastGone = ct.Next[i], ct.First[i], ct.Bytes[i], c.Visible
 		}
 	}
 	for _, cs := range c.Subs {
-		t := b.topics[cs.Topic]
-		if t == nil || len(cs.Parts) != len(t.parts) {
-			return fmt.Errorf("bus: the catalog's subscription %s does not fit its topic", cs.Name)
+		if err := b.loadSub(cs); err != nil {
+			return err
 		}
-		s := &subscription{id: cs.ID, name: cs.Name, topic: cs.Topic}
-		for _, p := range cs.Parts {
-			s.parts = append(s.parts, subPart{p.Sealed, p.Durable, p.Marks, p.Base})
-		}
-		b.subs[cs.ID] = s
-		t.subs = append(t.subs, s)
 	}
-	b.loadGenerations(c)
+	if err := b.loadGenerations(c); err != nil {
+		return err
+	}
+	b.asOf = c.At
 	b.visible.Store(uint64(c.Visible))
+	for _, t := range b.topics {
+		t.full = b.look(t).fill >= 1
+	}
+	return nil
+}
+
+func (b *Bus) loadTopic(ct catalogTopic, visible wal.LSN) error {
+	if err := ct.Spec.check(); err != nil {
+		return fmt.Errorf("bus: the catalog: %w", err)
+	}
+	n := ct.Spec.partitions()
+	_, named := b.byName[ct.Spec.Name]
+	switch {
+	case named || b.topics[ct.ID] != nil:
+		return fmt.Errorf("bus: the catalog has two topics called %s, or of id %d", ct.Spec.Name, ct.ID)
+	case len(ct.Next) != n || len(ct.First) != n || len(ct.Bytes) != n:
+		return fmt.Errorf("bus: the catalog has %d, %d and %d numbers for the %d partitions of topic %s",
+			len(ct.Next), len(ct.First), len(ct.Bytes), n, ct.Spec.Name)
+	case !sorted(ct.Producers):
+		return fmt.Errorf("bus: the catalog's producers of topic %s are not in ascending order", ct.Spec.Name)
+	}
+	t := b.addTopic(ct.ID, ct.Spec)
+	t.producers, t.written = ct.Producers, ct.Written
+	for i, p := range t.parts {
+		if ct.First[i] > ct.Next[i] || ct.Bytes[i] < 0 {
+			return fmt.Errorf("bus: the catalog has offsets %s to %s and %d bytes for partition %d of topic %s",
+				ct.First[i], ct.Next[i], ct.Bytes[i], i, ct.Spec.Name)
+		}
+		p.next, p.first, p.total, p.lastGone = ct.Next[i], ct.First[i], ct.Bytes[i], visible
+	}
+	return nil
+}
+
+// sorted reports whether a table is one that applyMark can have made.
+func sorted(table []ProducerMark) bool {
+	for i := 1; i < len(table); i++ {
+		if table[i].Producer <= table[i-1].Producer {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *Bus) loadSub(cs catalogSub) error {
+	t := b.topics[cs.Topic]
+	if t == nil || len(cs.Parts) != len(t.parts) || b.subs[cs.ID] != nil {
+		return fmt.Errorf("bus: the catalog's subscription %d, %s, does not fit its topic, or is there twice", cs.ID, cs.Name)
+	}
+	s := &subscription{id: cs.ID, name: cs.Name, topic: cs.Topic}
+	for i, p := range cs.Parts {
+		if p.Durable > p.Sealed || p.Base < 0 || p.Base > t.parts[i].total {
+			return fmt.Errorf("bus: the catalog's subscription %s has durable %s, sealed %s and base %d in partition %d",
+				cs.Name, p.Durable, p.Sealed, p.Base, i)
+		}
+		s.parts = append(s.parts, subPart{p.Sealed, p.Durable, p.Marks, p.Base})
+	}
+	b.subs[cs.ID] = s
+	t.subs = append(t.subs, s)
 	return nil
 }
 
 // loadGenerations takes back where each generation began; with that every partition knows about how many bytes lie where.
-func (b *Bus) loadGenerations(c catalogJSON) {
-	for _, g := range c.Generations {
-		gen := &generation{first: g.First, topics: map[TopicID]genTopic{}}
+func (b *Bus) loadGenerations(c catalogJSON) error {
+	for k, g := range c.Generations {
+		if k > 0 && g.First <= c.Generations[k-1].First {
+			return fmt.Errorf("bus: the catalog's generations %s and %s are out of order", c.Generations[k-1].First, g.First)
+		}
+		gen := &generation{first: g.First, at: g.At, topics: map[TopicID]genTopic{}}
 		for id, gt := range g.Topics {
 			t := b.topics[id]
-			if t == nil || len(gt.Next) != len(t.parts) || len(gt.Bytes) != len(t.parts) {
-				continue
+			if t == nil {
+				continue // removed since
+			}
+			if len(gt.Next) != len(t.parts) || len(gt.Bytes) != len(t.parts) || !sorted(gt.Table) {
+				return fmt.Errorf("bus: the catalog's generation %s does not fit topic %s", g.First, t.name)
 			}
 			gt.exists = true
 			gen.topics[id] = gt
 			for i, p := range t.parts {
-				p.points = append(p.points, point{gt.Next[i], gt.Bytes[i]})
+				at := point{gt.Next[i], gt.Bytes[i]}
+				if n := len(p.points); at.offset > p.next || at.bytes > p.total || n > 0 && (at.offset < p.points[n-1].offset || at.bytes < p.points[n-1].bytes) {
+					return fmt.Errorf("bus: the catalog's generation %s goes back in partition %d of topic %s", g.First, i, t.name)
+				}
+				p.points = append(p.points, at)
 			}
 		}
 		b.gens = append(b.gens, gen)
 	}
+	return nil
 }

@@ -38,15 +38,31 @@ type partition struct {
 	first    Offset // oldest still there
 	total    int64  // bytes ever written
 	items    []item
-	seq      uint64  // of items[0], counted over the partition's life in this process
 	memory   int64   // bytes of items
 	lastGone wal.LSN // of the newest item that is not in memory
 	points   []point
-	wakes    map[*Reader]func()
+	wakes    []waker // replaced, never changed
 }
 
-func newPartition(number int) *partition {
-	return &partition{number: number, wakes: map[*Reader]func(){}}
+// waker is whom to tell that there may be something new.
+type waker struct {
+	who *Reader
+	f   func()
+}
+
+func newPartition(number int) *partition { return &partition{number: number} }
+
+// listen makes wake call f for who, until silence.
+func (p *partition) listen(who *Reader, f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wakes = append(slices.Clone(p.wakes), waker{who, f})
+}
+
+func (p *partition) silence(who *Reader) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wakes = slices.DeleteFunc(slices.Clone(p.wakes), func(w waker) bool { return w.who == who })
 }
 
 func (p *partition) add(lsn wal.LSN, pub *Publication, memory bool) {
@@ -69,7 +85,6 @@ func (p *partition) addMarks(lsn wal.LSN, marks []Mark, memory bool) {
 func (p *partition) put(it item, memory bool) {
 	if !memory {
 		p.lastGone = it.lsn
-		p.seq++
 		return
 	}
 	p.items = append(p.items, it)
@@ -89,7 +104,6 @@ func (p *partition) evict(durable wal.LSN, keep int64) {
 	if n > 0 {
 		clear(p.items[:n])
 		p.items = p.items[n:]
-		p.seq += uint64(n)
 	}
 }
 
@@ -103,6 +117,13 @@ func (p *partition) drop(first Offset) {
 		n++
 	}
 	p.points = slices.Delete(p.points, 0, n)
+}
+
+// missing says that an offset is not there.
+func (p *partition) missing(topic string, o Offset) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &OffsetError{Topic: topic, Partition: p.number, Offset: o, First: p.first, Next: p.next}
 }
 
 // bytesAt returns about how many bytes were written before an offset. The caller holds mu.
@@ -124,15 +145,13 @@ func (p *partition) bytesAt(o Offset) int64 {
 	return from.bytes + int64(float64(to.bytes-from.bytes)*float64(o-from.offset)/float64(to.offset-from.offset))
 }
 
+// wake calls whoever listens, without a lock.
 func (p *partition) wake() {
 	p.mu.Lock()
-	fs := make([]func(), 0, len(p.wakes))
-	for _, f := range p.wakes {
-		fs = append(fs, f)
-	}
+	wakes := p.wakes
 	p.mu.Unlock()
-	for _, f := range fs {
-		f()
+	for _, w := range wakes {
+		w.f()
 	}
 }
 
@@ -142,11 +161,10 @@ func (p *partition) find(pos Position) (i int, ok bool) {
 	if p.lastGone > pos.Marks {
 		return 0, false
 	}
-	return sort.Search(len(p.items), func(i int) bool {
-		it := &p.items[i]
-		if it.lsn <= pos.Marks {
-			return false
-		}
-		return it.marks != nil || it.base+Offset(it.count) > pos.Next
-	}), true
+	i = sort.Search(len(p.items), func(i int) bool { return p.items[i].lsn > pos.Marks })
+	// Of what lies behind Marks, records before Next are taken and marks are not: who begins at an offset has both before it.
+	for i < len(p.items) && p.items[i].marks == nil && p.items[i].base+Offset(p.items[i].count) <= pos.Next {
+		i++
+	}
+	return i, true
 }

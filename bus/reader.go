@@ -3,7 +3,6 @@ package bus
 import (
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,10 +14,9 @@ import (
 // called by any.
 type Reader struct {
 	bus      *Bus
-	topic    *topic
+	topic    *topic // nil if it was not there
 	cursors  []*cursor
-	wake     func()
-	turn     int
+	err      error // of what it was made from
 	caughtUp atomic.Bool
 	ended    atomic.Bool
 
@@ -31,28 +29,33 @@ type cursor struct {
 	part *partition
 	SubState
 	seen int64 // highest event time taken, to read the partition furthest behind first; of a reader of several
+	mark mark  // where the batch that is taken in pieces goes on
 
-	cold  LogReader // nil while live
-	frame wal.LSN   // being taken, cold
-	queue []item    // of that frame, yet to be taken
-	mark  mark      // where the batch that is taken in pieces goes on
+	// Of a cursor that reads the log; cold is nil while it reads memory.
+	cold    LogReader
+	frame   Frame   // being taken
+	reading wal.LSN // of frame
+	queue   []coldItem
+	parts   partReader
 }
 
 // NewReader returns a reader of the partitions in states, which goes on where they say. wake is called, from any goroutine,
-// when there may be something new.
+// when there may be something new; it must not block. A reader of no partitions has ended.
 func (b *Bus) NewReader(sub SubID, topic TopicID, states []SubState, wake func()) *Reader {
-	r := &Reader{bus: b, topic: b.topic(topic), wake: wake}
-	if r.topic == nil {
-		r.ended.Store(true)
+	r := &Reader{bus: b, topic: b.topic(topic)}
+	if r.topic == nil || len(states) == 0 {
+		r.dry()
 		return r
 	}
 	for _, st := range states {
+		if st.Partition < 0 || st.Partition >= len(r.topic.parts) {
+			r.err = fmt.Errorf("bus: topic %s has no partition %d, only %d", r.topic.name, st.Partition, len(r.topic.parts))
+			continue
+		}
 		st.Table = slices.Clone(st.Table)
 		c := &cursor{part: r.topic.parts[st.Partition], SubState: st, seen: NoTime}
 		r.cursors = append(r.cursors, c)
-		c.part.mu.Lock()
-		c.part.wakes[r] = wake
-		c.part.mu.Unlock()
+		c.part.listen(r, wake)
 	}
 	return r
 }
@@ -61,21 +64,10 @@ func (b *Bus) NewReader(sub SubID, topic TopicID, states []SubState, wake func()
 func (r *Reader) Close() error {
 	var errs []error
 	for _, c := range r.cursors {
-		c.part.mu.Lock()
-		delete(c.part.wakes, r)
-		c.part.mu.Unlock()
+		c.part.silence(r)
 		errs = append(errs, c.closeCold())
 	}
 	return errors.Join(errs...)
-}
-
-func (c *cursor) closeCold() error {
-	if c.cold == nil {
-		return nil
-	}
-	err := c.cold.Close()
-	c.cold, c.queue = nil, nil
-	return err
 }
 
 // Next takes at most max records, all from the partition that is furthest behind in event time among those that have some;
@@ -92,6 +84,13 @@ func (r *Reader) Next(max int) (b Batch, ok bool, err error) {
 			return 0
 		})
 	}
+	if r.err != nil {
+		return Batch{}, false, r.err
+	}
+	if r.removed() {
+		r.dry()
+		return Batch{}, false, nil
+	}
 	for _, c := range r.cursors {
 		b, ok, err = c.next(r.bus, r.topic, max)
 		if ok || err != nil {
@@ -106,13 +105,18 @@ func (r *Reader) Next(max int) (b Batch, ok bool, err error) {
 	return Batch{}, false, nil
 }
 
+// removed reports whether there is no topic, or not any more.
+func (r *Reader) removed() bool {
+	return r.topic == nil || r.topic.removed.Load()
+}
+
 // dry notes that all there is has been taken.
 func (r *Reader) dry() {
-	ended := r.topic != nil && r.topic.wasWritten(r.bus)
 	var blame []ProducerID
 	low := int64(0)
+	some := false // producers are left
 	for _, c := range r.cursors {
-		ended = ended && len(c.Table) == 0
+		some = some || len(c.Table) > 0
 		for _, p := range c.Table {
 			if p.Idle {
 				continue
@@ -128,7 +132,7 @@ func (r *Reader) dry() {
 	r.mu.Lock()
 	r.blame = append(r.blame[:0], blame...)
 	r.mu.Unlock()
-	r.ended.Store(ended || r.topic == nil)
+	r.ended.Store(len(r.cursors) == 0 || r.removed() || !some && r.topic.wasWritten(r.bus))
 	r.caughtUp.Store(true)
 }
 
@@ -147,20 +151,14 @@ func (c *cursor) next(b *Bus, t *topic, max int) (Batch, bool, error) {
 				if !found {
 					return Batch{}, false, nil
 				}
-				return c.take(it, max), true, nil
+				return c.take(t, it, max)
 			}
-			if err := c.openCold(b); err != nil {
+			if err := c.openCold(b, t); err != nil {
 				return Batch{}, false, err
 			}
 		}
 		if len(c.queue) > 0 {
-			it := c.queue[0]
-			out := c.take(it, max)
-			if it.marks != nil || c.Next >= it.base+Offset(it.count) {
-				c.queue = c.queue[1:]
-			}
-			c.finishFrame()
-			return out, true, nil
+			return c.takeCold(b, t, max)
 		}
 		more, err := c.readFrame(b, t)
 		if err != nil {
@@ -170,9 +168,6 @@ func (c *cursor) next(b *Bus, t *topic, max int) (Batch, bool, error) {
 			// All that was durable has been taken; what is not lies in memory.
 			if err := c.closeCold(); err != nil {
 				return Batch{}, false, err
-			}
-			if _, _, live := c.live(b); !live {
-				continue
 			}
 		}
 	}
@@ -199,20 +194,23 @@ func (c *cursor) live(b *Bus) (it item, found, live bool) {
 }
 
 // take returns records of an item from where the cursor stands, or applies its marks.
-func (c *cursor) take(it item, max int) Batch {
+func (c *cursor) take(t *topic, it item, max int) (Batch, bool, error) {
 	if it.marks != nil {
 		for _, m := range it.marks {
 			c.Table = applyMark(c.Table, m)
 		}
 		c.Marks = it.lsn
 		c.settle()
-		return Batch{Partition: c.part.number, LSN: it.lsn}
+		return Batch{Partition: c.part.number, LSN: it.lsn}, true, nil
+	}
+	if it.base > c.Next {
+		return Batch{}, false, c.part.missing(t.name, c.Next)
 	}
 	from := int(c.Next - it.base)
 	out := Batch{Partition: c.part.number, Base: c.Next, LSN: it.lsn, Payload: it.payload, From: from, To: min(it.count, from+max),
 		data: it.data, mark: &c.mark}
 	c.Next += Offset(out.Len())
-	return out
+	return out, true, nil
 }
 
 // Watermark returns the lowest watermark of the partitions that are not idle, and whether all are.
@@ -255,107 +253,4 @@ func (r *Reader) Blame() []ProducerID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.blame)
-}
-
-// openCold goes to the log, behind the last frame taken.
-func (c *cursor) openCold(b *Bus) error {
-	from := c.Marks + 1
-	b.mu.RLock()
-	if len(b.gens) > 0 {
-		from = max(from, b.gens[0].first) // what was dropped before it, this subscription had passed
-	}
-	b.mu.RUnlock()
-	r, err := b.log.Reader(from)
-	if err != nil {
-		return fmt.Errorf("bus: reading from frame %s: %w", from, err)
-	}
-	c.cold, c.queue, c.frame = r, nil, 0
-	return nil
-}
-
-// finishFrame notes that a frame has been taken wholly.
-func (c *cursor) finishFrame() {
-	if len(c.queue) == 0 && c.frame > 0 {
-		c.Marks = max(c.Marks, c.frame)
-	}
-}
-
-// readFrame reads the next frame of the log and queues what it holds for this partition; more is false at the end of
-// what is durable.
-func (c *cursor) readFrame(b *Bus, t *topic) (more bool, err error) {
-	f, err := c.cold.Next()
-	if errors.Is(err, io.EOF) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("bus: topic %s, partition %d, offset %s: %w", t.spec.Name, c.part.number, c.Next, err)
-	}
-	c.frame = f.LSN()
-	if err := c.queueFrame(b, t, f); err != nil {
-		return false, fmt.Errorf("bus: topic %s, partition %d, frame %s: %w", t.spec.Name, c.part.number, c.frame, err)
-	}
-	c.finishFrame()
-	return true, nil
-}
-
-func (c *cursor) queueFrame(b *Bus, t *topic, f Frame) error {
-	var marks []Mark
-	var parts []Publication
-	for i := range f.Len() {
-		if f.Section(i).Kind != SectionIndex {
-			continue
-		}
-		body, err := f.Body(i)
-		if err != nil {
-			return err
-		}
-		pubs, ms, err := DecodeIndex(body)
-		if err != nil {
-			return err
-		}
-		for _, m := range ms {
-			if m.Topic == t.id {
-				marks = append(marks, m)
-			}
-		}
-		for _, p := range pubs {
-			if p.Topic == t.id && p.Partition == c.part.number && p.Base+Offset(p.Count) > c.Next {
-				parts = append(parts, p)
-			}
-		}
-	}
-	lsn := f.LSN()
-	for _, p := range parts {
-		data, err := c.section(b, f, p)
-		if err != nil {
-			return err
-		}
-		c.queue = append(c.queue, item{lsn: lsn, base: p.Base, count: p.Count, data: data})
-	}
-	if len(marks) > 0 {
-		c.queue = append(c.queue, item{lsn: lsn, base: c.part.next, marks: marks})
-	}
-	return nil
-}
-
-// section reads a publication's records, from the frame at hand or from the part it names.
-func (c *cursor) section(b *Bus, f Frame, p Publication) ([]byte, error) {
-	if p.Part != 0 {
-		r, err := b.log.Reader(p.Part)
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		if f, err = r.Next(); err != nil {
-			return nil, err
-		}
-	}
-	if p.Section < 0 || p.Section >= f.Len() || f.Section(p.Section).Kind != SectionRecords {
-		return nil, fmt.Errorf("the index names section %d of frame %s, which holds no records", p.Section, f.LSN())
-	}
-	data, err := f.Body(p.Section)
-	if err != nil {
-		return nil, err
-	}
-	return data, checkRecords(data, p.Count)
 }

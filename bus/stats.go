@@ -44,7 +44,7 @@ func (b *Bus) Stats() []TopicStat {
 	for _, name := range slices.Sorted(maps.Keys(b.byName)) {
 		t := b.topics[b.byName[name]]
 		st := TopicStat{ID: t.id, Name: name, Hidden: t.spec.Retention.MaxBytes == KeepNothing, Producers: slices.Clone(t.producers),
-			Full: t.full.Load(), Limit: t.spec.limit(), Retention: t.spec.keep(), MaxAge: t.spec.Retention.MaxAge}
+			Full: t.full, Limit: t.spec.limit(), Retention: t.spec.keep(), MaxAge: t.spec.Retention.MaxAge}
 		for _, p := range t.parts {
 			p.mu.Lock()
 			st.Partitions = append(st.Partitions, PartitionStat{First: p.first, Next: p.next, Bytes: p.total, Memory: p.memory})

@@ -63,11 +63,12 @@ func (b *Bus) begin(t *topic, p *partition, start Start) (SubState, error) {
 	case start.Latest:
 		st.Position = Position{Next: p.next, Marks: wal.LSN(b.visible.Load())}
 		st.Table = slices.Clone(t.producers)
+		st.settle()
 		return st, nil
 	case !start.Earliest:
 		at = start.At
 		if at < p.first || at > p.next {
-			return st, &OffsetError{Topic: t.spec.Name, Partition: p.number, Offset: at, First: p.first, Next: p.next}
+			return st, &OffsetError{Topic: t.name, Partition: p.number, Offset: at, First: p.first, Next: p.next}
 		}
 	}
 	st.Next = at
@@ -79,6 +80,7 @@ func (b *Bus) begin(t *topic, p *partition, start Start) (SubState, error) {
 		st.Marks = g.first
 		st.Table = slices.Clone(gt.Table)
 	}
+	st.settle()
 	return st, nil
 }
 
@@ -91,12 +93,13 @@ func (b *Bus) Unsubscribe(id SubID) {
 		return
 	}
 	delete(b.subs, id)
-	t := b.topics[s.topic]
-	if t != nil {
+	var n news
+	if t := b.topics[s.topic]; t != nil {
 		t.subs = slices.DeleteFunc(t.subs, func(o *subscription) bool { return o == s })
+		n = b.look(t)
 	}
 	b.mu.Unlock()
-	b.lookRoom(t)
+	b.tell(n)
 }
 
 // Passed says how far a subscription has come, by an epoch that is sealed or, later, durable. It never goes back.
@@ -117,9 +120,12 @@ func (b *Bus) Passed(id SubID, states []SubState, durable bool) {
 			p.durable, p.marks = max(p.durable, st.Next), max(p.marks, st.Marks)
 		}
 	}
-	t := b.topics[s.topic]
+	var n news
+	if t := b.topics[s.topic]; t != nil && (t.full || t.said) {
+		n = b.look(t)
+	}
 	b.mu.Unlock()
-	b.lookRoom(t)
+	b.tell(n)
 }
 
 // unread returns the bytes that a subscription has yet to pass, counted against the limit. The caller holds b.mu.
@@ -143,43 +149,37 @@ func (b *Bus) furthest(t *topic) (who *subscription, bytes int64) {
 	return who, bytes
 }
 
-// lookFull notes that a topic has become full, or nearly. The caller holds b.mu.
-func (b *Bus) lookFull(t *topic) {
-	who, bytes := b.furthest(t)
-	if who == nil {
-		return
-	}
-	limit := t.spec.limit()
-	t.full.Store(bytes >= limit)
-	if fill := float64(bytes) / float64(limit); fill >= nearlyFull && !t.said {
-		t.said = true
-		if b.cfg.OnNearlyFull != nil {
-			b.cfg.OnNearlyFull(t.id, t.spec.Name, who.name, fill)
-		}
-	}
+// news is what a look at a topic found, to be told once b.mu is free. The zero news is none.
+type news struct {
+	topic TopicID
+	room  bool   // it was full and is not any more
+	who   string // not "": it has become nearly full by this subscription
+	name  string
+	fill  float64
 }
 
-// lookRoom notes that a topic is no longer full and tells whoever waits for it.
-func (b *Bus) lookRoom(t *topic) {
-	if t == nil {
-		return
-	}
-	b.mu.Lock()
-	was := t.full.Load()
-	if !was && !t.said {
-		b.mu.Unlock()
-		return
-	}
-	_, bytes := b.furthest(t)
-	limit := t.spec.limit()
-	t.full.Store(bytes >= limit)
-	if float64(bytes) < nearlyFull/2*float64(limit) {
+// look notes how full a topic is. The caller holds b.mu, and tells what is returned when it no longer does.
+func (b *Bus) look(t *topic) news {
+	who, bytes := b.furthest(t)
+	n := news{topic: t.id, name: t.name, fill: float64(bytes) / float64(t.spec.limit())}
+	was := t.full
+	t.full = n.fill >= 1
+	n.room = was && !t.full
+	switch {
+	case n.fill >= nearlyFull && !t.said:
+		t.said, n.who = true, who.name
+	case n.fill < nearlyFull/2:
 		t.said = false
 	}
-	room := was && bytes < limit
-	b.mu.Unlock()
-	if room && b.cfg.OnRoom != nil {
-		b.cfg.OnRoom(t.id)
+	return n
+}
+
+func (b *Bus) tell(n news) {
+	if n.who != "" && b.cfg.OnNearlyFull != nil {
+		b.cfg.OnNearlyFull(n.topic, n.name, n.who, n.fill)
+	}
+	if n.room && b.cfg.OnRoom != nil {
+		b.cfg.OnRoom(n.topic)
 	}
 }
 
@@ -188,14 +188,11 @@ func (b *Bus) Full(id TopicID) (who string, full bool, fill float64) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	t := b.topics[id]
-	if t == nil || !t.full.Load() {
+	if t == nil || !t.full {
 		return "", false, 0
 	}
-	s, bytes := b.furthest(t)
-	if s == nil {
-		return "", false, 0
-	}
-	return s.name, bytes >= t.spec.limit(), float64(bytes) / float64(t.spec.limit())
+	s, bytes := b.furthest(t) // there is one: without a subscription no topic is full
+	return s.name, true, float64(bytes) / float64(t.spec.limit())
 }
 
 // Lag returns how many records a subscription has yet to pass in a sealed epoch.
@@ -235,13 +232,15 @@ func (b *Bus) Pins() []Pin {
 			behind := s.parts[i].durable < p.next
 			p.mu.Unlock()
 			if behind {
-				pins = append(pins, Pin{Who: "subscription " + s.name, LSN: b.from(s.parts[i].marks+1, t, i, s.parts[i].durable)})
+				pins = append(pins, Pin{Who: "subscription " + s.name, LSN: b.from(s.parts[i].marks+1, t, i, s.parts[i].durable),
+					Topic: t.id, Subscription: s.id})
 			}
 		}
 	}
+	now := b.cfg.Now().UnixMilli()
 	for _, t := range b.topics {
-		if lsn, ok := b.keptFrom(t); ok {
-			pins = append(pins, Pin{Who: "retention of topic " + t.spec.Name, LSN: lsn})
+		if lsn, ok := b.keptFrom(t, now); ok {
+			pins = append(pins, Pin{Who: "retention of topic " + t.name, LSN: lsn, Topic: t.id})
 		}
 	}
 	slices.SortStableFunc(pins, func(a, b Pin) int { return cmp.Compare(a.LSN, b.LSN) })
@@ -258,8 +257,9 @@ func (b *Bus) from(lsn wal.LSN, t *topic, partition int, o Offset) wal.LSN {
 	return lsn
 }
 
-// keptFrom returns the first frame of the oldest generation whose records of a topic retention still keeps.
-func (b *Bus) keptFrom(t *topic) (wal.LSN, bool) {
+// keptFrom returns the first frame of the oldest generation of which retention still keeps records of a topic: fewer than
+// MaxBytes were written behind it, and it ended less than MaxAge ago.
+func (b *Bus) keptFrom(t *topic, now int64) (wal.LSN, bool) {
 	for k, g := range b.gens {
 		newer, inside := int64(0), false // bytes written behind this generation; whether it holds records
 		for i, p := range t.parts {
@@ -281,7 +281,8 @@ func (b *Bus) keptFrom(t *topic) (wal.LSN, bool) {
 			}
 			inside = inside || end > begin
 		}
-		if inside && newer < t.spec.keep() {
+		young := t.spec.Retention.MaxAge == 0 || k+1 == len(b.gens) || now-b.gens[k+1].at < t.spec.Retention.MaxAge.Milliseconds()
+		if inside && young && newer < t.spec.keep() {
 			return g.first, true
 		}
 	}
