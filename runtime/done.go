@@ -106,7 +106,7 @@ func (rt *Runtime) stallOf(j *job, stopped map[string]string) string {
 			}
 			why = fmt.Sprintf("job %s waits for job %s, which writes topic %s", j.def.Name, name, f.node.Source.Topic)
 		}
-		if len(producers) == 0 && !r.Ended() {
+		if len(producers) == 0 && !rt.bus.Written(f.topic) { // else it ends, as soon as the reader has seen the last mark
 			why = fmt.Sprintf("job %s waits for topic %s, which no job writes", j.def.Name, f.node.Source.Topic)
 		}
 	}
