@@ -14,14 +14,15 @@ import (
 	"github.com/sidestream-dev/sidestream/runtime"
 )
 
-// ticker is a source that gives rate records a second, each the time at which it was given, until it is closed.
+// ticker is a source that gives rate records a second: each the time at which it was given, or values in turn.
 type ticker struct {
-	rate  int
-	until time.Time
+	rate   int
+	until  time.Time // zero: without end
+	values [][]byte
 }
 
 func (t ticker) Kind() string   { return "ticker" }
-func (t ticker) Bounded() bool  { return true }
+func (t ticker) Bounded() bool  { return !t.until.IsZero() }
 func (t ticker) String() string { return fmt.Sprintf("%d/s", t.rate) }
 
 func (t ticker) Splits(context.Context, jobs.SourceEnv) ([]jobs.Start, error) {
@@ -71,12 +72,17 @@ func (r *tickReader) Read(c *jobs.Chunk, _ []int) error {
 	now := time.Now()
 	due := r.base + int64(now.Sub(r.began).Seconds()*float64(r.t.rate))
 	for r.given < due && len(c.Messages) < c.Max {
-		c.Messages = append(c.Messages, jobs.Message{Value: binary.LittleEndian.AppendUint64(make([]byte, 0, 8), uint64(now.UnixNano())),
-			Time: jobs.TimeOf(now), Offset: r.given})
+		m := jobs.Message{Time: jobs.TimeOf(now), Offset: r.given}
+		if n := int64(len(r.t.values)); n > 0 {
+			m.Value = r.t.values[r.given%n]
+		} else {
+			m.Value = binary.LittleEndian.AppendUint64(make([]byte, 0, 8), uint64(now.UnixNano()))
+		}
+		c.Messages = append(c.Messages, m)
 		r.given++
 	}
 	c.Position = binary.LittleEndian.AppendUint64(nil, uint64(r.given))
-	c.Ended = !now.Before(r.t.until)
+	c.Ended = r.t.Bounded() && !now.Before(r.t.until)
 	return nil
 }
 
