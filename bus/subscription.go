@@ -84,6 +84,13 @@ func (b *Bus) begin(t *topic, p *partition, start Start) (SubState, error) {
 	return st, nil
 }
 
+// Subscribed reports whether a subscription is registered.
+func (b *Bus) Subscribed(id SubID) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.subs[id] != nil
+}
+
 // Unsubscribe ends a claim.
 func (b *Bus) Unsubscribe(id SubID) {
 	b.mu.Lock()

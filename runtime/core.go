@@ -214,9 +214,10 @@ func (c *core) change(ch *control, marks []bus.Mark) (wal.LSN, error) {
 	return lsn, nil
 }
 
-// sentStates is a sender's place as a subscription's: an output is a topic of one partition without marks.
+// sentStates is a sender's place as a subscription's: an output is a topic of one partition without marks. The frame of
+// the last record sent may hold more that were not.
 func sentStates(s sentEntry) []bus.SubState {
-	return []bus.SubState{{Partition: 0, Position: bus.Position{Next: s.Next, Marks: s.LSN}}}
+	return []bus.SubState{{Partition: 0, Position: bus.Position{Next: s.Next, Marks: max(s.LSN, 1) - 1}}}
 }
 
 // durable applies what holds only for durable frames.

@@ -84,11 +84,12 @@ func (rt *Runtime) cutLog() (pins []bus.Pin, err error) {
 	if err := rt.log.WaitDurable(rt.ctx, said); err != nil {
 		return pins, err
 	}
-	if err := rt.log.Drop(first); err != nil {
-		return pins, err
-	}
-	return pins, rt.do(func(c *core) error {
-		c.bus.Dropped(first)
+	err = rt.do(func(c *core) error {
+		c.bus.Dropped(first) // before they go, so that a reader who finds them gone knows where to go on
 		return nil
 	})
+	if err != nil {
+		return pins, err
+	}
+	return pins, rt.log.Drop(first)
 }

@@ -175,6 +175,36 @@ func upsertSub(h *checkpoint.Header, sub bus.SubID, s bus.SubState) {
 	checkpoint.Merge(h, checkpoint.Header{Subs: []checkpoint.SubPosition{{Sub: uint32(sub), Partition: s.Partition, State: bus.AppendSubState(nil, s)}}})
 }
 
+// subsGone returns the subscriptions that a change of jobs takes away.
+func (l *ledger) subsGone(c *control) []bus.SubID {
+	left := map[bus.SubID]bool{}
+	var had []bus.SubID
+	for _, jc := range c.Jobs {
+		if !jc.Replace {
+			continue
+		}
+		if j := l.Jobs[jc.ID]; j != nil {
+			had = append(had, subsOf(j.Inputs, j.Outputs)...)
+		}
+		for _, sub := range subsOf(jc.Inputs, jc.Outputs) {
+			left[sub] = true
+		}
+	}
+	return slices.DeleteFunc(had, func(sub bus.SubID) bool { return left[sub] })
+}
+
+func subsOf(ins []inputEntry, outs []outputEntry) (subs []bus.SubID) {
+	for _, in := range ins {
+		subs = append(subs, in.Sub)
+	}
+	for _, o := range outs {
+		if o.Outside {
+			subs = append(subs, o.Sub)
+		}
+	}
+	return subs
+}
+
 func (l *ledger) used(id uint32) { l.NextID = max(l.NextID, id+1) }
 
 // encode returns the ledger's part of a catalog.

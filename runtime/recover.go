@@ -155,14 +155,21 @@ func foldFrame(l *ledger, b *bus.Bus, fr frame) error {
 		}
 	}
 	if ctl != nil {
+		gone := l.subsGone(ctl)
 		if err := l.applyControl(fr.LSN(), ctl); err != nil {
 			return err
 		}
 		if err := applyBus(b, ctl); err != nil {
 			return err
 		}
+		for _, sub := range gone {
+			b.Unsubscribe(sub)
+		}
 		for _, s := range ctl.Sent {
 			b.Passed(s.Sub, sentStates(s), true)
+		}
+		if ctl.DropFirst > 0 {
+			b.Dropped(ctl.DropFirst)
 		}
 	}
 	if header != nil {
@@ -210,8 +217,11 @@ func applyBus(b *bus.Bus, c *control) error {
 	return nil
 }
 
-// resubscribe registers a subscription where the log says it began.
+// resubscribe registers a subscription where the log says it began; one that a change of its job kept stays where it is.
 func resubscribe(b *bus.Bus, sub bus.SubID, name string, topic bus.TopicID, states []bus.SubState) error {
+	if b.Subscribed(sub) {
+		return nil
+	}
 	if _, err := b.Subscribe(sub, name, topic, bus.Start{Earliest: true}); err != nil {
 		return err
 	}

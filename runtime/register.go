@@ -205,11 +205,14 @@ func (r *registration) job(d *jobs.Job) error {
 		return nil
 	}
 	jc := jobChange{Name: d.Name, Definition: definition, Origin: "file", Phase: PhaseActive, Replace: true}
+	if have != nil && have.Phase == PhaseEnded {
+		// It is over, and what it read and wrote stays as it was: a subscription would hold records for nobody, and who
+		// joins a topic and never leaves keeps its readers waiting.
+		r.change.Jobs = append(r.change.Jobs, jobChange{ID: have.ID, Name: d.Name, Definition: definition, Origin: "file", Phase: PhaseEnded})
+		return nil
+	}
 	if have != nil {
 		jc.ID = have.ID
-		if have.Phase == PhaseEnded {
-			jc.Phase = PhaseEnded
-		}
 	} else {
 		jc.ID = r.id()
 	}

@@ -199,9 +199,10 @@ func (g *gatherer) gather() ([]jobs.Message, wal.LSN, error) {
 		if g.held.LSN > g.durable() {
 			break
 		}
+		next := int64(g.held.Base)
 		for r := range g.held.Records() {
-			g.ms = append(g.ms, jobs.Message{Key: r.Key, Value: r.Value, Time: jobs.Time(r.Time), Headers: jobsHeaders(r.Headers),
-				Offset: int64(g.held.Base) + int64(len(g.ms))})
+			g.ms = append(g.ms, jobs.Message{Key: r.Key, Value: r.Value, Time: jobs.Time(r.Time), Headers: jobsHeaders(r.Headers), Offset: next})
+			next++
 			bytes += len(r.Key) + len(r.Value)
 		}
 		last, g.held = g.held.LSN, nil
