@@ -112,7 +112,7 @@ func (f *outsideFeed) poll(s *subtask) (int, error) {
 		return 0, nil
 	}
 	f.chunk.Reset()
-	f.chunk.Max = chunkRecords
+	f.chunk.Max = s.ex.rt.chunkRecords
 	if err := f.reader.Read(&f.chunk, f.want); err != nil {
 		return 0, &JobError{Job: s.ex.name, Step: f.node.ID, Subtask: s.index, Err: err}
 	}
@@ -242,9 +242,9 @@ func (f *busFeed) open(_ context.Context, s *subtask) error {
 }
 
 func (f *busFeed) poll(s *subtask) (int, error) {
-	b, ok, err := f.reader.Next(chunkRecords)
+	b, ok, err := f.reader.Next(s.ex.rt.chunkRecords)
 	for ok && err == nil && b.Len() == 0 { // marks alone
-		b, ok, err = f.reader.Next(chunkRecords)
+		b, ok, err = f.reader.Next(s.ex.rt.chunkRecords)
 	}
 	if err != nil {
 		return 0, &JobError{Job: s.ex.name, Step: f.node.ID, Subtask: s.index, Err: err}

@@ -60,7 +60,7 @@ func (s *subtask) stepSnapshot(r *snapshotRun) error {
 	}
 	for len(s.scans) > 0 {
 		sc := s.scans[0]
-		chunk, done := sc.scan.Next(snapshotChunk)
+		chunk, done := sc.scan.Next(s.ex.rt.snapshotChunk)
 		if len(chunk) > 0 {
 			r.add(appendStep(sc.step, chunk))
 		}

@@ -20,6 +20,9 @@ type world struct {
 	spawn     func(func())                  // runs a func beside the jobs, which Stop waits for
 	now       func() time.Time
 	newTimer  func(func()) timer // one that has not been started
+
+	chunkRecords  int // a source gives at most so many between two looks at what else is to do
+	snapshotChunk int // about how many bytes a subtask scans between two batches
 }
 
 // processLog is the log as a Runtime uses it: *wal.Log, or the simulator's.
@@ -52,6 +55,7 @@ type snapshotFiles interface {
 
 func (rt *Runtime) realWorld(log *wal.Log) world {
 	return world{log: log, frames: walFrames{log}, snapshots: snapshotDir(filepath.Join(rt.cfg.DataDir, "snapshots")), now: time.Now,
+		chunkRecords: chunkRecords, snapshotChunk: snapshotChunk,
 		do: func(f func(*core) error) error { return rt.committer.do(f) },
 		spawn: func(f func()) {
 			rt.background.Add(1)
