@@ -12,12 +12,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidestream-dev/sidestream/bench"
 	"github.com/sidestream-dev/sidestream/jobs"
 )
 
 // Main runs the command that the program's arguments name and returns the exit code. defs are jobs written in Go, which
 // run beside those of files.
 func Main(defs ...*jobs.Job) int {
+	bench.MaybeBroker()
 	a := &app{defs: defs, stdout: os.Stdout, stderr: os.Stderr}
 	return a.main(os.Args[1:])
 }
@@ -69,7 +71,7 @@ func (a *app) tree() *cobra.Command {
 	}
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.AddCommand(a.dev(), a.run(), a.check(), a.version())
+	root.AddCommand(a.dev(), a.run(), a.check(), a.busCommands(), a.walCommands(), a.bench(), a.schema(), a.version())
 	return root
 }
 

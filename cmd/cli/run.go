@@ -18,6 +18,7 @@ import (
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector/kafka"
 	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
 
 func (a *app) run() *cobra.Command {
@@ -67,7 +68,7 @@ func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
 	if err != nil {
 		return nil, cfg, err
 	}
-	p := &process{app: a, logger: logger, dataDir: text(cmd, "data-dir")}
+	p := &process{app: a, logger: logger, dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket"), listen: text(cmd, "listen")}
 	if p.kafkaPort, err = strconv.Atoi(text(cmd, "kafka-port")); err != nil || p.kafkaPort < 0 || p.kafkaPort > 65535 {
 		return nil, cfg, withCode(exitConfig, fmt.Errorf("kafka-port is %q; it is a number up to 65535", text(cmd, "kafka-port")))
 	}
@@ -119,10 +120,13 @@ type process struct {
 	app       *app
 	logger    *slog.Logger
 	dataDir   string
+	socket    string // "" is the one in the data directory
+	listen    string // "" listens to nothing
 	kafkaPort int
 
 	rt     *runtime.Runtime
 	broker *kafka.Embedded
+	admin  *admin.Server
 }
 
 // start opens the data directory and starts the jobs.
@@ -145,8 +149,40 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	if missing := p.rt.Status().Missing; len(missing) > 0 {
 		p.logger.Warn("jobs in the data directory that no file defines stay stopped, with their state", "jobs", strings.Join(missing, ", "))
 	}
+	if err := p.serve(); err != nil {
+		return errors.Join(err, p.stop())
+	}
 	p.logger.Info("running", "jobs", len(defs), "data_dir", p.dataDir, "pid", os.Getpid())
 	return nil
+}
+
+// serve lets the outside look at the process.
+func (p *process) serve() error {
+	p.admin = admin.New(admin.Config{Runtime: p.rt, Logger: p.logger})
+	asked := p.socket != ""
+	if !asked {
+		p.socket = socketIn(p.dataDir)
+	}
+	if err := p.admin.ListenUnix(p.socket); err != nil {
+		if asked {
+			return withCode(exitConfig, err)
+		}
+		p.logger.Warn("there is no admin socket; name a place for it with --socket", "err", err)
+	}
+	if p.listen == "" {
+		return nil
+	}
+	addr, err := p.admin.ListenTCP(p.listen)
+	if err != nil {
+		return withCode(exitConfig, err)
+	}
+	p.logger.Info("serving metrics and status", "url", "http://"+addr+"/metrics")
+	return nil
+}
+
+// stop ends everything that start began, in reverse.
+func (p *process) stop() error {
+	return errors.Join(p.admin.Close(), p.rt.Stop(), p.broker.Close())
 }
 
 // wait returns when ctx has ended or, if untilDone, all is done, and everything has stopped.
@@ -156,7 +192,7 @@ func (p *process) wait(ctx context.Context, untilDone bool) error {
 		return err // the log's last word: nothing more can be committed
 	}
 	early := untilDone && err == nil && ctx.Err() != nil
-	err = errors.Join(err, p.rt.Stop(), p.broker.Close())
+	err = errors.Join(err, p.stop())
 	if err == nil && early {
 		err = withCode(exitAgain, errors.New("stopped before all was done; run it again to go on"))
 	}

@@ -1,0 +1,242 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sidestream-dev/sidestream/bench"
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector/all"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+)
+
+// measurement is one of bench's, with the flags that make it smaller or larger.
+type measurement struct {
+	name  string
+	short string
+	flags func(c *cobra.Command)
+	run   func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error)
+}
+
+var measurements = []measurement{
+	{
+		name: "bus", short: "Five jobs to a sixth over the durable bus, against a plain append and fdatasync, and a channel",
+		flags: func(c *cobra.Command) {
+			c.Flags().Int64("bytes", 512<<20, "records handed over, for each size of record")
+		},
+		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
+			return bench.Bus(ctx, dir, number(cmd, "bytes"))
+		},
+	},
+	{
+		name: "latency", short: "From one job to another: sealed, and durable, at fixed rates",
+		flags: func(c *cobra.Command) { c.Flags().Duration("each", 5*time.Second, "how long each rate is kept up") },
+		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
+			return bench.Latency(ctx, dir, span(cmd, "each"))
+		},
+	},
+	{
+		name: "five-plus-one", short: "Five jobs on five Kafka topics and a sixth, in Go and YAML, against a hand-written loop",
+		flags: func(c *cobra.Command) {
+			c.Flags().Int64("records", 1_000_000, "in each of the five topics")
+			c.Flags().StringSlice("brokers", nil, "that hold the topics in-temperature … already; none starts a broker and loads it")
+		},
+		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
+			var brokers []string
+			if f := cmd.Flags().Lookup("brokers"); f != nil {
+				brokers, _ = cmd.Flags().GetStringSlice("brokers")
+			}
+			return bench.FivePlusOne(ctx, bench.FivePlusOneConfig{Records: number(cmd, "records"), Brokers: brokers, Dir: dir, YAML: sensorJobs})
+		},
+	},
+	{
+		name: "overhead", short: "Log bytes for each input event, beside bus records and outputs",
+		flags: func(c *cobra.Command) { c.Flags().Duration("for", 10*time.Second, "how long") },
+		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
+			return bench.Overhead(ctx, dir, span(cmd, "for"))
+		},
+	},
+	{
+		name: "restart", short: "From the start of the process to processing, with a long log and much state",
+		flags: func(c *cobra.Command) {
+			c.Flags().Int64("log-bytes", 1<<30, "length of the log")
+			c.Flags().Int64("keys", 1_000_000, "keys with state")
+		},
+		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
+			return bench.Restart(ctx, dir, number(cmd, "log-bytes"), uint64(number(cmd, "keys")))
+		},
+	},
+	{
+		name: "isolation", short: "The rate of healthy jobs beside one that panics, is stuck, reads slowly, or has lost its broker",
+		flags: func(c *cobra.Command) { c.Flags().Duration("each", 5*time.Second, "how long each case runs") },
+		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
+			return bench.Isolation(ctx, dir, span(cmd, "each"))
+		},
+	},
+}
+
+// number and span read a flag; where all measurements run, none has its own flags and 0 leaves the default to be found.
+func number(cmd *cobra.Command, name string) int64 {
+	v, _ := strconv.ParseInt(text(cmd, name), 10, 64)
+	return v
+}
+
+func span(cmd *cobra.Command, name string) time.Duration {
+	d, _ := cmd.Flags().GetDuration(name)
+	return d
+}
+
+func (a *app) bench() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure this machine: ratios against references of the same run",
+		Long: `Bench measures Sidestream beside the least that could do the same work, in the same run, because machines are noisy and
+ratios are not. Run it on an idle machine, in a directory of the disk that is meant (--dir): fsync costs nothing on a RAM disk.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, m := range measurements {
+		sub := a.command(cobra.Command{Use: m.name, Short: m.short, Args: cobra.NoArgs}, func(cmd *cobra.Command, _ []string) error {
+			reps, err := a.measure(cmd, []measurement{m})
+			if err != nil {
+				return err
+			}
+			if f := text(cmd, "output"); f == "json" || f == "yaml" {
+				return showOne(a, cmd, view[*bench.Report]{}, reps[0])
+			}
+			return a.showReports(cmd, reps)
+		})
+		m.flags(sub)
+		sub.Flags().String("dir", ".", "where to measure: a directory of the disk that is meant")
+		take(sub, "output")
+		c.AddCommand(sub)
+	}
+	every := a.command(cobra.Command{Use: "all", Short: "All of them, one behind the other", Args: cobra.NoArgs}, func(cmd *cobra.Command, _ []string) error {
+		reps, err := a.measure(cmd, measurements)
+		return errors.Join(err, a.showReports(cmd, reps))
+	})
+	every.Flags().String("dir", ".", "where to measure: a directory of the disk that is meant")
+	take(every, "output")
+	c.AddCommand(every)
+	return c
+}
+
+// measure runs measurements in a directory of its own below --dir, which goes.
+func (a *app) measure(cmd *cobra.Command, ms []measurement) (reps []*bench.Report, err error) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	for _, m := range ms {
+		dir, err := os.MkdirTemp(text(cmd, "dir"), "sidestream-bench-")
+		if err != nil {
+			return reps, err
+		}
+		fmt.Fprintf(a.stderr, "sidestream: measuring %s\n", m.name)
+		of := cmd
+		if len(ms) > 1 { // each with its defaults
+			of = &cobra.Command{}
+			m.flags(of)
+		}
+		rep, err := m.run(ctx, of, dir)
+		err = errors.Join(err, os.RemoveAll(dir))
+		if ctx.Err() != nil {
+			return reps, withCode(exitFailed, errors.New("stopped before it was done"))
+		}
+		if err != nil {
+			return reps, fmt.Errorf("%s: %w", m.name, err)
+		}
+		reps = append(reps, rep)
+	}
+	return reps, nil
+}
+
+// showReports prints what was measured; as a table, a line for each figure.
+func (a *app) showReports(cmd *cobra.Command, reps []*bench.Report) error {
+	if text(cmd, "output") != "table" {
+		return show(a, cmd, view[*bench.Report]{name: func(r *bench.Report) string { return r.Name }}, reps)
+	}
+	for _, r := range reps {
+		fmt.Fprintf(a.stdout, "%s: %s\n%s, %s\n", r.Name, r.About, r.Machine, r.Disk)
+		var lines [][]string
+		for _, f := range r.Figures {
+			lines = append(lines, []string{f.Name, figure(f.Value), f.Unit, ""})
+		}
+		for _, q := range r.Ratios {
+			verdict := "missed"
+			if q.OK {
+				verdict = "reached"
+			}
+			lines = append(lines, []string{q.Name, figure(q.Value), "wanted " + q.Wanted, verdict})
+		}
+		err := view[[]string]{head: []string{"WHAT", "VALUE", "UNIT", ""}, row: func(l []string) []string { return l }}.table(a.stdout, lines)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(a.stdout)
+	}
+	return nil
+}
+
+func figure(v float64) string {
+	if v >= 1000 || v == float64(int64(v)) {
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(v, 'g', 4, 64)
+}
+
+// sensorJob and sensorAlerts are five-plus-one in YAML; bench has it in Go.
+const (
+	sensorJob = `
+version: 1
+job: KIND
+source:
+  kafka: {brokers: ["${env:BROKERS}"], topics: [in-KIND], end: latest}
+  decode: json
+  event_time: {from: value.ts, unit: ms, max_out_of_orderness: 500ms}
+steps:
+  - filter: {if: 'value.kind == "KIND" && value.reading >= 5'}
+  - key_by: value.device
+  - side: {if: value.reading > 80, to: signals, map: {device: key, kind: value.kind, ts: value.ts, level: value.reading}}
+  - window:
+      tumbling: 10s
+      aggregate: {n: count(), sum: sum(value.reading), max: max(value.reading)}
+  - map: {device: key, start: unix_ms(value.window.start), n: value.n, sum: value.sum, max: value.max}
+outputs:
+  main: {kafka: {topic: out-KIND}}
+  signals: {bus: signals}
+`
+	sensorAlerts = `
+version: 1
+job: alerts
+source: {bus: signals}
+steps:
+  - window:
+      tumbling: 10s
+      aggregate: {kinds: distinct(value.kind)}
+  - filter: {if: value.kinds >= 3}
+  - map: {device: key, start: unix_ms(value.window.start), kinds: value.kinds}
+outputs:
+  main: {kafka: {brokers: ["${env:BROKERS}"], topic: alerts}}
+`
+)
+
+func sensorJobs(brokers []string) ([]*jobs.Job, error) {
+	docs := []string{sensorAlerts}
+	for _, kind := range []string{"temperature", "humidity", "pressure", "vibration", "current"} {
+		docs = append(docs, strings.ReplaceAll(sensorJob, "KIND", kind))
+	}
+	cfg := spec.Config{Connectors: all.Registry(), Env: func(name string) (string, bool) { return brokers[0], name == "BROKERS" }}
+	defs, problems := spec.LoadBytes(cfg, "five-plus-one.yaml", []byte(strings.Join(docs, "---")))
+	if len(problems) > 0 {
+		return nil, &badDefinitions{Problems: problems}
+	}
+	return defs, nil
+}

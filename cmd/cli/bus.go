@@ -1,0 +1,217 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/admin"
+)
+
+// socketIn is where a data directory's process listens if it is told nothing else.
+func socketIn(dataDir string) string { return filepath.Join(dataDir, "run", "admin.sock") }
+
+func (a *app) busCommands() *cobra.Command {
+	c := &cobra.Command{Use: "bus", Short: "Look into the topics on the bus", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c.AddCommand(a.busList(), a.busTail())
+	return c
+}
+
+// topics is where topics are looked up: a process, or a directory.
+type topics interface {
+	Topics(ctx context.Context) ([]bus.TopicStat, error)
+	Tail(ctx context.Context, q runtime.Tail, f func(runtime.TopicRecord) error) error
+}
+
+// offline is a directory's topics.
+type offline struct{ *runtime.Offline }
+
+func (o offline) Topics(context.Context) ([]bus.TopicStat, error) { return o.Offline.Topics(), nil }
+
+// topicsOf asks the process on the socket; where no socket was named and none answers, it reads the data directory.
+func topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) {
+	dir, socket := text(cmd, "data-dir"), text(cmd, "socket")
+	if socket != "" {
+		return admin.NewClient(socket), nil
+	}
+	client := admin.NewClient(socketIn(dir))
+	_, err := client.Topics(ctx)
+	var away *admin.UnreachableError
+	if !errors.As(err, &away) {
+		return client, err
+	}
+	o, err := runtime.OpenOffline(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, withCode(exitUnreachable, fmt.Errorf("there is no data directory at %s, and no process on its socket; name one with --data-dir or --socket", dir))
+	}
+	return offline{o}, err
+}
+
+// reached gives an error of asking a process its exit code.
+func reached(err error) error {
+	var away *admin.UnreachableError
+	var answer *admin.AnswerError
+	switch {
+	case errors.As(err, &away):
+		return withCode(exitUnreachable, err)
+	case errors.Is(err, runtime.ErrNoTopic), errors.As(err, &answer) && answer.Status == http.StatusNotFound:
+		return withCode(exitFailed, fmt.Errorf("%w; 'sidestream bus list' names those there are", err))
+	}
+	return err
+}
+
+func (a *app) busList() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "list",
+		Short: "List the topics with what is in them and who reads them",
+		Long:  "List asks the process that runs on the data directory, or on --socket; where none does, it reads the directory.",
+		Args:  cobra.NoArgs,
+	}, func(cmd *cobra.Command, _ []string) error {
+		src, err := topicsOf(cmd.Context(), cmd)
+		if err != nil {
+			return reached(err)
+		}
+		ts, err := src.Topics(cmd.Context())
+		if err != nil {
+			return reached(err)
+		}
+		everything, _ := cmd.Flags().GetBool("all")
+		var list []bus.TopicStat
+		for _, t := range ts {
+			if everything || !t.Hidden {
+				list = append(list, t)
+			}
+		}
+		return show(a, cmd, view[bus.TopicStat]{
+			head: []string{"TOPIC", "PARTITIONS", "RECORDS", "OLDEST", "BYTES", "READERS", "LAG"},
+			row:  topicRow,
+			name: func(t bus.TopicStat) string { return t.Name },
+		}, list)
+	})
+	c.Flags().BoolP("all", "a", false, "outputs on their way outside too: JOB/OUTPUT")
+	take(c, "data-dir", "socket", "output")
+	return c
+}
+
+// topicRow says how a topic stands; the offsets are each partition's, and LAG is the slowest reader's.
+func topicRow(t bus.TopicStat) []string {
+	records, size, lag := int64(0), int64(0), int64(0)
+	var oldest, readers []string
+	for _, p := range t.Partitions {
+		records += int64(p.Next)
+		size += p.Bytes
+		oldest = append(oldest, p.First.String())
+	}
+	for _, s := range t.Subscriptions {
+		lag = max(lag, s.Lag)
+		readers = append(readers, s.Name)
+	}
+	return []string{t.Name, fmt.Sprint(len(t.Partitions)), fmt.Sprint(records), strings.Join(oldest, ","), fmt.Sprint(size), strings.Join(readers, ", "), fmt.Sprint(lag)}
+}
+
+func (a *app) busTail() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "tail TOPIC",
+		Short: "Show the newest records of a topic",
+		Long: `Tail shows the last records of each partition, as a line of JSON each: key, value, event time, headers, and where they stand.
+It claims nothing: no subscription is made, and nothing is kept for it.`,
+		Example: `  sidestream bus tail exceedances -n 3
+  sidestream bus tail exceedances --follow -o value`,
+		Args: cobra.ExactArgs(1),
+	}, a.doBusTail)
+	c.Flags().IntP("last", "n", 10, "how many records of each partition")
+	c.Flags().Int("partition", -1, "only this one")
+	c.Flags().Int64("from", -1, "begin at this offset instead of near the end")
+	c.Flags().BoolP("follow", "f", false, "go on with what is written from now on, until Ctrl-C; a process must run")
+	take(c, "data-dir", "socket")
+	c.Flags().StringP("output", "o", "jsonl", "jsonl, json, yaml, table, name (offsets), or value (the values alone)")
+	return c
+}
+
+func (a *app) doBusTail(cmd *cobra.Command, args []string) error {
+	q := runtime.Tail{Topic: args[0]}
+	q.Last, _ = cmd.Flags().GetInt("last")
+	q.Partition, _ = cmd.Flags().GetInt("partition")
+	q.Follow, _ = cmd.Flags().GetBool("follow")
+	if from, _ := cmd.Flags().GetInt64("from"); from >= 0 {
+		o := bus.Offset(from)
+		q.From = &o
+	}
+	format := text(cmd, "output")
+	if q.Follow && (format == "json" || format == "yaml" || format == "table") {
+		return withCode(exitUsage, fmt.Errorf("--follow writes a line at a time: -o jsonl, name or value, not %s", format))
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	src, err := topicsOf(ctx, cmd)
+	if err != nil {
+		return reached(err)
+	}
+	if _, dead := src.(offline); dead && q.Follow {
+		return withCode(exitUnreachable, errors.New("--follow: no process runs on this data directory"))
+	}
+	each := view[runtime.TopicRecord]{
+		head: []string{"OFFSET", "TIME", "KEY", "VALUE"},
+		row: func(r runtime.TopicRecord) []string {
+			at := ""
+			if r.Time != nil {
+				at = r.Time.Format("2006-01-02T15:04:05.000Z")
+			}
+			return []string{where(r), at, string(r.Key), string(r.Value)}
+		},
+		name: where,
+	}
+	var all []runtime.TopicRecord
+	err = src.Tail(ctx, q, func(r runtime.TopicRecord) error {
+		switch format {
+		case "value":
+			return writeValue(a.stdout, r)
+		case "jsonl", "name":
+			return each.lines(a.stdout, format, []runtime.TopicRecord{r})
+		}
+		all = append(all, r)
+		return nil
+	})
+	if err != nil || format == "value" || format == "jsonl" || format == "name" {
+		return reached(err)
+	}
+	return show(a, cmd, each, all)
+}
+
+func where(r runtime.TopicRecord) string {
+	return fmt.Sprintf("%s/%d/%s", r.Topic, r.Partition, r.Offset)
+}
+
+// writeValue writes a value as it is, a string without its quotes.
+func writeValue(w io.Writer, r runtime.TopicRecord) error {
+	var s string
+	if r.Base64 {
+		var b []byte
+		if err := json.Unmarshal(r.Value, &b); err != nil {
+			return err
+		}
+		_, err := w.Write(append(b, '\n'))
+		return err
+	}
+	if json.Unmarshal(r.Value, &s) == nil && !bytes.Equal(r.Value, []byte("null")) {
+		_, err := fmt.Fprintln(w, s)
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%s\n", r.Value)
+	return err
+}

@@ -1,0 +1,34 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sidestream-dev/sidestream/jobs/connector/all"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+)
+
+func (a *app) schema() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON Schema of job definitions, for an editor",
+		Example: `  sidestream schema >job.schema.json
+  # first line of a definition: # yaml-language-server: $schema=job.schema.json`,
+		Args: cobra.NoArgs,
+	}, func(cmd *cobra.Command, _ []string) error {
+		b := spec.Schema(all.Registry())
+		switch format := text(cmd, "output"); format {
+		case "json":
+			_, err := a.stdout.Write(b)
+			return err
+		case "yaml":
+			return writeYAML(a.stdout, json.RawMessage(b))
+		default:
+			return withCode(exitUsage, fmt.Errorf("-o %s: a schema is json or yaml", format))
+		}
+	})
+	c.Flags().StringP("output", "o", "json", "json or yaml")
+	return c
+}

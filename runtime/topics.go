@@ -1,0 +1,180 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// ErrNoTopic is the error of asking for a topic that is not there.
+var ErrNoTopic = errors.New("there is no such topic")
+
+// Tail says which records of a topic to show.
+type Tail struct {
+	Topic     string
+	Partition int         // -1 for all
+	Last      int         // begin so many records before the end of each partition, if From is nil
+	From      *bus.Offset // begin here
+	Follow    bool        // go on with what is written later, until the context ends
+}
+
+// TopicRecord is a record of a topic as it is shown to people.
+type TopicRecord struct {
+	Topic     string            `json:"topic"`
+	Partition int               `json:"partition"`
+	Offset    bus.Offset        `json:"offset"`
+	Time      *time.Time        `json:"time,omitempty"` // event time
+	Key       json.RawMessage   `json:"key,omitempty"`
+	Value     json.RawMessage   `json:"value"`            // as it is where it is JSON, else as a string
+	Base64    bool              `json:"base64,omitempty"` // the value is no text; it is encoded so
+	Headers   map[string]string `json:"headers,omitempty"`
+}
+
+// Tail calls f with records of a topic, those of one partition in order, once they are durable. It claims nothing: a
+// record that is dropped before it is read is an error.
+func (rt *Runtime) Tail(ctx context.Context, q Tail, f func(TopicRecord) error) error {
+	return tail(ctx, rt.bus, q, func(lsn wal.LSN) error { return rt.log.WaitDurable(ctx, lsn) }, f)
+}
+
+// tail reads the partitions one behind the other, and then, if it is to follow, what comes in any.
+func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, f func(TopicRecord) error) error {
+	id, ok := b.TopicByName(q.Topic)
+	if !ok {
+		return fmt.Errorf("topic %q: %w", q.Topic, ErrNoTopic)
+	}
+	n := b.Partitions(id)
+	if q.Partition >= n {
+		return fmt.Errorf("topic %q has %d partitions, from 0; there is no partition %d: %w", q.Topic, n, q.Partition, ErrNoTopic)
+	}
+	wakes := make(chan struct{}, 1)
+	wake := func() {
+		select {
+		case wakes <- struct{}{}:
+		default:
+		}
+	}
+	var readers []*bus.Reader
+	defer func() {
+		for _, r := range readers {
+			_ = r.Close() // it reads only
+		}
+	}()
+	ends := make([]bus.Offset, n)
+	for p := range n {
+		ends[p] = b.Next(id, p)
+		if q.Partition >= 0 && p != q.Partition {
+			continue
+		}
+		st, err := b.Browse(id, p, q.start(b, id, p))
+		if err != nil {
+			return err
+		}
+		readers = append(readers, b.NewReader(0, id, []bus.SubState{st}, wake))
+	}
+	for {
+		for _, r := range readers {
+			if err := readAll(ctx, r, q, ends, durable, f); err != nil {
+				return err
+			}
+		}
+		if !q.Follow {
+			return nil
+		}
+		select {
+		case <-wakes:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// start is where to begin in a partition.
+func (q Tail) start(b *bus.Bus, id bus.TopicID, p int) bus.Start {
+	if q.From != nil {
+		return bus.Start{At: *q.From}
+	}
+	next, first := b.Next(id, p), b.First(id, p)
+	if back := bus.Offset(max(0, q.Last)); next > first+back {
+		return bus.Start{At: next - back}
+	}
+	return bus.Start{At: first}
+}
+
+// readAll shows what a reader has; one that does not follow stops where the topic ended when it began.
+func readAll(ctx context.Context, r *bus.Reader, q Tail, ends []bus.Offset, durable func(wal.LSN) error, f func(TopicRecord) error) error {
+	for ctx.Err() == nil {
+		b, ok, err := r.Next(256)
+		if err != nil || !ok {
+			return err
+		}
+		if b.Len() > 0 {
+			if err := durable(b.LSN); err != nil {
+				return err
+			}
+		}
+		offset := b.Base
+		for rec := range b.Records() {
+			if !q.Follow && offset >= ends[b.Partition] {
+				return nil
+			}
+			if err := f(shown(q.Topic, b.Partition, offset, rec)); err != nil {
+				return err
+			}
+			offset++
+		}
+	}
+	return nil
+}
+
+func shown(topic string, partition int, offset bus.Offset, r bus.Record) TopicRecord {
+	t := TopicRecord{Topic: topic, Partition: partition, Offset: offset}
+	if r.Time != bus.NoTime {
+		at := time.UnixMilli(r.Time).UTC()
+		t.Time = &at
+	}
+	if r.Key != nil {
+		t.Key, _ = asJSON(r.Key)
+	}
+	t.Value, t.Base64 = asJSON(r.Value)
+	for _, h := range r.Headers {
+		if t.Headers == nil {
+			t.Headers = map[string]string{}
+		}
+		t.Headers[h.Name] = string(h.Value)
+	}
+	return t
+}
+
+// asJSON returns b as JSON: as it is, as a string, or, if it is no text, as a string of its base64.
+func asJSON(b []byte) (out json.RawMessage, base64 bool) {
+	switch {
+	case b == nil:
+		return json.RawMessage("null"), false
+	case json.Valid(b):
+		return slices.Clone(b), false
+	case utf8.Valid(b):
+		out, _ = json.Marshal(string(b)) // a string always can be
+		return out, false
+	}
+	out, _ = json.Marshal(b) // so can bytes
+	return out, true
+}
+
+// Topic returns how a topic stands.
+func (rt *Runtime) Topic(name string) (bus.TopicStat, bool) { return find(rt.bus.Stats(), name) }
+
+func find(ts []bus.TopicStat, name string) (bus.TopicStat, bool) {
+	for _, t := range ts {
+		if t.Name == name {
+			return t, true
+		}
+	}
+	return bus.TopicStat{}, false
+}
