@@ -93,7 +93,7 @@ func (b *builder) addSubtask(t *taskPlan, i int) {
 			s.watermark = jobs.Watermark(st.Watermark)
 		}
 	}
-	s.marked = s.watermark
+	s.marked, s.restored = s.watermark, s.watermark
 	if len(t.ins) > 0 {
 		s.inbox = &inbox{wake: s.wake}
 		for _, e := range t.ins {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -399,15 +400,14 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) {
 	for _, p := range x.pieces[e] {
 		r.header.Splits = append(r.header.Splits, p.header.Splits...)
 		r.header.Subs = append(r.header.Subs, p.header.Subs...)
-		for _, st := range p.header.Steps {
-			r.header.Steps = mergeStep(r.header.Steps, st)
-		}
+		r.header.Steps = append(r.header.Steps, p.header.Steps...)
 		r.states = append(r.states, p.states...)
 		r.pubs = append(r.pubs, p.pubs...)
 		r.read = append(r.read, p.read...)
 		x.outside[p.subtask] = topicMark{p.watermark, p.idle, true}
 	}
 	delete(x.pieces, e)
+	r.header.Steps = x.stepStates(r.header.Steps)
 	r.marks = x.topicMarks(r.header.Ended)
 	for _, s := range r.states {
 		r.bytes += int64(len(s))
@@ -429,15 +429,27 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) {
 	})
 }
 
-// mergeStep keeps the lowest watermark that the subtasks of a step gave.
-func mergeStep(steps []checkpoint.StepState, st checkpoint.StepState) []checkpoint.StepState {
-	for i := range steps {
-		if steps[i].Step == st.Step {
-			steps[i].Watermark = min(steps[i].Watermark, st.Watermark)
-			return steps
+// stepStates gives each step of which a subtask's watermark has moved the lowest of all its subtasks, also of those whose
+// own has not: restored from a higher one, a subtask would take records for late.
+func (x *execution) stepStates(moved []checkpoint.StepState) []checkpoint.StepState {
+	var out []checkpoint.StepState
+	for _, st := range moved {
+		if slices.ContainsFunc(out, func(o checkpoint.StepState) bool { return o.Step == st.Step }) {
+			continue
 		}
+		for i, s := range x.subtasks {
+			if s.plan.head().ID != st.Step {
+				continue
+			}
+			w := s.restored
+			if o := x.outside[i]; o.known {
+				w = o.watermark
+			}
+			st.Watermark = min(st.Watermark, int64(w))
+		}
+		out = append(out, st)
 	}
-	return append(steps, st)
+	return out
 }
 
 // topicMarks returns the marks that have moved: for each topic the lowest watermark of the subtasks that write it.

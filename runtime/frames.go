@@ -63,6 +63,7 @@ func SectionName(k uint8) string {
 type control struct {
 	Topics    []topicEntry    `json:"topics,omitempty"`
 	Jobs      []jobChange     `json:"jobs,omitempty"`
+	Gone      []bus.TopicID   `json:"gone,omitempty"` // outputs to the outside that their jobs no longer have
 	Sent      []sentEntry     `json:"sent,omitempty"`
 	Snapshot  *snapshotChange `json:"snapshot,omitempty"`
 	DropFirst wal.LSN         `json:"drop_first,omitempty"` // generations that end before it go

@@ -165,6 +165,9 @@ func foldFrame(l *ledger, b *bus.Bus, fr frame) error {
 		for _, sub := range gone {
 			b.Unsubscribe(sub)
 		}
+		for _, id := range ctl.Gone {
+			b.Remove(id)
+		}
 		for _, s := range ctl.Sent {
 			b.Passed(s.Sub, sentStates(s), true)
 		}

@@ -310,7 +310,8 @@ func (r *registration) outputs(d *jobs.Job, have *jobEntry, jc *jobChange) error
 			return fmt.Errorf("job %s: output %s is gone from the definition, but %d records of it were never sent; "+
 				"keep it until they are", d.Name, h.Name, unsent)
 		}
-		r.core.bus.Unsubscribe(h.Sub)
+		r.core.bus.Remove(h.Topic) // with its sender's subscription; an output of that name that comes later is another
+		r.change.Gone = append(r.change.Gone, h.Topic)
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type subtask struct {
 	watermark jobs.Watermark
 	idle      bool
 	epoch     checkpoint.Epoch // being filled
+	restored  jobs.Watermark   // where it began; the master reads it too
 	ended     bool
 	failed    bool
 	err       error
@@ -115,6 +116,9 @@ func (s *subtask) start(ctx context.Context) error {
 		if err := s.feed.open(ctx, s); err != nil {
 			return err
 		}
+		// The step's is the lowest of its subtasks'; this one's splits may have been further.
+		w, _, _ := s.feed.watermark()
+		s.watermark = max(s.watermark, w)
 	}
 	s.stats.watermark.Store(int64(s.watermark))
 	if s.watermark == jobs.WatermarkNone {
