@@ -2,7 +2,8 @@
 // puts together what they say of a station within a day.
 //
 //	go run ./examples/airgo run                reads the topics pm25, so2, no2, co and o3 of KAFKA_BROKERS (host:port,…)
-//	go run ./examples/airgo run --until-done   the same from files: AIR_FILES=DIR has pm25-STATION.jsonl …, output goes there
+//	go run ./examples/airgo run --until-done   the same up to where they end now, with KAFKA_END=latest; or from files, where
+//	                                           AIR_FILES=DIR has pm25-STATION.jsonl …; output goes to DIR/out
 //
 // It has every command of sidestream: its jobs stand beside those of YAML files.
 package main
@@ -97,10 +98,10 @@ func build(e ends) []*jobs.Job {
 	return append(all, j)
 }
 
-func onKafka(brokers string) ends {
+func onKafka(brokers, end string) ends {
 	at := strings.Split(brokers, ",")
 	return ends{
-		in:  func(p string) jobs.Source { return kafka.Source{Brokers: at, Topics: []string{p}} },
+		in:  func(p string) jobs.Source { return kafka.Source{Brokers: at, Topics: []string{p}, End: end} },
 		out: func(name string) jobs.Sink { return kafka.Sink{Brokers: at, Topic: "air-" + name} },
 	}
 }
@@ -113,7 +114,7 @@ func onFiles(dir string) ends {
 }
 
 func main() {
-	e := onKafka(cmp.Or(os.Getenv("KAFKA_BROKERS"), "embedded"))
+	e := onKafka(cmp.Or(os.Getenv("KAFKA_BROKERS"), "embedded"), os.Getenv("KAFKA_END"))
 	if dir := os.Getenv("AIR_FILES"); dir != "" {
 		e = onFiles(dir)
 	}

@@ -3,9 +3,11 @@
 //
 //	d := airdata.Sample(t)          // some weeks, shipped with the repository
 //	d, ok := airdata.Whole(t)       // four years, where ../shared/data has them beside the repository
+//	d := airdata.Asked(t)           // the sample; with AIR_WHOLE=1 the whole, or else the sample, which it says
 //	d.Dir                           // one JSON-lines file for each pollutant and station: pm25-Aotizhongxin.jsonl
 //	want := airdata.Expect(t, d)    // reference.go; none of our other packages is used
 //	airdata.Compare(t, "pm25", got, want.Windows["pm25"])
+//	d.Produce(t, airdata.Broker(t), prefix, 4)  // kafka.go; five topics
 //
 // A line is {"station":"Dongsi","pollutant":"pm25","ts":1362067200000,"value":9.0}. ts is the beginning of the hour in
 // milliseconds since the Unix epoch; the data has Beijing's clock, taken as UTC+8. A gap's value is "NA".
@@ -134,11 +136,13 @@ func Whole(tb testing.TB) (d Data, ok bool) {
 	return prepared(tb, "whole", path, ReadCSV), true
 }
 
-// Best is Whole where there is one, else Sample.
-func Best(tb testing.TB) Data {
+// Asked is Sample, unless AIR_WHOLE in the environment asks for Whole and there is one.
+func Asked(tb testing.TB) Data {
 	tb.Helper()
-	if d, ok := Whole(tb); ok {
-		return d
+	if os.Getenv("AIR_WHOLE") != "" {
+		if d, ok := Whole(tb); ok {
+			return d
+		}
 	}
 	return Sample(tb)
 }

@@ -29,7 +29,7 @@ func TestSettings(t *testing.T) {
 		want  any // what is made, or the field at fault
 	}{
 		{"source", source, map[string]any{"brokers": "a:1,b:2", "topics": []string{"in"}},
-			Source{Brokers: []string{"a:1", "b:2"}, Topics: []string{"in"}, Start: "earliest", BufferBytes: 8 << 20, PartitionBytes: 1 << 20}},
+			Source{Brokers: []string{"a:1", "b:2"}, Topics: []string{"in"}, Start: "earliest", End: "never", BufferBytes: 8 << 20, PartitionBytes: 1 << 20}},
 		{"source with all", source, map[string]any{"brokers": embedded, "topics": "in", "start": "2026-01-31T00:00:00Z", "end": "latest",
 			"group": NoGroup, "isolation": "read_uncommitted", "buffer_bytes": "1MiB", "partition_bytes": "64KiB", "tls": true,
 			"ca_file": "ca.pem", "sasl": "plain", "username": "u", "password_file": "/p"},

@@ -31,7 +31,7 @@ type Source struct {
 	Brokers []string // addresses, or "embedded" alone
 	Topics  []string
 	Start   string // "earliest" (also ""), "latest", or a time in RFC 3339: the first record at or behind it
-	End     string // "" reads on for ever; "latest" ends at the offsets that are the newest at the first connection
+	End     string // "never" (also "") reads on for ever; "latest" ends at the offsets that are the newest at the first connection
 	// Group is where durable offsets are shown; "" means sidestream.JOB, NoGroup nowhere.
 	Group string
 	// Uncommitted reads records of transactions that are open or aborted too.
@@ -64,8 +64,8 @@ func (s Source) withDefaults() (Source, error) {
 	if _, _, err := s.startMillis(); err != nil {
 		return s, err
 	}
-	if s.End != "" && s.End != "latest" {
-		return s, fmt.Errorf("kafka: end %q is not latest", s.End)
+	if s.End != "" && s.End != "never" && s.End != "latest" {
+		return s, fmt.Errorf("kafka: end %q is not never or latest", s.End)
 	}
 	if s.BufferBytes == 0 {
 		s.BufferBytes = defaultBufferBytes
@@ -105,7 +105,7 @@ func (s Source) startMillis() (ms int64, isTime bool, err error) {
 func (s Source) Kind() string { return "kafka" }
 
 // Bounded reports whether the source has an end.
-func (s Source) Bounded() bool { return s.End != "" }
+func (s Source) Bounded() bool { return s.End == "latest" }
 
 // String describes the source for a job's definition.
 func (s Source) String() string {

@@ -482,7 +482,7 @@ func TestSourceRefuses(t *testing.T) {
 		{"a topic's name", func(s *Source) { s.Topics = []string{"a/b"} }, "topic \"a/b\""},
 		{"a topic twice", func(s *Source) { s.Topics = []string{"a", "a"} }, "named twice"},
 		{"start", func(s *Source) { s.Start = "yesterday" }, "not earliest, latest or a time"},
-		{"end", func(s *Source) { s.End = "soon" }, "is not latest"},
+		{"end", func(s *Source) { s.End = "soon" }, "is not never or latest"},
 		{"a negative bound", func(s *Source) { s.BufferBytes = -1 }, "negative"},
 		{"fetch bounds", func(s *Source) { s.PartitionBytes = 9 << 20 }, "more than fetch bytes"},
 		{"sasl", func(s *Source) { s.Security.SASL = "gssapi" }, "not one of plain"},
