@@ -53,10 +53,11 @@ type builder struct {
 	entry    *jobEntry
 	subtasks map[*taskPlan][]*subtask
 	sources  map[*jobs.Node]*jobs.Node // node → the source its records come from
+	deads    map[*subtask]map[string]*outBuffer
 }
 
 func (b *builder) build(ctx context.Context) error {
-	b.sources = map[*jobs.Node]*jobs.Node{}
+	b.sources, b.deads = map[*jobs.Node]*jobs.Node{}, map[*subtask]map[string]*outBuffer{}
 	for _, n := range b.j.def.Nodes {
 		if n.Source != nil {
 			b.sources[n] = n
@@ -239,6 +240,9 @@ func (b *builder) out(s *subtask, name string) *outBuffer {
 // rejecter does with a record that an error keeps from going on what on_error says.
 func (b *builder) rejecter(s *subtask, step string, on jobs.OnError) func(jobs.Message, jobs.Origin, error) {
 	var dead *outBuffer
+	if on.Policy == jobs.ErrorTo {
+		dead = b.dead(s, on.To)
+	}
 	return func(m jobs.Message, o jobs.Origin, err error) {
 		if on.Policy == jobs.ErrorFail {
 			s.fail(step, fmt.Errorf("record %s: %w", o, err))
@@ -248,14 +252,23 @@ func (b *builder) rejecter(s *subtask, step string, on jobs.OnError) func(jobs.M
 		if on.Policy == jobs.ErrorSkip {
 			return
 		}
-		if dead == nil {
-			dead = b.out(s, on.To)
-		}
 		m.Headers = append(slices.Clone(m.Headers), jobs.Header{Name: "error", Value: []byte(err.Error())},
 			jobs.Header{Name: "step", Value: []byte(step)}, jobs.Header{Name: "origin", Value: []byte(o.String())})
 		m.Key = nil
 		dead.Write(&m, jobs.Key{})
 	}
+}
+
+// dead returns the buffer that all nodes of a subtask give their dead letters to. It is made with the subtask, so that the
+// topic's watermark waits for those whose first dead letter is yet to come.
+func (b *builder) dead(s *subtask, output string) *outBuffer {
+	if b.deads[s] == nil {
+		b.deads[s] = map[string]*outBuffer{}
+	}
+	if b.deads[s][output] == nil {
+		b.deads[s][output] = b.out(s, output)
+	}
+	return b.deads[s][output]
 }
 
 // feeds gives a source task's subtasks their splits or partitions, with where to go on.
