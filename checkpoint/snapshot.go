@@ -53,16 +53,14 @@ const (
 	recordState   = 1
 	recordMeta    = 2
 	recordTrailer = 3
-
-	snapshotDueBytes = 64 << 20
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// SnapshotDue reports whether a job should write a snapshot: the frames since its last one have framesSince bytes, and its
-// state has stateBytes.
-func SnapshotDue(framesSince, stateBytes int64) bool {
-	return framesSince >= max(snapshotDueBytes, stateBytes)
+// SnapshotDue reports whether a job should write a snapshot: the frames since its last one have framesSince bytes, its state
+// has stateBytes, and one is not worth it for fewer than least.
+func SnapshotDue(framesSince, stateBytes, least int64) bool {
+	return framesSince >= max(least, stateBytes)
 }
 
 // SnapshotWriter writes one snapshot file. It has no lock.

@@ -18,6 +18,8 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 		pieces: map[checkpoint.Epoch][]*piece{}, sentAt: map[checkpoint.Epoch]int64{},
 		marks: map[bus.TopicID]topicMark{}, outside: map[int]topicMark{}}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
+	x.frames.Store(entry.FrameBytes)
+	x.snapshotBusy = &j.snapshotBusy
 	for _, name := range topicsWritten(j.def) {
 		id, ok := rt.bus.TopicByName(name)
 		if !ok {

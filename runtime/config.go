@@ -18,6 +18,7 @@ type Config struct {
 	SealedBytes    int64         // no epoch is sealed while more than this is not durable; 0 means 2 × EpochBytes
 	FrameBytes     int           // an epoch larger than this is written as parts; 0 means 1 MiB
 	TopicMemory    int64         // of each topic for live readers beyond what is not durable; 0 means 16 MiB
+	SnapshotBytes  int64         // a job writes a snapshot after so many bytes of frames, or its state's if that is more; 0 means 64 MiB
 	LogBytes       int64         // past this, who pins the log is named and acted on; 0 means 4 GiB
 	AttemptsMax    int           // attempts in a row that seal nothing before a job is failed; 0 means 10
 	BackoffMin     time.Duration // before the second attempt; 0 means 100 ms
@@ -37,6 +38,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.SealedBytes, 2*c.EpochBytes)
 	def(&c.FrameBytes, 1<<20)
 	def(&c.TopicMemory, 16<<20)
+	def(&c.SnapshotBytes, 64<<20)
 	def(&c.LogBytes, 4<<30)
 	def(&c.AttemptsMax, 10)
 	def(&c.BackoffMin, 100*time.Millisecond)

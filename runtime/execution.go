@@ -34,8 +34,9 @@ type execution struct {
 	events   []event
 	result   chan outcome
 
-	snapping     atomic.Bool // the header of each sealed epoch is wanted
-	wantSnapshot atomic.Bool // whoever cuts the log asks for one
+	snapping     atomic.Bool  // the header of each sealed epoch is wanted
+	wantSnapshot atomic.Bool  // whoever cuts the log asks for one
+	snapshotBusy *atomic.Bool // the job's: one is being written
 
 	durableMu sync.Mutex
 	undurable []sealedEpoch // sealed and not yet durable
@@ -66,8 +67,9 @@ type execution struct {
 	full     bool             // a topic that the job writes is full
 	final    checkpoint.Epoch // the last one, once its barrier is sent
 	snap     *snapshotRun
-	barrier  atomic.Int64 // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
-	lastSeal atomic.Int64 // Unix nanoseconds
+	handed   []handedPiece // of epochs given to the committer and not known to be sealed
+	barrier  atomic.Int64  // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
+	lastSeal atomic.Int64  // Unix nanoseconds
 	epochs   atomic.Int64
 }
 
@@ -402,6 +404,9 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) {
 		r.header.Subs = append(r.header.Subs, p.header.Subs...)
 		r.header.Steps = append(r.header.Steps, p.header.Steps...)
 		r.states = append(r.states, p.states...)
+		if len(p.states) > 0 {
+			x.handed = append(x.handed, handedPiece{e, p.subtask, p.states})
+		}
 		r.pubs = append(r.pubs, p.pubs...)
 		r.read = append(r.read, p.read...)
 		x.outside[p.subtask] = topicMark{p.watermark, p.idle, true}
@@ -415,7 +420,6 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) {
 	for _, p := range r.pubs {
 		r.bytes += int64(len(p.Data))
 	}
-	x.snapshotPieces(e, r)
 	x.rt.committer.seal(r, func(lsn wal.LSN, err error) {
 		done := event{kind: eventSealed, epoch: e, lsn: lsn, err: err}
 		if err == nil {

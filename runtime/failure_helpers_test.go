@@ -128,7 +128,11 @@ func numbers(j *jobs.Job, in jobs.Source, opts ...jobs.Option) *jobs.Stream[int6
 
 // tallies counts by key. The effects of a number are made before step is asked, so that they must be undone if it fails.
 func tallies(in *jobs.Stream[int64], step func(subtask int, n int64) error) *jobs.Stream[tally] {
-	keyed := jobs.KeyBy(in, func(n int64) int64 { return n % tallyKeys })
+	return talliesBy(in, tallyKeys, step)
+}
+
+func talliesBy(in *jobs.Stream[int64], keys int64, step func(subtask int, n int64) error) *jobs.Stream[tally] {
+	keyed := jobs.KeyBy(in, func(n int64) int64 { return n % keys })
 	out, _ := jobs.Process(keyed, func(s *jobs.Step[int64, int64, tally, jobs.None]) {
 		seen, sum := jobs.ValueOf[int64](s, "seen"), jobs.ValueOf[int64](s, "sum")
 		s.OnRecord = func(n int64) error {
@@ -147,14 +151,16 @@ func tallies(in *jobs.Stream[int64], step func(subtask int, n int64) error) *job
 }
 
 // tallied is what a counting job must write of the numbers below total that keep lets through.
-func tallied(total int64, keep func(n int64) bool) []string {
-	var seen, sum [tallyKeys]int64
+func tallied(total int64, keep func(n int64) bool) []string { return talliedBy(total, tallyKeys, keep) }
+
+func talliedBy(total, keys int64, keep func(n int64) bool) []string {
+	seen, sum := make([]int64, keys), make([]int64, keys)
 	var out []string
 	for n := range total {
 		if keep != nil && !keep(n) {
 			continue
 		}
-		k := n % tallyKeys
+		k := n % keys
 		seen[k]++
 		sum[k] += n
 		b, _ := json.Marshal(tally{n, seen[k], sum[k]})

@@ -17,14 +17,15 @@ import (
 
 // job supervises the attempts of one job.
 type job struct {
-	rt     *Runtime
-	def    *jobs.Job
-	id     uint32
-	plan   *jobPlan
-	stores *jobStores
-	logger *slog.Logger
-	exec   atomic.Pointer[execution] // the attempt under way
-	ended  bool                      // before this run
+	rt           *Runtime
+	def          *jobs.Job
+	id           uint32
+	plan         *jobPlan
+	stores       *jobStores
+	logger       *slog.Logger
+	exec         atomic.Pointer[execution] // the attempt under way
+	ended        bool                      // before this run
+	snapshotBusy atomic.Bool               // an attempt's snapshot is being written
 
 	stopOnce sync.Once
 	stopped  chan struct{} // closed to stop

@@ -34,10 +34,10 @@ type jobEntry struct {
 	LSN        wal.LSN           `json:"lsn"`   // of that epoch
 	Inputs     []inputEntry      `json:"inputs,omitempty"`
 	Outputs    []outputEntry     `json:"outputs,omitempty"`
-	Snapshots  []snapshotEntry   `json:"snapshots,omitempty"` // oldest first, at most two
-	HeaderBin  []byte            `json:"header,omitempty"`    // header, encoded, in a catalog
+	Snapshots  []snapshotEntry   `json:"snapshots,omitempty"`   // oldest first, at most two
+	HeaderBin  []byte            `json:"header,omitempty"`      // header, encoded, in a catalog
+	FrameBytes int64             `json:"frame_bytes,omitempty"` // of its epochs since the newest snapshot
 	header     checkpoint.Header // positions and watermarks as of Epoch
-	frameBytes int64             // bytes of its epochs since the newest snapshot
 }
 
 func newLedger() *ledger { return &ledger{NextID: 1, Jobs: map[uint32]*jobEntry{}} }
@@ -103,7 +103,7 @@ func (l *ledger) applyEpoch(lsn wal.LSN, h checkpoint.Header, bytes int64) error
 	}
 	checkpoint.Merge(&j.header, h)
 	j.Attempt, j.Epoch, j.LSN = max(j.Attempt, h.Attempt), h.Epoch, lsn
-	j.frameBytes += bytes
+	j.FrameBytes += bytes
 	if h.Ended {
 		j.Phase = PhaseEnded
 	}
@@ -129,6 +129,7 @@ func (l *ledger) applyControl(lsn wal.LSN, c *control) error {
 			return fmt.Errorf("runtime: frame %s announces a snapshot of job %d, which the log does not know", lsn, s.Job)
 		}
 		j.Snapshots = append(j.Snapshots, s.Snapshot)
+		j.FrameBytes = 0
 		if n := len(j.Snapshots); n > keptSnapshots {
 			j.Snapshots = slices.Clone(j.Snapshots[n-keptSnapshots:])
 		}

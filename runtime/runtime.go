@@ -75,6 +75,9 @@ func Open(cfg Config) (*Runtime, error) {
 	if err := rt.load(); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
+	if err := snapshotDir(filepath.Join(cfg.DataDir, "snapshots")).removeUnannounced(rt.committer.core.ledger); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	rt.endCommits = cancel
 	go rt.committer.run(ctx)

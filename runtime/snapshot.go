@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -20,12 +19,31 @@ type snapshotRun struct {
 	chunks [][]byte     // bodies of state sections, scanned and not yet written
 	left   atomic.Int32 // subtasks that scan
 
+	from []checkpoint.Epoch // by subtask: the last epoch that its scan holds, set when it begins
+
 	// The master's own.
-	pending map[checkpoint.Epoch][][]byte // pieces of epochs given to the committer and not yet sealed
-	pieces  [][]byte
-	epoch   checkpoint.Epoch // last epoch in pieces
-	lsn     wal.LSN
-	header  checkpoint.Header
+	pieces []handedPiece    // of the epochs sealed since, in their order
+	epoch  checkpoint.Epoch // last epoch in pieces
+	lsn    wal.LSN
+	header checkpoint.Header
+}
+
+// handedPiece is what one subtask changed in an epoch.
+type handedPiece struct {
+	epoch   checkpoint.Epoch
+	subtask int
+	states  [][]byte
+}
+
+// bodies returns the state as of the last epoch: what was scanned, then each subtask's changes since its scan began.
+func (r *snapshotRun) bodies() [][]byte {
+	out := r.chunks
+	for _, p := range r.pieces {
+		if p.epoch > r.from[p.subtask] {
+			out = append(out, p.states...)
+		}
+	}
+	return out
 }
 
 type nodeScan struct {
@@ -35,10 +53,10 @@ type nodeScan struct {
 
 // startSnapshot begins a snapshot of the job, unless one is under way.
 func (x *execution) startSnapshot() {
-	if x.snap != nil || x.stopping {
+	if x.snap != nil || x.stopping || x.snapshotBusy.Load() {
 		return
 	}
-	r := &snapshotRun{pending: map[checkpoint.Epoch][][]byte{}}
+	r := &snapshotRun{from: make([]checkpoint.Epoch, len(x.subtasks))}
 	r.left.Store(int32(len(x.subtasks)))
 	x.snap = r
 	x.snapping.Store(true)
@@ -52,6 +70,7 @@ func (x *execution) startSnapshot() {
 func (s *subtask) stepSnapshot(r *snapshotRun) error {
 	if s.seen != r {
 		s.seen, s.scans = r, nil
+		r.from[s.id] = s.sealedTo
 		for _, n := range s.nodes {
 			if n.store != nil {
 				s.scans = append(s.scans, &nodeScan{n.node.ID, n.store.BeginSnapshot()})
@@ -84,27 +103,25 @@ func (r *snapshotRun) add(body []byte) {
 	r.mu.Unlock()
 }
 
-// snapshotPieces keeps what an epoch under way changes, for a snapshot under way.
-func (x *execution) snapshotPieces(e checkpoint.Epoch, r *sealRequest) {
-	if x.snap != nil {
-		x.snap.pending[e] = r.states
-	}
-}
-
-// snapshotSealed takes a sealed epoch's pieces into the snapshot under way.
+// snapshotSealed takes a sealed epoch's pieces into the snapshot under way, or begins one that is due.
 func (x *execution) snapshotSealed(e event) error {
+	n := 0
+	for n < len(x.handed) && x.handed[n].epoch <= e.epoch {
+		n++
+	}
+	sealed := x.handed[:n:n]
+	x.handed = x.handed[n:]
 	if x.snap == nil {
 		state := int64(0)
 		for _, s := range x.subtasks {
 			state += s.stats.stateBytes.Load()
 		}
-		if x.wantSnapshot.Swap(false) || checkpoint.SnapshotDue(x.frames.Load(), state) {
+		if x.wantSnapshot.Swap(false) || checkpoint.SnapshotDue(x.frames.Load(), state, x.rt.cfg.SnapshotBytes) {
 			x.startSnapshot()
 		}
 		return nil
 	}
-	x.snap.pieces = append(x.snap.pieces, x.snap.pending[e.epoch]...)
-	delete(x.snap.pending, e.epoch)
+	x.snap.pieces = append(x.snap.pieces, sealed...)
 	if e.header == nil {
 		return nil // sealed just before the snapshot began
 	}
@@ -125,7 +142,9 @@ func (x *execution) finishSnapshot() error {
 	x.snap = nil
 	x.snapping.Store(false)
 	x.frames.Store(0)
+	x.snapshotBusy.Store(true) // one at a time, so that they are announced in the order of their epochs
 	x.rt.spawn(func() {
+		defer x.snapshotBusy.Store(false)
 		if err := x.rt.writeSnapshot(x.job, r); err != nil && !errors.Is(err, wal.ErrClosed) {
 			x.logger.Error("a snapshot was not written; the log keeps what it would have replaced", "job", x.name, "err", err)
 		}
@@ -137,7 +156,7 @@ func (x *execution) finishSnapshot() error {
 func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 	logID := rt.log.ID()
 	meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: id, Epoch: r.epoch, LSN: r.lsn, Header: r.header}
-	file, bytes, err := rt.snapshots.write(meta, slices.Concat(r.chunks, r.pieces))
+	file, bytes, err := rt.snapshots.write(meta, r.bodies())
 	if err != nil {
 		return err
 	}

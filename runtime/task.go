@@ -46,9 +46,10 @@ type subtask struct {
 	last     atomic.Uint64 // the epoch behind whose barrier nothing is read; 0 while there is none
 	sealed   atomic.Uint64 // last sealed epoch the master told
 	snapshot atomic.Pointer[snapshotRun]
-	seen     *snapshotRun // the snapshot whose scan has been begun
-	beat     atomic.Int64 // Unix nanoseconds since when it is in code that may be a user's; 0 when it is not
-	gone     atomic.Bool  // its goroutine has returned
+	seen     *snapshotRun     // the snapshot whose scan has been begun
+	sealedTo checkpoint.Epoch // the last one that the stores were told
+	beat     atomic.Int64     // Unix nanoseconds since when it is in code that may be a user's; 0 when it is not
+	gone     atomic.Bool      // its goroutine has returned
 	stats    subtaskStats
 }
 
@@ -364,6 +365,7 @@ func (s *subtask) sendAll(ctx context.Context, e element) error {
 
 // housekeeping does what the master asked for between two batches.
 func (s *subtask) housekeeping() error {
+	snapshot := s.snapshot.Load() // before sealed: its scan must hold all that was sealed when it was asked for
 	if e := checkpoint.Epoch(s.sealed.Load()); e > 0 {
 		for _, n := range s.nodes {
 			if n.store != nil {
@@ -371,12 +373,13 @@ func (s *subtask) housekeeping() error {
 			}
 		}
 		s.sealed.CompareAndSwap(uint64(e), 0)
+		s.sealedTo = e
 	}
 	if f, ok := s.feed.(*outsideFeed); ok {
 		f.showDurable(checkpoint.Epoch(s.ex.durable.Load()))
 	}
-	if r := s.snapshot.Load(); r != nil {
-		return s.stepSnapshot(r)
+	if snapshot != nil {
+		return s.stepSnapshot(snapshot)
 	}
 	return nil
 }

@@ -3,8 +3,11 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/checkpoint"
@@ -109,6 +112,25 @@ func (d snapshotDir) read(file string, into restorer) error {
 	for _, b := range bodies {
 		if err := into.applyState(b); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// removeUnannounced removes the files that a crash kept from being announced: they may hold what never became durable, and
+// would be counted among those that are kept.
+func (d snapshotDir) removeUnannounced(l *ledger) error {
+	files, err := checkpoint.ListSnapshots(string(d))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		j := l.Jobs[f.Job]
+		if j != nil && slices.ContainsFunc(j.Snapshots, func(s snapshotEntry) bool { return s.File == filepath.Base(f.Path) }) {
+			continue
+		}
+		if err := os.Remove(f.Path); err != nil {
+			return fmt.Errorf("runtime: removing a snapshot that was not announced: %w", err)
 		}
 	}
 	return nil
