@@ -16,7 +16,8 @@ type Reader struct {
 	bus      *Bus
 	topic    *topic // nil if it was not there
 	cursors  []*cursor
-	err      error // of what it was made from
+	err      error  // of what it was made from
+	quiet    *quiet // nil: every producer counts
 	caughtUp atomic.Bool
 	ended    atomic.Bool
 
@@ -213,15 +214,20 @@ func (c *cursor) take(t *topic, it item, max int) (Batch, bool, error) {
 	return out, true, nil
 }
 
-// Watermark returns the lowest watermark of the partitions that are not idle, and whether all are.
+// Watermark returns the lowest watermark of the partitions that are not idle, or of all if all are.
 func (r *Reader) Watermark() (watermark int64, idle bool) {
+	if r.quiet != nil {
+		r.quiet.leaveOut(r.cursors, r.CaughtUp())
+	}
 	watermark, idle = NoWatermark, len(r.cursors) > 0
+	for _, c := range r.cursors {
+		idle = idle && c.Idle
+	}
 	first := true
 	for _, c := range r.cursors {
-		if c.Idle {
+		if c.Idle && !idle {
 			continue
 		}
-		idle = false
 		if first || c.Watermark < watermark {
 			watermark = c.Watermark
 		}

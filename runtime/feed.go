@@ -237,6 +237,9 @@ func (f *busFeed) open(_ context.Context, s *subtask) error {
 		default:
 		}
 	})
+	if after := f.node.Source.IdleAfter; after > 0 {
+		f.reader.IdleAfter(after, s.ex.rt.now)
+	}
 	f.shared.Store(f.reader)
 	return nil
 }
@@ -295,5 +298,5 @@ func sameState(a, b bus.SubState) bool {
 }
 
 func (f *busFeed) ready() <-chan struct{} { return f.wakes }
-func (f *busFeed) idleIn() time.Duration  { return 0 }
+func (f *busFeed) idleIn() time.Duration  { return f.reader.QuietIn() }
 func (f *busFeed) close() error           { return f.reader.Close() }

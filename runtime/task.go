@@ -308,6 +308,9 @@ func (s *subtask) advance(ctx context.Context, w jobs.Watermark, idle bool) (mov
 	if err := s.flushEdges(); err != nil {
 		return true, err
 	}
+	if s.touched() {
+		s.changed() // what fired is to be committed, also when no record comes
+	}
 	s.changedMark()
 	return true, s.sendAll(ctx, element{kind: elementWatermark, watermark: w, idle: idle})
 }
@@ -476,6 +479,23 @@ func (s *subtask) changed() {
 	if int64(bytes) > s.ex.rt.cfg.EpochBytes/int64(len(s.ex.subtasks)) && !s.ex.large.Swap(true) {
 		s.ex.post(event{kind: eventLarge})
 	}
+}
+
+// touched reports whether the epoch under way has outputs or changes of state.
+func (s *subtask) touched() bool {
+	for _, o := range s.outs {
+		if o.records > 0 {
+			return true
+		}
+	}
+	for _, n := range s.nodes {
+		if n.store != nil {
+			if entries, _ := n.store.Dirty(); entries > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (s *subtask) changedMark() {
