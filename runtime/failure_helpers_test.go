@@ -170,6 +170,16 @@ func talliedBy(total, keys int64, keep func(n int64) bool) []string {
 	return out
 }
 
+// linesOf returns how many whole lines a file has by now; whoever writes it may be at it.
+func linesOf(t testing.TB, path string) int {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return bytes.Count(b, []byte("\n"))
+}
+
 // fileLines returns a file's lines, sorted; none if it is not there.
 func fileLines(t testing.TB, path string) []string {
 	t.Helper()

@@ -88,7 +88,7 @@ func TestSlowReader(t *testing.T) {
 		t.Errorf("the writer is %s after %d of %d numbers", jobStatus(t, rt, "writer").State, written, total)
 	}
 	until(t, rt, "the fast reader has all that was written", func() bool {
-		return len(fileLines(t, filepath.Join(out, "fast.jsonl"))) == int(written)
+		return linesOf(t, filepath.Join(out, "fast.jsonl")) == int(written)
 	})
 	if st := jobStatus(t, rt, "fast"); st.Lag != 0 || st.Restarts != 0 {
 		t.Errorf("the fast reader lags by %d, restarted %d times", st.Lag, st.Restarts)

@@ -71,7 +71,7 @@ func TestTenBarrenAttemptsFail(t *testing.T) {
 
 	in := newTap(total, good)
 	rt := start(t, runtime.Config{DataDir: data}, build(in)...)
-	until(t, rt, "the good numbers are read", func() bool { return len(fileLines(t, filepath.Join(out, "reader.jsonl"))) == good })
+	until(t, rt, "the good numbers are read", func() bool { return linesOf(t, filepath.Join(out, "reader.jsonl")) == good })
 	in.open(total)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -52,7 +52,7 @@ func TestDefinitionsChange(t *testing.T) {
 			t.Errorf("run %d: missing jobs: %q", i, missing)
 		}
 		until(t, rt, "the jobs have read what there is", func() bool {
-			return len(fileLines(t, filepath.Join(out, "reader.jsonl"))) == int(r.read) && int64(rt.Status().Topics[0].Partitions[0].Next) == r.opened
+			return linesOf(t, filepath.Join(out, "reader.jsonl")) == int(r.read) && int64(rt.Status().Topics[0].Partitions[0].Next) == r.opened
 		})
 		stop(t, rt)
 	}

@@ -41,7 +41,7 @@ func TestWatermarkAloneCommits(t *testing.T) {
 		t.Fatalf("got %q before the window's end", got)
 	}
 	in.open(50)
-	until(t, rt, "the window's line", func() bool { return len(fileLines(t, filepath.Join(out, "counts.jsonl"))) == 1 })
+	until(t, rt, "the window's line", func() bool { return linesOf(t, filepath.Join(out, "counts.jsonl")) == 1 })
 	in.open(100)
 	finish(t, rt)
 	sameLines(t, "counts", fileLines(t, filepath.Join(out, "counts.jsonl")), []string{"10"})
@@ -56,7 +56,7 @@ func TestIdleAfterOnTheBus(t *testing.T) {
 	in, silent := newTap(100, 50), newTap(100, 0)
 	rt := start(t, runtime.Config{DataDir: t.TempDir()}, teller("teller", in, topic, 100), teller("silent", silent, topic, 100),
 		windower(topic, out, jobs.IdleAfter(50*time.Millisecond)))
-	until(t, rt, "two windows beside a silent producer", func() bool { return len(fileLines(t, filepath.Join(out, "counts.jsonl"))) == 2 })
+	until(t, rt, "two windows beside a silent producer", func() bool { return linesOf(t, filepath.Join(out, "counts.jsonl")) == 2 })
 	in.open(100)
 	silent.open(100) // its first 40 numbers, or more, are late
 	finish(t, rt)
