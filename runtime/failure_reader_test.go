@@ -73,9 +73,9 @@ func TestSlowReader(t *testing.T) {
 		})
 	}
 	until(t, rt, "the writer waits and says for whom", full)
-	if l := log.line("nearly full", "topic=numbers", "behind=slow/"); l == "" {
-		t.Error("it was not announced that the topic is nearly full, and because of whom")
-	}
+	until(t, rt, "it is announced that the topic is nearly full, and because of whom", func() bool {
+		return log.line("nearly full", "topic=numbers", "behind=slow/") != ""
+	})
 	// The epochs under way may still pass; then nothing more is written, for as long as the gate is shut.
 	written := jobStatus(t, rt, "writer").Counters.Out
 	for still := 0; still < 20; still++ {
