@@ -117,6 +117,7 @@ func loadCatalog(fr frame, b *bus.Bus) (l *ledger, err error) {
 		return nil, fmt.Errorf("runtime: the catalog at %s has no ledger", fr.LSN())
 	}
 	b.Generation(fr.LSN())
+	b.Dropped(l.First) // the bus may not have known yet when the catalog was written
 	return l, nil
 }
 
@@ -249,15 +250,15 @@ func restoreState(log frames, l *ledger, into map[uint32]restorer, load func(*jo
 			return fmt.Errorf("runtime: job %s: its snapshot: %w", j.Name, err)
 		}
 		behind[id] = max(lsn, j.Since)
-		if j.LSN > behind[id] && (from == 0 || behind[id] < from) {
-			from = behind[id]
+		if next := behind[id] + 1; j.LSN >= next && (from == 0 || next < from) {
+			from = next // what lies at behind itself may be gone
 		}
 	}
 	if from == 0 {
 		return nil
 	}
 	parts := map[wal.LSN][][]byte{}
-	err := readFrom(log, max(from, l.First), func(fr frame) error {
+	err := readFrom(log, from, func(fr frame) error {
 		if fr.Kind() != kindPart && fr.Kind() != kindEpoch {
 			return nil
 		}

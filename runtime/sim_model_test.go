@@ -1,0 +1,673 @@
+package runtime
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// model is what the frames up to an LSN say, told again without the code under test, save the decoders of sections; as it
+// takes a frame it checks that each effect in it has its cause at or before the positions that it commits.
+type model struct {
+	s      *sim
+	lsn    wal.LSN
+	topics map[bus.TopicID]*modelTopic
+	names  map[string]bus.TopicID
+	jobs   map[uint32]*modelJob
+	subs   map[bus.SubID]*modelSub
+	parts  map[wal.LSN]*simFrame // not yet listed by an epoch
+	gens   []wal.LSN
+}
+
+type modelTopic struct {
+	name   string
+	parts  [][]modelRecord
+	marks  []modelMark
+	joined map[bus.ProducerID]bool // true: when others had given marks already, so that its records may be late
+}
+
+type modelRecord struct {
+	lsn wal.LSN // of its epoch
+	at  wal.LSN // of the frame that holds its bytes
+	by  uint32  // job
+	v   simValue
+}
+
+type modelMark struct {
+	lsn wal.LSN
+	bus.Mark
+}
+
+type modelJob struct {
+	id        uint32
+	j         *simJob
+	ended     bool
+	epoch     checkpoint.Epoch
+	lsn       wal.LSN
+	splits    map[int]modelSplit
+	step      int64 // watermark of the step that keeps state
+	steps     map[string]int64
+	inputs    []bus.SubID
+	out       bus.TopicID // hidden
+	sender    bus.SubID
+	sent      sentEntry
+	snapshots []snapshotEntry
+	marks     map[bus.TopicID]int64
+	state     modelState
+}
+
+type modelSplit struct {
+	next      int
+	watermark int64
+	ended     bool
+}
+
+// modelState is what the step keeps.
+type modelState struct {
+	count   map[string]modelSum
+	set     map[string]bool
+	windows map[modelWindow]modelSum
+}
+
+type modelSum struct{ n, sum uint64 }
+
+type modelWindow struct {
+	start int64
+	key   string
+}
+
+func (s *modelState) clone() modelState {
+	return modelState{maps.Clone(s.count), maps.Clone(s.set), maps.Clone(s.windows)}
+}
+
+// modelSub is a subscription, a sender's too.
+type modelSub struct {
+	topic  bus.TopicID
+	job    uint32
+	sender bool
+	over   bool
+	parts  []modelPlace
+}
+
+// modelPlace is a subscription's place in a partition: its states of newest and of where it began.
+type modelPlace struct {
+	bus.SubState
+	taken int // marks of the topic in Table
+}
+
+func newModel(s *sim) *model {
+	return &model{s: s, topics: map[bus.TopicID]*modelTopic{}, names: map[string]bus.TopicID{}, jobs: map[uint32]*modelJob{},
+		subs: map[bus.SubID]*modelSub{}, parts: map[wal.LSN]*simFrame{}}
+}
+
+func (m *model) clone() *model {
+	c := newModel(m.s)
+	c.lsn, c.gens, c.parts, c.names = m.lsn, m.gens[:len(m.gens):len(m.gens)], maps.Clone(m.parts), maps.Clone(m.names)
+	for id, t := range m.topics {
+		n := *t
+		n.parts = make([][]modelRecord, len(t.parts))
+		for i, p := range t.parts {
+			n.parts[i] = p[:len(p):len(p)]
+		}
+		n.marks, n.joined = t.marks[:len(t.marks):len(t.marks)], maps.Clone(t.joined)
+		c.topics[id] = &n
+	}
+	for id, j := range m.jobs {
+		n := *j
+		n.splits, n.steps, n.marks, n.state = maps.Clone(j.splits), maps.Clone(j.steps), maps.Clone(j.marks), j.state.clone()
+		c.jobs[id] = &n
+	}
+	for id, sub := range m.subs {
+		n := *sub
+		n.parts = append([]modelPlace(nil), sub.parts...)
+		c.subs[id] = &n
+	}
+	return c
+}
+
+func (m *model) job(name string) *modelJob {
+	for _, j := range m.jobs {
+		if j.j.name == name {
+			return j
+		}
+	}
+	return nil
+}
+
+// apply takes the next frame.
+func (m *model) apply(f *simFrame) {
+	if f.lsn != m.lsn+1 {
+		m.s.violate("R5", "frame %d follows frame %d", f.lsn, m.lsn)
+	}
+	m.lsn = f.lsn
+	switch f.kind {
+	case wal.KindCatalog:
+		m.gens = append(m.gens, f.lsn)
+	case kindPart:
+		m.parts[f.lsn] = f
+	case kindControl:
+		m.applyControl(f)
+	case kindEpoch:
+		m.applyEpoch(f)
+	}
+}
+
+func (m *model) applyControl(f *simFrame) {
+	c, err := decodeControl(f.body(sectionControl))
+	m.s.must(err)
+	for _, t := range c.Topics {
+		if m.topics[t.ID] == nil {
+			m.topics[t.ID] = &modelTopic{name: t.Spec.Name, parts: make([][]modelRecord, max(1, t.Spec.Partitions)), joined: map[bus.ProducerID]bool{}}
+			m.names[t.Spec.Name] = t.ID
+		}
+	}
+	for _, jc := range c.Jobs {
+		m.applyJob(jc)
+	}
+	for _, st := range c.Sent {
+		m.applySent(st)
+	}
+	if sc := c.Snapshot; sc != nil {
+		j := m.jobs[sc.Job]
+		if sc.Snapshot.LSN >= f.lsn || sc.Snapshot.Epoch > j.epoch {
+			m.s.violate("snapshot", "frame %d announces a snapshot of %s at epoch %d, LSN %d, where the job stands at epoch %d",
+				f.lsn, j.j.name, sc.Snapshot.Epoch, sc.Snapshot.LSN, j.epoch)
+		}
+		if j.snapshots = append(j.snapshots[:len(j.snapshots):len(j.snapshots)], sc.Snapshot); len(j.snapshots) > keptSnapshots {
+			j.snapshots = j.snapshots[1:]
+		}
+	}
+	if body := f.body(bus.SectionIndex); body != nil {
+		_, marks, err := bus.DecodeIndex(body)
+		m.s.must(err)
+		for _, mk := range marks {
+			m.applyMark(f.lsn, mk)
+		}
+	}
+}
+
+func (m *model) applyJob(jc jobChange) {
+	if !jc.Replace {
+		return
+	}
+	j := &modelJob{id: jc.ID, splits: map[int]modelSplit{}, steps: map[string]int64{}, step: math.MinInt64, marks: map[bus.TopicID]int64{},
+		state: modelState{map[string]modelSum{}, map[string]bool{}, map[modelWindow]modelSum{}}}
+	for _, sj := range m.s.plan.jobs {
+		if sj.name == jc.Name {
+			j.j = sj
+		}
+	}
+	m.jobs[jc.ID] = j
+	for _, in := range jc.Inputs {
+		sub := &modelSub{topic: in.Topic, job: jc.ID}
+		for _, st := range in.States {
+			t := m.topics[in.Topic]
+			if st.Next > bus.Offset(len(t.parts[st.Partition])) {
+				m.s.violate("R3", "%s begins at offset %d of topic %s, partition %d, which has %d", jc.Name, st.Next, t.name, st.Partition, len(t.parts[st.Partition]))
+			}
+			taken := 0
+			for taken < len(t.marks) && t.marks[taken].lsn <= st.Marks {
+				taken++
+			}
+			p := modelPlace{st, taken}
+			m.checkTable(t, sub, &p)
+			sub.parts = append(sub.parts, p)
+		}
+		m.subs[in.Sub] = sub
+		j.inputs = append(j.inputs, in.Sub)
+	}
+	for _, o := range jc.Outputs {
+		if o.Outside {
+			j.out, j.sender, j.sent = o.Topic, o.Sub, o.Sent
+			m.subs[o.Sub] = &modelSub{topic: o.Topic, job: jc.ID, sender: true, parts: make([]modelPlace, 1)}
+		}
+	}
+}
+
+func (m *model) applySent(st sentEntry) {
+	sub := m.subs[st.Sub]
+	j := m.jobs[sub.job]
+	if recs := m.topics[sub.topic].parts[0]; st.Next > bus.Offset(len(recs)) {
+		m.s.violate("R2", "frame %d says that %d records of %s were sent, and the log holds %d", m.lsn, st.Next, j.j.name, len(recs))
+	}
+	if st.Next < j.sent.Next {
+		m.s.violate("R4", "frame %d takes the sender of %s back from %d to %d", m.lsn, j.j.name, j.sent.Next, st.Next)
+	}
+	j.sent = st
+	sub.parts[0].Next = st.Next
+}
+
+// applyMark takes a producer's mark. It must not go back, nor promise what is broken later (see records).
+func (m *model) applyMark(lsn wal.LSN, mk bus.Mark) {
+	t := m.topics[mk.Topic]
+	j := m.jobs[uint32(mk.Producer)]
+	if mk.Join {
+		given := false
+		for _, old := range t.marks {
+			given = given || old.Watermark != bus.NoWatermark
+		}
+		t.joined[mk.Producer] = given
+	}
+	if w, ok := j.marks[mk.Topic]; ok && mk.Watermark != bus.NoWatermark && mk.Watermark < w {
+		m.s.violate("watermark", "frame %d takes the watermark of %s in topic %s back from %d to %d", lsn, j.j.name, t.name, w, mk.Watermark)
+	}
+	if mk.Watermark != bus.NoWatermark {
+		j.marks[mk.Topic] = mk.Watermark
+	}
+	t.marks = append(t.marks, modelMark{lsn, mk})
+}
+
+// modelTable folds the marks of a topic up to a number of them.
+func modelTable(marks []modelMark) map[bus.ProducerID]bus.ProducerMark {
+	table := map[bus.ProducerID]bus.ProducerMark{}
+	for _, mk := range marks {
+		p, ok := table[mk.Producer]
+		switch {
+		case mk.Leave:
+			delete(table, mk.Producer)
+			continue
+		case !ok:
+			p = bus.ProducerMark{Producer: mk.Producer, Watermark: bus.NoWatermark}
+		}
+		if !mk.Join {
+			p.Watermark, p.Idle = max(p.Watermark, mk.Watermark), mk.Idle
+		}
+		table[mk.Producer] = p
+	}
+	return table
+}
+
+// checkTable says whether a place's table of producers is the topic's as of there (R3).
+func (m *model) checkTable(t *modelTopic, sub *modelSub, p *modelPlace) {
+	want := modelTable(t.marks[:p.taken])
+	ok := len(want) == len(p.Table)
+	for _, have := range p.Table {
+		ok = ok && want[have.Producer] == have
+	}
+	if !ok {
+		m.s.violate("R3", "%s has the producers %v at LSN %d of topic %s, partition %d, where they are %v",
+			m.jobs[sub.job].j.name, p.Table, p.Marks, t.name, p.Partition, want)
+	}
+}
+
+// moveTo takes a subscription's place on and returns the records that it passes.
+func (m *model) moveTo(sub *modelSub, st bus.SubState) []modelRecord {
+	t, p := m.topics[sub.topic], &sub.parts[st.Partition]
+	name := m.jobs[sub.job].j.name
+	recs := t.parts[st.Partition]
+	switch {
+	case st.Next < p.Next || st.Marks < p.Marks:
+		m.s.violate("R4", "frame %d takes %s back in topic %s, partition %d, from %v to %v", m.lsn, name, t.name, st.Partition, p.Position, st.Position)
+	case st.Next > bus.Offset(len(recs)):
+		m.s.violate("R1", "in frame %d %s has read topic %s, partition %d up to offset %d, where the log holds %d: an effect without its cause",
+			m.lsn, name, t.name, st.Partition, st.Next, len(recs))
+	case st.Marks >= m.lsn:
+		m.s.violate("R1", "frame %d says that %s has read up to frame %d", m.lsn, name, st.Marks)
+	case st.Next < bus.Offset(len(recs)) && recs[st.Next].lsn <= st.Marks:
+		m.s.violate("R3", "frame %d says that %s has taken all of topic %s, partition %d up to LSN %d, and stands at offset %d, which is of LSN %d",
+			m.lsn, name, t.name, st.Partition, st.Marks, st.Next, recs[st.Next].lsn)
+	}
+	passed := recs[p.Next:st.Next]
+	w, taken := p.Watermark, p.taken
+	for taken < len(t.marks) && t.marks[taken].lsn <= st.Marks {
+		taken++
+		if taken == len(t.marks) || t.marks[taken].lsn != t.marks[taken-1].lsn {
+			low, some := lowestOf(modelTable(t.marks[:taken]))
+			if some {
+				w = max(w, low)
+			}
+		}
+	}
+	*p = modelPlace{st, taken}
+	m.checkTable(t, sub, p)
+	if w != st.Watermark {
+		m.s.violate("watermark", "frame %d says that %s has the watermark %d at LSN %d of topic %s, partition %d, where it is %d",
+			m.lsn, name, st.Watermark, st.Marks, t.name, st.Partition, w)
+	}
+	return passed
+}
+
+func lowestOf(table map[bus.ProducerID]bus.ProducerMark) (low int64, some bool) {
+	for _, p := range table {
+		if !p.Idle && (!some || p.Watermark < low) {
+			low, some = p.Watermark, true
+		}
+	}
+	return low, some
+}
+
+// records returns what an epoch publishes, by topic, and appends it to the topics.
+func (m *model) records(f *simFrame, j *modelJob) map[bus.TopicID][]simValue {
+	out := map[bus.TopicID][]simValue{}
+	body := f.body(bus.SectionIndex)
+	if body == nil {
+		return out
+	}
+	pubs, marks, err := bus.DecodeIndex(body)
+	m.s.must(err)
+	for _, p := range pubs {
+		t := m.topics[p.Topic]
+		if t == nil {
+			m.s.violate("R1", "frame %d publishes to topic %d, which is not there", f.lsn, p.Topic)
+		}
+		from := f
+		if p.Part != 0 {
+			if from = m.parts[p.Part]; from == nil {
+				m.s.violate("R1", "frame %d names part %d, which is not one of its own", f.lsn, p.Part)
+			}
+		}
+		if next := bus.Offset(len(t.parts[p.Partition])); p.Base != next {
+			m.s.violate("R5", "frame %d gives offsets from %d on in topic %s, partition %d, where %d is next", f.lsn, p.Base, t.name, p.Partition, next)
+		}
+		for _, v := range from.values(m.s, p.Section, p.Count) {
+			if w, ok := j.marks[p.Topic]; ok && v.Time <= w && !v.Wild && v.Kind != simLate {
+				m.s.violate("watermark", "frame %d: %s writes %v to topic %s behind its watermark %d", f.lsn, j.j.name, v, t.name, w)
+			}
+			t.parts[p.Partition] = append(t.parts[p.Partition], modelRecord{f.lsn, from.lsn, j.id, v})
+			out[p.Topic] = append(out[p.Topic], v)
+		}
+	}
+	for _, mk := range marks {
+		m.applyMark(f.lsn, mk)
+	}
+	return out
+}
+
+// values reads a section of records through the bus's own reader of them, once.
+func (f *simFrame) values(s *sim, section, count int) []simValue {
+	if out := f.decoded[section]; out != nil {
+		return out
+	}
+	data := f.sections[section].Body
+	out := make([]simValue, 0, count)
+	b := bus.New(bus.Config{}, nil)
+	s.must(b.Define(1, bus.TopicSpec{Name: "x"}))
+	b.Publish(1, []bus.Publication{{Topic: 1, Count: count, Data: data}}, nil)
+	r := b.NewReader(1, 1, []bus.SubState{{}}, func() {})
+	defer r.Close()
+	for len(out) < count {
+		batch, ok, err := r.Next(count)
+		s.must(err)
+		if !ok {
+			s.violate("R1", "a section of %d records gives %d", count, len(out))
+		}
+		for r := range batch.Records() {
+			v, err := decodeSim(r.Value)
+			s.must(err)
+			if r.Time != v.Time || keyText(r.Key) != v.Key {
+				s.violate("R1", "record %v has time %d and key %q", v, r.Time, r.Key)
+			}
+			out = append(out, v)
+		}
+	}
+	if f.decoded == nil {
+		f.decoded = map[int][]simValue{}
+	}
+	f.decoded[section] = out
+	return out
+}
+
+func (m *model) position(f *simFrame, j *modelJob, h *checkpoint.Header) (passed []modelRecord) {
+	for _, sp := range h.Splits {
+		i := int(sp.Split[0] - '0')
+		was, next := j.splits[i], positionOf(sp.Position)
+		if next < was.next || next > j.j.total {
+			m.s.violate("R4", "frame %d takes %s, split %d from %d to %d", f.lsn, j.j.name, i, was.next, next)
+		}
+		if was.next > 0 && sp.Watermark < was.watermark {
+			m.s.violate("watermark", "frame %d takes the watermark of %s, split %d back from %d to %d", f.lsn, j.j.name, i, was.watermark, sp.Watermark)
+		}
+		for n := was.next; n < next; n++ {
+			passed = append(passed, modelRecord{v: m.s.sourceRecord(j.j, i, n)})
+		}
+		j.splits[i] = modelSplit{next, sp.Watermark, sp.Ended}
+	}
+	for _, sp := range h.Subs {
+		st, err := bus.DecodeSubState(sp.State)
+		m.s.must(err)
+		sub := m.subs[bus.SubID(sp.Sub)]
+		if sub == nil || sub.job != j.id || sub.over {
+			m.s.violate("R3", "frame %d has a position of subscription %d, which is not %s's", f.lsn, sp.Sub, j.j.name)
+		}
+		passed = append(passed, m.moveTo(sub, st)...)
+	}
+	for _, st := range h.Steps {
+		if was, ok := j.steps[st.Step]; ok && st.Watermark < was {
+			m.s.violate("watermark", "frame %d takes the watermark of %s, step %s back from %d to %d", f.lsn, j.j.name, st.Step, was, st.Watermark)
+		}
+		j.steps[st.Step] = st.Watermark
+	}
+	return passed
+}
+
+// applyEpoch checks that what an epoch holds is what its positions passed made, and takes it (R1, R3, R4).
+func (m *model) applyEpoch(f *simFrame) {
+	h, err := checkpoint.DecodeHeader(f.body(checkpoint.SectionHeader))
+	m.s.must(err)
+	j := m.jobs[h.Job]
+	switch {
+	case j == nil:
+		m.s.violate("R1", "frame %d is an epoch of job %d, which is not there", f.lsn, h.Job)
+	case h.Epoch != j.epoch+1 || j.ended:
+		m.s.violate("R4", "frame %d is epoch %d of %s, which stands at %d, ended %v", f.lsn, h.Epoch, j.j.name, j.epoch, j.ended)
+	}
+	passed := m.position(f, j, &h)
+	out := m.records(f, j)
+	for _, p := range h.Parts {
+		if m.parts[p] == nil {
+			m.s.violate("R1", "frame %d names part %d, which is not there", f.lsn, p)
+		}
+		delete(m.parts, p)
+	}
+	if !h.Ended {
+		for id := range out {
+			if t := m.topics[id]; id != j.out && t.name != j.j.forward && t.name != j.j.results {
+				m.s.violate("R1", "frame %d: %s writes to topic %s", f.lsn, j.j.name, t.name)
+			}
+		}
+	}
+	j.epoch, j.lsn = h.Epoch, f.lsn
+	if w, ok := j.steps[j.j.head]; ok {
+		j.step = w
+	}
+	m.fold(f, j, passed, out)
+	if h.Ended {
+		j.ended = true
+		for _, sub := range j.inputs {
+			m.subs[sub].over = true
+		}
+	}
+	m.s.snapshotsAt(m, j)
+}
+
+func wildOf(v simValue) simValue {
+	v.Wild = true
+	return v
+}
+
+func addSum(m map[string]modelSum, key string, v uint64) {
+	s := m[key]
+	s.n, s.sum = s.n+1, s.sum+v
+	m[key] = s
+}
+
+// tally is a multiset of values.
+type tally map[simValue]int
+
+func (t tally) add(vs ...simValue) {
+	for _, v := range vs {
+		t[v]++
+	}
+}
+
+// less returns a value of t that o does not have as often, if there is one.
+func (t tally) less(o tally) (v simValue, ok bool) {
+	for v, n := range t {
+		if n > o[v] {
+			return v, true
+		}
+	}
+	return v, false
+}
+
+func (m *model) sameTally(f *simFrame, j *modelJob, what string, have, want tally) {
+	if v, ok := have.less(want); ok {
+		m.s.violate("R1", "frame %d: %s gives %s %v, which nothing has caused", f.lsn, j.j.name, what, v)
+	}
+	if v, ok := want.less(have); ok {
+		m.s.violate("R3", "frame %d: %s has passed what makes it give %s %v, and does not", f.lsn, j.j.name, what, v)
+	}
+}
+
+// fold does what the step should have done with the records passed and compares what it gave.
+func (m *model) fold(f *simFrame, j *modelJob, passed []modelRecord, out map[bus.TopicID][]simValue) {
+	late, fired, may := tally{}, tally{}, tally{}
+	for _, v := range out[j.out] {
+		if v.Kind == simLate {
+			late.add(v)
+		} else {
+			fired.add(v)
+		}
+	}
+	if r := m.names[j.j.results]; j.j.results != "" && r != m.names[j.j.forward] {
+		both := tally{}
+		both.add(out[r]...)
+		all := maps.Clone(late)
+		for v, n := range fired {
+			all[v] += n
+		}
+		m.sameTally(f, j, "results", both, all)
+	}
+	forwarded, have := tally{}, tally{}
+	have.add(out[m.names[j.j.forward]]...)
+	var unsure []simValue
+	st := &j.state
+	for _, r := range passed {
+		v := r.v
+		addSum(st.count, v.Key, v.Sum)
+		el := v.Key + string(rune('0'+v.Sum%5))
+		if st.set[el] {
+			delete(st.set, el)
+		} else {
+			st.set[el] = true
+		}
+		l := lateOf(v, j.j)
+		may.add(l)
+		if late[l] >= may[l] {
+			if !v.Wild && !m.mayBeLate(j, r) {
+				m.s.violate("watermark", "frame %d: %s found %v late, which it cannot be", f.lsn, j.j.name, v)
+			}
+			v.Wild = true
+		} else {
+			w := modelWindow{m.s.windowOf(v.Time), v.Key}
+			s := st.windows[w]
+			s.n, s.sum = s.n+1, s.sum+v.Sum
+			st.windows[w] = s
+		}
+		switch {
+		case !forwards(v) || j.j.forward == "":
+		case !v.Wild && m.mayBeLate(j, r):
+			unsure = append(unsure, forwardOf(v, j.j))
+		default:
+			forwarded.add(forwardOf(v, j.j))
+		}
+	}
+	for _, v := range unsure { // behind the watermark or not
+		if w := wildOf(v); have[w] > forwarded[w] {
+			v = w
+		}
+		forwarded.add(v)
+	}
+	if v, ok := late.less(may); ok {
+		m.s.violate("R1", "frame %d: %s found %v late, which it has not read", f.lsn, j.j.name, v)
+	}
+	m.sameTally(f, j, "on", have, forwarded)
+	m.foldWindows(f, j, fired)
+}
+
+// foldWindows checks which windows an epoch gives: each whole, once, when its watermark has come there.
+func (m *model) foldWindows(f *simFrame, j *modelJob, fired tally) {
+	lo, hi := m.watermarks(j)
+	due := tally{}
+	for w, s := range j.state.windows {
+		end := w.start + m.s.plan.window
+		v := windowOut(j.j, w.key, end, s.n, s.sum)
+		if end-1 <= lo || end-1 <= hi && fired[v] > 0 {
+			due.add(v)
+			delete(j.state.windows, w)
+		}
+	}
+	m.sameTally(f, j, fmt.Sprintf("at watermark %d to %d the window", lo, hi), fired, due)
+}
+
+// watermarks returns between which the watermarks of the step's subtasks are.
+func (m *model) watermarks(j *modelJob) (lo, hi int64) {
+	if j.j.head != "in" || j.j.width == 1 {
+		return j.step, j.step
+	}
+	lo, hi = math.MaxInt64, math.MinInt64
+	for _, sub := range j.inputs {
+		for _, p := range m.subs[sub].parts {
+			lo, hi = min(lo, p.Watermark), max(hi, p.Watermark)
+			if len(p.Table) == 0 {
+				hi = math.MaxInt64 // perhaps it has ended
+			}
+		}
+	}
+	return min(lo, j.step), max(hi, j.step)
+}
+
+func (m *model) mayBeLate(j *modelJob, r modelRecord) bool {
+	for _, sub := range j.inputs {
+		if m.topics[m.subs[sub].topic].joined[bus.ProducerID(r.by)] {
+			return true
+		}
+	}
+	return false
+}
+
+// sameState compares the stores of a job with the model.
+func (m *model) sameState(rule string, j *modelJob, st *jobStores) {
+	have := modelState{map[string]modelSum{}, map[string]bool{}, map[modelWindow]modelSum{}}
+	for _, store := range st.of["fold"] {
+		count, set, windows := store.Table("fold", "count"), store.Table("fold", "set"), store.Table("fold", "windows")
+		count.Scan(0, func(g uint8, key, val []byte) bool {
+			have.count[keyText(key)] = sumOf(val)
+			return true
+		})
+		for key := range have.count {
+			k := []byte(`"` + key + `"`)
+			set.Elements(jobs.GroupOf(k), k, 0, func(sub, _ []byte) bool {
+				have.set[key+string(sub)] = true
+				return true
+			})
+		}
+		for _, ns := range windows.Namespaces() {
+			windows.Scan(ns, func(_ uint8, key, val []byte) bool {
+				have.windows[modelWindow{ns, keyText(key)}] = sumOf(val)
+				return true
+			})
+		}
+	}
+	if !maps.Equal(have.count, j.state.count) || !maps.Equal(have.set, j.state.set) || !maps.Equal(have.windows, j.state.windows) {
+		m.s.violate(rule, "the state of %s at LSN %d, epoch %d is\n%v\nand its positions make it\n%v", j.j.name, m.lsn, j.epoch, have, j.state)
+	}
+}
+
+func sumOf(b []byte) modelSum {
+	return modelSum{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}
+}
+
+// keyText is a key without its quotes; outside it has none.
+func keyText(b []byte) string {
+	if n := len(b); n > 2 && b[0] == '"' {
+		return string(b[1 : n-1])
+	}
+	return string(b)
+}
