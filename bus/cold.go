@@ -9,6 +9,9 @@ import (
 	"github.com/sidestream-dev/sidestream/wal"
 )
 
+// errLogShort is our own bug, or a log that lost what was durable: readers would look for ever.
+var errLogShort = errors.New("the log ends before a frame that was said to be durable")
+
 // coldItem is a publication, or the marks of a frame, in the log.
 type coldItem struct {
 	item
@@ -24,7 +27,7 @@ func (c *cursor) openCold(b *Bus, t *topic) error {
 		}
 		r, err := b.log.Reader(c.Marks + 1)
 		if err == nil {
-			c.cold = r
+			c.cold, c.from = r, c.Marks
 			return nil
 		}
 		if !c.gone(b, err) {

@@ -15,22 +15,47 @@
 //
 // A [Position] is the next offset and the LSN up to which every frame has been taken wholly, so that reading goes on at
 // the frame behind it. What a place in a partition means is thereby known without an index: a reader that starts at an
-// offset begins at the generation that holds it, whose catalog has the offsets and tables as of there.
+// offset begins at the generation that holds it, whose catalog has the offsets and tables as of there. So does one whose
+// frame due was dropped: it had passed the records, and the table says what the marks came to. A part lies in the
+// generation of the epoch's last frame.
+//
+// # Memory
+//
+// The newest items are in memory: all that is not durable, and Config.MemoryBytes of what is, a topic. A reader takes items
+// from there as long as none that it lacks has gone; then it reads the log to the end of what is durable, and looks into
+// memory again. It may read a frame before Publish has told of it.
 //
 // # Bytes
 //
-// A section of records (kind 0x10, owner the topic) holds those of one partition, one behind the other:
+// u is an unsigned varint, z a zigzag varint, both in their shortest form; the rest is u8. Each layout stands over its encoder.
 //
-//	+-------+------------+-----------------+-------+-------+---------+-----+---------------------------------------+
-//	| flags | time delta | key length, key | value length  | value   | n   | n × name length, name, length, value  |
-//	| u8    | varint     | uvarint, bytes  | uvarint       | bytes   | u   | (headers)                             |
-//	+-------+------------+-----------------+-------+-------+---------+-----+---------------------------------------+
+// A section of kind [SectionRecords], owner the topic, holds a publication's records, one behind the other ([Builder.Append]):
 //
-//	flags   1: it has a time, the delta to the one before in the section (0 for the first); 2: a key; 4: headers.
-//	        What a flag does not announce is not there.
+//	+-------+---------+-------------------+---------------------+------------------------------------------------+
+//	| flags | delta z | key: u, its bytes | value: u, its bytes | headers u, each: name u, bytes, value u, bytes |
+//	+-------+---------+-------------------+---------------------+------------------------------------------------+
 //
-// A section of kind 0x11 is the index of an epoch's last frame: version u8 = 1, the number of publications and for each
-// topic, partition, count, base offset, bytes, part LSN (0: this frame) and section; then the number of marks and for each
-// topic, producer, flags (1 idle, 2 join, 4 leave, 8 it has a watermark) and the watermark. All uvarint, the watermark
-// varint.
+//	flags   1 it has a time, 2 a key, 4 headers, 8 no value; what is not there takes no bytes
+//	delta   of the time to the one before in the section, of the first to 0
+//
+// A section of kind [SectionIndex], in an epoch's last frame or that of a change of jobs, says what it publishes ([AppendIndex]):
+//
+//	+-------------+---------+------------------------------------------------------------------+
+//	| version = 1 | pubs u  | each: topic, partition, count, base, bytes, part, section; all u |
+//	+-------------+---------+------------------------------------------------------------------+
+//	              | marks u | each: topic u, producer u, flags [watermark z]                   |
+//	              +---------+------------------------------------------------------------------+
+//
+//	part    LSN of the frame that holds the section; 0 is the frame of the index
+//	flags   1 idle, 2 join, 4 leave, 8 a watermark follows
+//
+// A subscription's place in a partition, opaque in an epoch's header ([AppendSubState]):
+//
+//	+-------------+-------------+--------+---------+---------------------+-----+---------------------------------------+
+//	| version = 1 | partition u | next u | marks u | flags [watermark z] | n u | each: producer u, flags [watermark z] |
+//	+-------------+-------------+--------+---------+---------------------+-----+---------------------------------------+
+//
+//	flags   1 idle, 8 a watermark follows; producers in ascending order
+//
+// The bus's part of a catalog is JSON, with a version ([Bus.AppendCatalog]).
 package bus

@@ -34,6 +34,7 @@ type cursor struct {
 
 	// Of a cursor that reads the log; cold is nil while it reads memory.
 	cold    LogReader
+	from    wal.LSN // Marks when cold was opened
 	frame   Frame   // being taken
 	reading wal.LSN // of frame
 	queue   []coldItem
@@ -145,6 +146,7 @@ func (t *topic) wasWritten(b *Bus) bool {
 
 // next takes the cursor's next records or marks.
 func (c *cursor) next(b *Bus, t *topic, max int) (Batch, bool, error) {
+	barren, at := false, wal.LSN(0)
 	for {
 		if c.cold == nil {
 			it, found, live := c.live(b)
@@ -165,11 +167,16 @@ func (c *cursor) next(b *Bus, t *topic, max int) (Batch, bool, error) {
 		if err != nil {
 			return Batch{}, false, err
 		}
-		if !more {
-			// All that was durable has been taken; what is not lies in memory.
-			if err := c.closeCold(); err != nil {
-				return Batch{}, false, err
-			}
+		if more {
+			continue
+		}
+		// All that was durable has been taken; what is not lies in memory, unless it became durable and left memory meanwhile.
+		if barren && c.Marks == c.from && at == c.from {
+			return Batch{}, false, c.wrap(t, errLogShort)
+		}
+		barren, at = c.Marks == c.from, c.from
+		if err := c.closeCold(); err != nil {
+			return Batch{}, false, err
 		}
 	}
 }
