@@ -1,0 +1,15 @@
+// Package killtest ends a program with kill -9 again and again, at random moments, starts it again until it is done, and
+// looks at what it has left: the files it wrote and the topics in its log must be those of a run that nobody disturbed.
+//
+//	w := killtest.NewWork(t, data, killtest.ExactlyOnce)
+//	c := killtest.Campaign{Command: killtest.Sidestream(t), Kills: 20}
+//	c.Run(t, w, rng)
+//	w.Check(t, want)
+//
+// # Plan
+//
+//	work.go      where a campaign happens: the six jobs of examples/air over files, their data, what they leave
+//	campaign.go  start, kill, start again
+//
+// The tests are in this folder for the real program, and beside runtime for a variant of its committer.
+package killtest
