@@ -103,6 +103,7 @@ func (b *Bus) Unsubscribe(id SubID) {
 	var n news
 	if t := b.topics[s.topic]; t != nil {
 		t.subs = slices.DeleteFunc(t.subs, func(o *subscription) bool { return o == s })
+		t.said = false // what was said may have been of this one
 		n = b.look(t)
 	}
 	b.mu.Unlock()
