@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,21 +87,50 @@ func TestFiles(t *testing.T) {
 			began := time.Now()
 			st := untilDone(t, runtime.Config{DataDir: dir}, defs)
 			t.Logf("done in %v", time.Since(began).Round(time.Millisecond))
-			checkFiles(t, out, want)
+			got := fromFiles(t, out)
+			got.check(t, want)
 			checkDead(t, st, want)
 			checkNothingToDo(t, untilDone(t, runtime.Config{DataDir: dir}, defs))
-			checkFiles(t, out, want)
+			got.checkSame(t, fromFiles(t, out))
 		})
 	}
 }
 
-// checkFiles compares the files in out with want.
-func checkFiles(t *testing.T, out string, want airdata.Expected) {
+// written is what the six jobs wrote: lines by output.
+type written map[string][]string
+
+func collect(read func(name string) []string) written {
+	w := written{"alerts": read("alerts")}
+	for _, p := range airdata.Pollutants {
+		w[p] = read(p)
+	}
+	return w
+}
+
+func fromFiles(t *testing.T, out string) written {
+	t.Helper()
+	return collect(func(name string) []string { return airdata.Lines(t, filepath.Join(out, name+".jsonl")) })
+}
+
+// check compares it with what must have been written.
+func (w written) check(t *testing.T, want airdata.Expected) {
 	t.Helper()
 	for _, p := range airdata.Pollutants {
-		airdata.Compare(t, p, airdata.Lines(t, filepath.Join(out, p+".jsonl")), want.Windows[p])
+		airdata.Compare(t, p, w[p], want.Windows[p])
 	}
-	airdata.Compare(t, "alerts", airdata.Lines(t, filepath.Join(out, "alerts.jsonl")), want.Alerts)
+	airdata.Compare(t, "alerts", w["alerts"], want.Alerts)
+}
+
+// checkSame checks that another run on the same data directory has changed nothing.
+func (w written) checkSame(t *testing.T, again written) {
+	t.Helper()
+	for name, lines := range w {
+		slices.Sort(lines)
+		slices.Sort(again[name])
+		if !slices.Equal(lines, again[name]) {
+			t.Errorf("%s, run again: %d lines became %d", name, len(lines), len(again[name]))
+		}
+	}
 }
 
 // checkDead compares what the jobs counted, and what lies in the topic, with the gaps in the data.

@@ -48,10 +48,12 @@ func TestBinaryFiles(t *testing.T) {
 		t.Run(fmt.Sprintf("data=%s,parallelism=%d", d.Name, parallelism), func(t *testing.T) {
 			out, data := t.TempDir(), t.TempDir()
 			defs := edited(t, "files", "parallelism: 2\n", fmt.Sprintf("parallelism: %d\n", parallelism))
-			for range 2 { // the second finds nothing to do
-				runDone(t, bin, defs, data, "AIR_DATA="+d.Dir, "AIR_OUT="+out)
-				checkFiles(t, out, want)
-			}
+			env := []string{"AIR_DATA=" + d.Dir, "AIR_OUT=" + out}
+			runDone(t, bin, defs, data, env...)
+			got := fromFiles(t, out)
+			got.check(t, want)
+			runDone(t, bin, defs, data, env...) // finds nothing to do
+			got.checkSame(t, fromFiles(t, out))
 		})
 	}
 }
@@ -62,8 +64,10 @@ func TestBinaryKafka(t *testing.T) {
 	want := airdata.Expect(t, d)
 	d.Produce(t, addr, in, 4)
 	defs, data := onKafka(t, in, out, 2), t.TempDir()
-	for range 2 { // the second finds nothing to do
-		runDone(t, bin, defs, data, "KAFKA_BROKERS="+addr, "KAFKA_END=latest")
-		checkKafka(t, addr, out, want)
-	}
+	env := []string{"KAFKA_BROKERS=" + addr, "KAFKA_END=latest"}
+	runDone(t, bin, defs, data, env...)
+	got := fromKafka(t, addr, out)
+	got.check(t, want)
+	runDone(t, bin, defs, data, env...) // finds nothing to do
+	got.checkSame(t, fromKafka(t, addr, out))
 }

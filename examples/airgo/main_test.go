@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,7 +94,7 @@ func twice(t *testing.T, parallelism int, delivery jobs.Delivery, e ends, want a
 	began := time.Now()
 	st := untilDone(t, dir, defs)
 	t.Logf("done in %v", time.Since(began).Round(time.Millisecond))
-	check(t, want, lines)
+	before := check(t, want, lines)
 	gaps := 0
 	for _, j := range st.Jobs {
 		gaps += want.Dead[j.Name]
@@ -109,16 +110,26 @@ func twice(t *testing.T, parallelism int, delivery jobs.Delivery, e ends, want a
 			t.Errorf("%s, run again: %v, %d records in, %d out; want it ended, with nothing to do", j.Name, j.State, j.Counters.In, j.Counters.Out)
 		}
 	}
-	check(t, want, lines)
+	for name, was := range before {
+		is := lines(name)
+		slices.Sort(was)
+		slices.Sort(is)
+		if !slices.Equal(was, is) {
+			t.Errorf("%s, run again: %d lines became %d", name, len(was), len(is))
+		}
+	}
 }
 
-// check compares each output's lines with want.
-func check(t *testing.T, want airdata.Expected, lines func(name string) []string) {
+// check compares each output's lines with want, and returns them.
+func check(t *testing.T, want airdata.Expected, lines func(name string) []string) map[string][]string {
 	t.Helper()
+	got := map[string][]string{"alerts": lines("alerts")}
+	airdata.Compare(t, "alerts", got["alerts"], want.Alerts)
 	for _, p := range airdata.Pollutants {
-		airdata.Compare(t, p, lines(p), want.Windows[p])
+		got[p] = lines(p)
+		airdata.Compare(t, p, got[p], want.Windows[p])
 	}
-	airdata.Compare(t, "alerts", lines("alerts"), want.Alerts)
+	return got
 }
 
 // untilDone runs defs on a data directory until all is committed and sent.
