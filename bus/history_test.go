@@ -1,0 +1,737 @@
+package bus
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// The naive twin of a bus: the whole history as a list of frames, and readers that walk over it.
+
+type modelFrame struct {
+	pubs  []modelPub
+	marks []Mark
+	// What the runtime would hold in the frame, to be folded again by recovery.
+	sub    *modelSub
+	commit *modelCommit
+	drop   wal.LSN
+	index  bool // it has one, and was or will be published
+}
+
+type modelPub struct {
+	topic     TopicID
+	partition int
+	base      Offset
+	values    []string
+}
+
+type modelSub struct {
+	id     SubID
+	topic  TopicID
+	states []SubState
+}
+
+type modelCommit struct {
+	id     SubID
+	states []SubState
+}
+
+// modelReader is a place in one partition.
+type modelReader struct {
+	topic     TopicID
+	partition int
+	lsn       wal.LSN // frame whose items come next
+	item      int     // of it, done
+	record    int     // of the item, done
+	next      Offset
+	table     map[ProducerID]ProducerMark
+	watermark int64
+	idle      bool
+}
+
+func (m modelReader) clone() modelReader {
+	t := map[ProducerID]ProducerMark{}
+	for k, v := range m.table {
+		t[k] = v
+	}
+	m.table = t
+	return m
+}
+
+// hear applies one mark by the words of the design.
+func hear(table map[ProducerID]ProducerMark, m Mark) {
+	p, known := table[m.Producer]
+	switch {
+	case m.Leave:
+		delete(table, m.Producer)
+		return
+	case m.Join:
+		if !known {
+			table[m.Producer] = ProducerMark{Producer: m.Producer, Watermark: NoWatermark}
+		}
+		return
+	case !known:
+		p = ProducerMark{Producer: m.Producer, Watermark: NoWatermark}
+	}
+	if p.Idle = m.Idle; !m.Idle && m.Watermark > p.Watermark {
+		p.Watermark = m.Watermark
+	}
+	table[m.Producer] = p
+}
+
+func (m *modelReader) settle() {
+	low, active := int64(0), 0
+	for _, p := range m.table {
+		if p.Idle {
+			continue
+		}
+		if active == 0 || p.Watermark < low {
+			low = p.Watermark
+		}
+		active++
+	}
+	if m.idle = active == 0 && len(m.table) > 0; active > 0 && low > m.watermark {
+		m.watermark = low
+	}
+}
+
+// history is a bus with its log and its naive twin.
+type history struct {
+	r     *rand.Rand
+	fault string // what is done wrong on purpose
+
+	cfg    Config
+	log    *memLog
+	bus    *Bus
+	frames []modelFrame // by LSN - 1
+	gens   []wal.LSN    // in use
+	next   map[TopicID][]Offset
+	topics []TopicID
+	subs   int
+	values int
+	passes []modelPass
+	alive  []*testReader
+	wm     int64
+	count  map[string]int // what the run has tried
+}
+
+type modelPass struct {
+	lsn wal.LSN
+	modelCommit
+}
+
+// testReader is a reader of the bus with the models that it must agree with.
+type testReader struct {
+	sub    SubID
+	topic  TopicID
+	r      *Reader
+	models map[int]*modelReader
+	saved  []savedReader // at each commit that may yet be lost, oldest first
+}
+
+type savedReader struct {
+	lsn    wal.LSN
+	states []SubState
+	models map[int]*modelReader
+}
+
+// wrong is what a history panics with when the bus and the model disagree.
+type wrong struct{ error }
+
+func (h *history) fatalf(format string, args ...any) { panic(wrong{fmt.Errorf(format, args...)}) }
+
+// tryHistory runs one history and returns where it went wrong.
+func tryHistory(r *rand.Rand, fault string) (count map[string]int, err error) {
+	h := newHistory(r, fault)
+	defer func() {
+		if p := recover(); p != nil {
+			w, ok := p.(wrong)
+			if !ok {
+				panic(p)
+			}
+			err = w.error
+		}
+	}()
+	h.run(40 + r.IntN(200))
+	return h.count, nil
+}
+
+func newHistory(r *rand.Rand, fault string) *history {
+	h := &history{r: r, fault: fault, log: &memLog{}, next: map[TopicID][]Offset{}, count: map[string]int{}}
+	h.cfg.MemoryBytes = []int64{1, 300, 3000, 1 << 20}[r.IntN(4)]
+	h.bus = New(h.cfg, h.log)
+	h.rotate()
+	for id := range TopicID(2) {
+		id++
+		spec := TopicSpec{Name: fmt.Sprint("t", id), Partitions: 1 + r.IntN(3), Retention: Retention{MaxBytes: []int64{KeepNothing, 1, 500}[r.IntN(3)]}}
+		h.must(h.bus.Define(id, spec))
+		h.next[id] = make([]Offset, spec.Partitions)
+		h.topics = append(h.topics, id)
+	}
+	return h
+}
+
+func (h *history) must(err error) {
+	if err != nil {
+		h.fatalf("%w", err)
+	}
+}
+
+// frame appends to the log and to the model.
+func (h *history) frame(m modelFrame, sections ...wal.Section) wal.LSN {
+	h.frames = append(h.frames, m)
+	return h.log.append(sections...)
+}
+
+func (h *history) rotate() {
+	// What a generation begins with stands in its catalog, also for those who read the model from there on.
+	lsn := h.frame(modelFrame{}, wal.Section{Kind: 0x32, Body: h.bus.AppendCatalog(nil)})
+	h.bus.Generation(lsn)
+	h.gens = append(h.gens, lsn)
+	h.count["generations"]++
+}
+
+func (h *history) marks() (out []Mark) {
+	for range h.r.IntN(4) {
+		m := Mark{Topic: h.topics[h.r.IntN(2)], Producer: ProducerID(h.r.IntN(3))}
+		switch h.r.IntN(8) {
+		case 0:
+			m.Join = true
+		case 1:
+			m.Leave = true
+		case 2:
+			m.Idle = true
+		default:
+			h.wm += int64(h.r.IntN(10)) - 2
+			m.Watermark = h.wm
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// epoch writes one, perhaps in parts with frames of others between them, and publishes it; readers may be faster.
+func (h *history) epoch() {
+	var pubs []Publication
+	var values [][]string
+	for range h.r.IntN(5) {
+		topic := h.topics[h.r.IntN(2)]
+		var b Builder
+		var vs []string
+		for range 1 + h.r.IntN(6) {
+			h.values++
+			vs = append(vs, fmt.Sprint("v", h.values))
+			b.Append(Record{Value: []byte(vs[len(vs)-1]), Time: int64(h.r.IntN(1000))})
+		}
+		pubs = append(pubs, Publication{Topic: topic, Partition: h.r.IntN(len(h.next[topic])), Count: len(vs), Data: b.Bytes(), Payload: vs})
+		values = append(values, vs)
+	}
+	written := h.writeParts(pubs)
+	marks := h.marks()
+	h.bus.Assign(pubs)
+	var sections []wal.Section
+	for i := written; i < len(pubs); i++ {
+		pubs[i].Part, pubs[i].Section = 0, len(sections)
+		sections = append(sections, wal.Section{Kind: SectionRecords, Owner: uint32(pubs[i].Topic), Body: pubs[i].Data})
+	}
+	m := modelFrame{marks: marks, index: true}
+	for i, p := range pubs {
+		next := &h.next[p.Topic][p.Partition]
+		if p.Base != *next {
+			h.fatalf("topic %d, partition %d: base %s, want %s", p.Topic, p.Partition, p.Base, *next)
+		}
+		*next += Offset(p.Count)
+		m.pubs = append(m.pubs, modelPub{p.Topic, p.Partition, p.Base, values[i]})
+	}
+	lsn := h.frame(m, append(sections, wal.Section{Kind: SectionIndex, Body: AppendIndex(nil, pubs, marks)})...)
+	if h.r.IntN(6) == 0 {
+		h.log.setDurable(lsn) // before it is published: who reads the log is ahead
+		h.readSome()
+	}
+	switch h.fault {
+	case "marks are published before records":
+		h.bus.Publish(lsn, nil, marks)
+		marks = nil
+	case "some epochs are not published":
+		if h.r.IntN(20) == 0 {
+			return
+		}
+	}
+	h.bus.Publish(lsn, pubs, marks)
+}
+
+// writeParts writes the first of pubs as parts and returns how many.
+func (h *history) writeParts(pubs []Publication) (written int) {
+	for written < len(pubs) && h.r.IntN(3) == 0 {
+		n := 1 + h.r.IntN(len(pubs)-written)
+		sections := []wal.Section{{Kind: 0x20}}
+		lsn := h.log.last() + 1
+		for i := range n {
+			p := &pubs[written+i]
+			p.Part, p.Section = lsn, len(sections)
+			sections = append(sections, wal.Section{Kind: SectionRecords, Owner: uint32(p.Topic), Body: p.Data})
+		}
+		h.frame(modelFrame{}, sections...)
+		written += n
+		h.count["parts"]++
+		if h.r.IntN(3) == 0 {
+			h.frame(modelFrame{}, wal.Section{Kind: 0x30}) // of somebody else
+		}
+	}
+	return written
+}
+
+func (h *history) publishMarks() {
+	marks := h.marks()
+	h.bus.Publish(h.frame(modelFrame{marks: marks, index: true}, wal.Section{Kind: SectionIndex, Body: AppendIndex(nil, nil, marks)}), nil, marks)
+}
+
+func (h *history) makeDurable(lsn wal.LSN) {
+	h.log.setDurable(lsn)
+	if h.fault == "memory is given back before it is durable" {
+		h.bus.Durable(h.log.last())
+	}
+	lsn = h.log.durable
+	h.bus.Durable(lsn)
+	n := 0
+	for ; n < len(h.passes) && h.passes[n].lsn <= lsn; n++ {
+		h.bus.Passed(h.passes[n].id, h.passes[n].states, true)
+	}
+	h.passes = h.passes[n:]
+}
+
+// drop cuts the log as the runtime does; half of the time everybody has read all but some marks.
+func (h *history) drop() {
+	if h.r.IntN(2) == 0 {
+		for _, tr := range h.alive {
+			h.read(tr, -1)
+			h.commit(tr)
+		}
+		h.makeDurable(h.log.last())
+		for range 3 {
+			h.publishMarks()
+		}
+		h.rotate()
+	}
+	first := h.gens[len(h.gens)-1]
+	if pins := h.bus.Pins(); len(pins) > 0 && h.fault != "what is pinned is dropped" {
+		first = min(first, pins[0].LSN)
+	}
+	n := 0
+	for n+1 < len(h.gens) && h.gens[n+1] <= first {
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	h.gens = h.gens[n:]
+	h.makeDurable(h.frame(modelFrame{drop: h.gens[0]}, wal.Section{Kind: 0x30}))
+	if h.fault != "the bus is not told of a drop" {
+		h.bus.Dropped(h.gens[0])
+	}
+	h.log.drop(h.gens[0])
+	h.count["drops"]++
+}
+
+func (h *history) subscribe() {
+	topic := h.topics[h.r.IntN(2)]
+	first, end := h.bus.First(topic, 0), h.next[topic][0]
+	start := []Start{{Earliest: true}, {Latest: true}, {At: first + Offset(h.r.IntN(int(end-first)+1))}}[h.r.IntN(3)]
+	if len(h.next[topic]) > 1 && !start.Latest {
+		start = Start{Earliest: true} // an offset is one of all partitions
+	}
+	h.subs++
+	id := SubID(h.subs)
+	states, err := h.bus.Subscribe(id, fmt.Sprint("s", id), topic, start)
+	h.must(err)
+	tr := &testReader{sub: id, topic: topic, models: map[int]*modelReader{}}
+	for _, st := range states {
+		m := h.modelAt(topic, st.Partition, start.Latest, st.Next)
+		if got, want := level(st.Watermark, st.Idle), level(m.watermark, m.idle); got != want {
+			h.fatalf("subscription %d begins at %s, want %s", id, got, want)
+		}
+		tr.models[st.Partition] = &m
+	}
+	lsn := h.frame(modelFrame{sub: &modelSub{id, topic, states}}, wal.Section{Kind: 0x30})
+	tr.saved = []savedReader{{lsn, states, cloneModels(tr.models)}}
+	tr.r = h.bus.NewReader(id, topic, states, func() {})
+	h.alive = append(h.alive, tr)
+}
+
+func cloneModels(ms map[int]*modelReader) map[int]*modelReader {
+	out := map[int]*modelReader{}
+	for p, m := range ms {
+		c := m.clone()
+		out[p] = &c
+	}
+	return out
+}
+
+// modelAt is a reader that begins at an offset: at the generation that holds it, with the table as of there.
+func (h *history) modelAt(topic TopicID, partition int, latest bool, at Offset) modelReader {
+	m := modelReader{topic: topic, partition: partition, next: at, lsn: h.gens[0], watermark: NoWatermark}
+	for _, g := range h.gens {
+		if h.offsetAt(topic, partition, g) <= at || latest {
+			m.lsn = g
+		}
+	}
+	if latest {
+		m.lsn = h.log.last() + 1
+	}
+	m.table = h.tableAt(topic, m.lsn)
+	m.settle()
+	return m
+}
+
+// offsetAt and tableAt are what stands before a frame.
+func (h *history) offsetAt(topic TopicID, partition int, lsn wal.LSN) (next Offset) {
+	for _, f := range h.frames[:lsn-1] {
+		for _, p := range f.pubs {
+			if p.topic == topic && p.partition == partition {
+				next = p.base + Offset(len(p.values))
+			}
+		}
+	}
+	return next
+}
+
+func (h *history) tableAt(topic TopicID, lsn wal.LSN) map[ProducerID]ProducerMark {
+	table := map[ProducerID]ProducerMark{}
+	for _, f := range h.frames[:lsn-1] {
+		for _, m := range f.marks {
+			if m.Topic == topic {
+				hear(table, m)
+			}
+		}
+	}
+	return table
+}
+
+func (h *history) readSome() {
+	for _, tr := range h.alive {
+		if h.r.IntN(2) == 0 {
+			h.read(tr, h.r.IntN(8))
+		}
+	}
+}
+
+// read takes n batches and holds them against the models; n < 0 takes all.
+func (h *history) read(tr *testReader, n int) {
+	for ; n != 0; n-- {
+		b, ok, err := tr.r.Next(1 + h.r.IntN(4))
+		if err != nil {
+			h.fatalf("subscription %d: %v", tr.sub, err)
+		}
+		if !ok {
+			return
+		}
+		m := tr.models[b.Partition]
+		h.catchUp(m, b.LSN)
+		if b.Len() == 0 {
+			h.step(tr, m, fmt.Sprintf("marks of %s", b.LSN))
+		}
+		var live []string
+		if b.Payload != nil {
+			live = b.Payload.([]string)[b.From:b.To]
+			h.count["live"]++
+		} else {
+			h.count["cold"]++
+		}
+		i, at := 0, b.Base
+		for rec := range b.Records() {
+			if live != nil && live[i] != string(rec.Value) {
+				h.fatalf("offset %s: the payload has %q, the bytes %q", at, live[i], rec.Value)
+			}
+			h.step(tr, m, fmt.Sprintf("%s: %s=%s", b.LSN, at, rec.Value))
+			at++
+			i++
+		}
+		h.compare(tr, m)
+	}
+}
+
+// catchUp lets a model go over marks in generations that were dropped before the reader came to them: it takes up what they
+// came to.
+func (h *history) catchUp(m *modelReader, lsn wal.LSN) {
+	first := h.gens[0]
+	if lsn <= first || m.lsn >= first || h.peek(m) >= first {
+		return
+	}
+	m.lsn, m.item, m.record = first, 0, 0
+	m.table = h.tableAt(m.topic, first)
+	m.settle()
+	h.count["tables taken up"]++
+}
+
+// peek returns the frame of the model's next item.
+func (h *history) peek(m *modelReader) wal.LSN {
+	c := m.clone()
+	if h.take(&c) == "" {
+		return h.log.last() + 1
+	}
+	return c.lsn
+}
+
+// take is the model's next record or marks, "" if there is none.
+func (h *history) take(m *modelReader) string {
+	for ; int(m.lsn) <= len(h.frames); m.lsn, m.item, m.record = m.lsn+1, 0, 0 {
+		f := h.frames[m.lsn-1]
+		for ; m.item < len(f.pubs); m.item, m.record = m.item+1, 0 {
+			p := f.pubs[m.item]
+			if p.topic != m.topic || p.partition != m.partition || p.base+Offset(len(p.values)) <= m.next {
+				continue
+			}
+			m.record = int(m.next - p.base)
+			m.next++
+			return fmt.Sprintf("%s: %s=%s", m.lsn, m.next-1, p.values[m.record])
+		}
+		if m.item > len(f.pubs) {
+			continue
+		}
+		m.item++
+		some := false
+		for _, mark := range f.marks {
+			if mark.Topic == m.topic {
+				hear(m.table, mark)
+				some = true
+			}
+		}
+		if some {
+			m.settle()
+			return fmt.Sprintf("marks of %s", m.lsn)
+		}
+	}
+	return ""
+}
+
+func (h *history) step(tr *testReader, m *modelReader, got string) {
+	if want := h.take(m); got != want {
+		h.fatalf("subscription %d, partition %d: read %q, want %q", tr.sub, m.partition, got, want)
+	}
+}
+
+// compare holds a reader's state in one partition against the model's.
+func (h *history) compare(tr *testReader, m *modelReader) {
+	states := tr.r.States()
+	i := slices.IndexFunc(states, func(s SubState) bool { return s.Partition == m.partition })
+	st := states[i]
+	same := st.Next == m.next && st.Watermark == m.watermark && st.Idle == m.idle && len(st.Table) == len(m.table)
+	for _, p := range st.Table {
+		same = same && m.table[p.Producer] == p
+	}
+	if !same {
+		h.fatalf("subscription %d stands at %+v\nwant %+v", tr.sub, st, *m)
+	}
+}
+
+// commit makes a reader's place part of a frame; roundTrip is what its epoch would hold.
+func (h *history) commit(tr *testReader) {
+	var states []SubState
+	for _, st := range tr.r.States() {
+		back, err := DecodeSubState(AppendSubState(nil, st))
+		h.must(err)
+		switch h.fault {
+		case "a place is one frame ahead":
+			back.Marks++
+		case "a place is one record ahead":
+			back.Next++
+		case "the watermark is not restored":
+			back.Watermark = NoWatermark
+		case "the table is not restored":
+			back.Table = nil
+		}
+		states = append(states, back)
+	}
+	c := modelCommit{tr.sub, states}
+	lsn := h.frame(modelFrame{commit: &c}, wal.Section{Kind: 0x20})
+	h.bus.Passed(tr.sub, states, false)
+	h.passes = append(h.passes, modelPass{lsn, c})
+	tr.saved = append(tr.saved, savedReader{lsn, states, cloneModels(tr.models)})
+}
+
+// restart begins a reader again from its newest commit, as a job that failed does.
+func (h *history) restart(tr *testReader) {
+	h.must(tr.r.Close())
+	s := tr.saved[len(tr.saved)-1]
+	tr.models = cloneModels(s.models)
+	tr.r = h.bus.NewReader(tr.sub, tr.topic, s.states, func() {})
+	h.count["restarts"]++
+}
+
+// crash loses what is not durable, and recovers the bus from the newest catalog and the frames behind it.
+func (h *history) crash() {
+	h.log.crash()
+	h.frames = h.frames[:h.log.durable]
+	h.passes = nil
+	for len(h.gens) > 0 && h.gens[len(h.gens)-1] > h.log.durable {
+		h.gens = h.gens[:len(h.gens)-1]
+	}
+	for id, parts := range h.next {
+		for p := range parts {
+			parts[p] = h.offsetAt(id, p, h.log.durable+1)
+		}
+	}
+	was := h.bus
+	h.bus = New(h.cfg, h.log)
+	catalog := h.gens[len(h.gens)-1]
+	h.must(h.bus.LoadCatalog(h.log.frames[catalog-1].sections[0].Body))
+	h.bus.Generation(catalog)
+	for _, id := range h.topics {
+		h.must(h.bus.Define(id, was.Spec(id)))
+	}
+	for lsn := catalog + 1; lsn <= h.log.durable; lsn++ {
+		h.fold(lsn)
+	}
+	h.count["crashes"]++
+	kept := h.alive[:0]
+	for _, tr := range h.alive {
+		for len(tr.saved) > 0 && tr.saved[len(tr.saved)-1].lsn > h.log.durable {
+			tr.saved = tr.saved[:len(tr.saved)-1]
+		}
+		if len(tr.saved) == 0 {
+			h.must(tr.r.Close()) // its subscription never was
+			continue
+		}
+		h.restart(tr)
+		kept = append(kept, tr)
+	}
+	h.alive = kept
+}
+
+// fold is what recovery does with a frame.
+func (h *history) fold(lsn wal.LSN) {
+	m := h.frames[lsn-1]
+	switch {
+	case m.sub != nil:
+		_, err := h.bus.Subscribe(m.sub.id, "s", m.sub.topic, Start{Earliest: true})
+		h.must(err)
+		h.bus.Passed(m.sub.id, m.sub.states, true)
+	case m.commit != nil:
+		h.bus.Passed(m.commit.id, m.commit.states, true)
+	case m.drop > 0:
+		h.bus.Dropped(m.drop)
+	case m.index:
+		ss := h.log.frames[lsn-1].sections
+		pubs, marks, err := DecodeIndex(ss[len(ss)-1].Body)
+		h.must(err)
+		switch h.fault {
+		case "recovery forgets marks":
+			marks = nil
+		case "recovery forgets records":
+			pubs = nil
+		}
+		h.bus.Replay(lsn, pubs, marks)
+	}
+}
+
+func (h *history) run(steps int) {
+	for range steps {
+		switch n := h.r.IntN(100); {
+		case n < 45:
+			h.epoch()
+		case n < 65:
+			h.readSome()
+		case n < 75:
+			h.makeDurable(h.log.durable + wal.LSN(h.r.IntN(int(h.log.last()-h.log.durable)+1)))
+		case n < 80 && len(h.alive) < 6:
+			h.subscribe()
+		case n < 84:
+			h.rotate()
+		case n < 87:
+			h.drop()
+		case n < 94 && len(h.alive) > 0:
+			h.commit(h.alive[h.r.IntN(len(h.alive))])
+		case n < 98 && len(h.alive) > 0:
+			h.restart(h.alive[h.r.IntN(len(h.alive))])
+		case n == 99 && h.log.durable > 0 && h.gens[0] <= h.log.durable:
+			h.crash()
+		}
+	}
+	h.finish()
+}
+
+// finish reads everything to its end, with every reader and with new ones, live and cold.
+func (h *history) finish() {
+	check := func(how string, tr *testReader) {
+		h.read(tr, -1)
+		ended := true
+		for _, m := range tr.models {
+			h.catchUp(m, h.log.last()+1)
+			if left := h.take(m); left != "" {
+				h.fatalf("%s: subscription %d, partition %d ends before %q", how, tr.sub, m.partition, left)
+			}
+			h.compare(tr, m)
+			ended = ended && len(m.table) == 0
+		}
+		if want := ended && h.bus.Written(tr.topic); tr.r.Ended() != want || !tr.r.CaughtUp() {
+			h.fatalf("%s: subscription %d: ended %v, want %v; caught up %v", how, tr.sub, tr.r.Ended(), want, tr.r.CaughtUp())
+		}
+	}
+	for _, tr := range h.alive {
+		check("at the end", tr)
+	}
+	h.makeDurable(h.log.last())
+	for _, how := range []string{"from memory", "from the log"} {
+		for _, topic := range h.topics {
+			h.subs++
+			id := SubID(h.subs)
+			states, err := h.bus.Subscribe(id, "all", topic, Start{Earliest: true})
+			h.must(err)
+			tr := &testReader{sub: id, topic: topic, models: map[int]*modelReader{}}
+			for _, st := range states {
+				m := h.modelAt(topic, st.Partition, false, st.Next)
+				tr.models[st.Partition] = &m
+			}
+			tr.r = h.bus.NewReader(id, topic, states, func() {})
+			check(how, tr)
+			h.bus.Unsubscribe(id)
+			h.must(tr.r.Close())
+		}
+		for _, id := range h.topics {
+			for _, p := range h.bus.topics[id].parts {
+				p.evict(h.log.durable, 0)
+			}
+		}
+	}
+}
+
+// TestHistory: a random history of epochs, parts, marks, evictions, generations, drops, failures and crashes, read by readers
+// that come, lag and begin again, gives each of them exactly what a naive reading of the history gives.
+func TestHistory(t *testing.T) {
+	tried := map[string]int{}
+	seeds(t, 60, func(t *testing.T, r *rand.Rand) {
+		count, err := tryHistory(r, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, n := range count {
+			tried[k] += n
+		}
+	})
+	t.Logf("%v", tried)
+	for _, what := range []string{"generations", "parts", "drops", "live", "cold", "restarts", "crashes", "tables taken up"} {
+		if tried[what] == 0 && envNumber(t, seedVariable) == 0 {
+			t.Errorf("no %s were tried", what)
+		}
+	}
+}
+
+// TestHistoryFindsFaults: what is done wrong on purpose does not get through.
+func TestHistoryFindsFaults(t *testing.T) {
+	for _, fault := range []string{"memory is given back before it is durable", "what is pinned is dropped", "a place is one frame ahead",
+		"a place is one record ahead", "the watermark is not restored", "the table is not restored", "recovery forgets marks",
+		"recovery forgets records", "the bus is not told of a drop", "marks are published before records", "some epochs are not published"} {
+		t.Run(fault, func(t *testing.T) {
+			for seed := range uint64(200) {
+				if _, err := tryHistory(rand.New(rand.NewPCG(seed, 1)), fault); err != nil {
+					t.Logf("seed %d: %v", seed, err)
+					return
+				}
+			}
+			t.Error("not found in 200 histories")
+		})
+	}
+}
