@@ -39,16 +39,12 @@ func runBroker(records string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	topics := []string{"alerts"}
-	for _, k := range sensorKinds {
-		topics = append(topics, "in-"+k, "out-"+k)
-	}
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, topics...))
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, sensorTopics()...))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := loadSensors(c.ListenAddrs(), n); err != nil {
+	if err := loadSensors(c.ListenAddrs(), n, sensorPerMS); err != nil {
 		return err
 	}
 	fmt.Fprintln(out, strings.Join(c.ListenAddrs(), ","))
@@ -56,8 +52,17 @@ func runBroker(records string, in io.Reader, out io.Writer) error {
 	return err
 }
 
-// loadSensors produces n records to each of the five topics.
-func loadSensors(brokers []string, n int64) error {
+// sensorTopics are those that the workload reads and writes.
+func sensorTopics() []string {
+	topics := []string{"alerts"}
+	for _, k := range sensorKinds {
+		topics = append(topics, "in-"+k, "out-"+k)
+	}
+	return topics
+}
+
+// loadSensors produces n records to each of the five topics, perMS to a millisecond of event time.
+func loadSensors(brokers []string, n, perMS int64) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ProducerBatchMaxBytes(1<<20), kgo.MaxBufferedRecords(1<<16),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
@@ -68,7 +73,7 @@ func loadSensors(brokers []string, n int64) error {
 	for t, kind := range sensorKinds {
 		rng := rand.New(rand.NewPCG(uint64(t), 0))
 		for i := range n {
-			r := &kgo.Record{Topic: "in-" + kind, Value: appendSensor(make([]byte, 0, 256), t, i, rng)}
+			r := &kgo.Record{Topic: "in-" + kind, Value: appendSensor(make([]byte, 0, 256), t, i, perMS, rng)}
 			cl.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
 				if err != nil {
 					failed = err

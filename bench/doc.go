@@ -5,7 +5,8 @@
 //
 //	bus.go          (a) five producers, one consumer, durable, against append+fdatasync and a channel per record
 //	latency.go      (b) hand-off, sealed and durable, at fixed rates
-//	fiveplusone.go  (c) five Kafka topics, five jobs and a sixth, against a hand-written loop
+//	fiveplusone.go  (c) five Kafka topics, five jobs and a sixth, in Go (sensors.go) and YAML (fiveplusone/), against a
+//	                hand-written loop
 //	overhead.go     (d) log bytes per input event beside records and outputs
 //	restart.go      (e) from the start of the process to processing, with a long log and much state
 //	isolation.go    (f) the rate of healthy jobs beside sick ones

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -17,10 +18,19 @@ import (
 
 // FivePlusOneConfig tunes the measurement; the zero value is a good one.
 type FivePlusOneConfig struct {
-	Records int64    // in each of the five topics; 0 means 1,000,000
-	Brokers []string // that hold the topics already; none starts a broker and loads it
-	Dir     string   // for data directories; "" means a temporary one
-	YAML    func(brokers []string) ([]*jobs.Job, error)
+	Records int64                                       // in each of the five topics; 0 means 1,000,000
+	Brokers []string                                    // that hold the topics already; none starts a broker and loads it
+	Dir     string                                      // for data directories; "" means a temporary one
+	YAML    func(brokers []string) ([]*jobs.Job, error) // nil means fiveplusone/*.yaml
+}
+
+// sensorForms are the ways in which the workload is written.
+var sensorForms = []struct {
+	name  string
+	build func(brokers []string) ([]*jobs.Job, error)
+}{
+	{"Go", func(brokers []string) ([]*jobs.Job, error) { return goSensorJobs(brokers), nil }},
+	{"YAML", yamlSensorJobs},
 }
 
 // pass is one way through the workload.
@@ -55,19 +65,15 @@ func FivePlusOne(ctx context.Context, cfg FivePlusOneConfig) (rep *Report, err e
 		cfg.Brokers = brokers
 	}
 	rep = newReport("five-plus-one", "five jobs read a Kafka topic each and hand side outputs to a sixth over the durable bus", cfg.Dir)
-	loop, err := handWritten(ctx, cfg)
+	loop, err := handWritten(ctx, cfg, nil)
 	if err != nil {
 		return nil, err
 	}
 	rep.figure("hand-written loop, per core", loop.perCore(), "records/s")
 	rep.figure("hand-written loop, wall", loop.perWall(), "records/s")
-	forms := []struct {
-		name  string
-		build func([]string) ([]*jobs.Job, error)
-	}{{"Go", func(b []string) ([]*jobs.Job, error) { return goSensorJobs(b), nil }}, {"YAML", cfg.YAML}}
-	for _, f := range forms {
-		if f.build == nil {
-			continue
+	for _, f := range sensorForms {
+		if f.name == "YAML" && cfg.YAML != nil {
+			f.build = cfg.YAML
 		}
 		p, err := sixJobs(ctx, cfg, f.build)
 		if err != nil {
@@ -80,8 +86,8 @@ func FivePlusOne(ctx context.Context, cfg FivePlusOneConfig) (rep *Report, err e
 	return rep, nil
 }
 
-// handWritten reads the topics with a goroutine each.
-func handWritten(ctx context.Context, cfg FivePlusOneConfig) (pass, error) {
+// handWritten reads the topics with a goroutine each, and gives emit, which may be nil, each window that is over.
+func handWritten(ctx context.Context, cfg FivePlusOneConfig, emit func(kind string, p sensorPane)) (pass, error) {
 	began, cpu := time.Now(), cpuTime()
 	var wg sync.WaitGroup
 	errs := make([]error, len(sensorKinds))
@@ -90,7 +96,7 @@ func handWritten(ctx context.Context, cfg FivePlusOneConfig) (pass, error) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			n, err := handLoop(ctx, cfg, kind)
+			n, err := handLoop(ctx, cfg, kind, emit)
 			total.Add(n)
 			errs[t] = err
 		}()
@@ -99,7 +105,7 @@ func handWritten(ctx context.Context, cfg FivePlusOneConfig) (pass, error) {
 	return pass{total.Load(), cpuTime() - cpu, time.Since(began)}, errors.Join(errs...)
 }
 
-func handLoop(ctx context.Context, cfg FivePlusOneConfig, kind string) (int64, error) {
+func handLoop(ctx context.Context, cfg FivePlusOneConfig, kind string, emit func(kind string, p sensorPane)) (int64, error) {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(cfg.Brokers...), kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(1<<20),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"in-" + kind: {0: kgo.NewOffset().AtStart()}}))
 	if err != nil {
@@ -116,6 +122,17 @@ func handLoop(ctx context.Context, cfg FivePlusOneConfig, kind string) (int64, e
 	}
 	windows := map[window]*cell{}
 	n, watermark := int64(0), int64(0)
+	fire := func(upTo int64) {
+		for w, c := range windows {
+			if w.start+sensorWindow.Milliseconds() > upTo {
+				continue
+			}
+			if emit != nil {
+				emit(kind, sensorPane{w.device, w.start, c.n, c.sum, c.max})
+			}
+			delete(windows, w)
+		}
+	}
 	for n < cfg.Records {
 		fs := cl.PollFetches(ctx)
 		if err := fs.Err(); err != nil {
@@ -140,15 +157,12 @@ func handLoop(ctx context.Context, cfg FivePlusOneConfig, kind string) (int64, e
 			c.sum += s.reading
 			c.max = max(c.max, s.reading)
 			if wm := s.ts - 500; wm/sensorWindow.Milliseconds() > watermark/sensorWindow.Milliseconds() {
-				for w := range windows {
-					if w.start+sensorWindow.Milliseconds() <= wm {
-						delete(windows, w)
-					}
-				}
+				fire(wm)
 				watermark = wm
 			}
 		}
 	}
+	fire(math.MaxInt64)
 	return n, nil
 }
 

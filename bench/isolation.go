@@ -182,7 +182,7 @@ func sensorValues(topic int) [][]byte {
 	rng := rand.New(rand.NewPCG(uint64(topic), 1))
 	out := make([][]byte, 4096)
 	for i := range out {
-		out[i] = appendSensor(nil, topic, int64(i), rng)
+		out[i] = appendSensor(nil, topic, int64(i), sensorPerMS, rng)
 	}
 	return out
 }

@@ -23,7 +23,7 @@ const (
 )
 
 // appendSensor appends record i of a topic as JSON, about 242 bytes.
-func appendSensor(b []byte, topic int, i int64, rng *rand.Rand) []byte {
+func appendSensor(b []byte, topic int, i, perMS int64, rng *rand.Rand) []byte {
 	device := int((uint64(i) * 0x9E3779B97F4A7C15 >> 17) % sensorDevices)
 	b = append(b, `{"device":"d-`...)
 	s := strconv.Itoa(device)
@@ -32,7 +32,7 @@ func appendSensor(b []byte, topic int, i int64, rng *rand.Rand) []byte {
 	b = append(b, `","kind":"`...)
 	b = append(b, sensorKinds[topic]...)
 	b = append(b, `","ts":`...)
-	b = strconv.AppendInt(b, sensorStart+i/sensorPerMS, 10)
+	b = strconv.AppendInt(b, sensorStart+i/perMS, 10)
 	b = append(b, `,"reading":`...)
 	b = strconv.AppendFloat(b, math.Round(rng.Float64()*10000)/100, 'f', -1, 64)
 	b = append(b, `,"seq":`...)
