@@ -251,7 +251,9 @@ func (b *Bus) Pins() []Pin {
 			pins = append(pins, Pin{Who: "retention of topic " + t.name, LSN: lsn, Topic: t.id})
 		}
 	}
-	slices.SortStableFunc(pins, func(a, b Pin) int { return cmp.Compare(a.LSN, b.LSN) })
+	slices.SortStableFunc(pins, func(a, b Pin) int {
+		return cmp.Or(cmp.Compare(a.LSN, b.LSN), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Subscription, b.Subscription))
+	})
 	return pins
 }
 
