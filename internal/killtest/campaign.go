@@ -35,7 +35,7 @@ type Campaign struct {
 	Kills   int
 	When    func(rng *rand.Rand) Moment
 	Killed  func(tb testing.TB) // after each kill, before the next start; may be nil
-	Started func(tb testing.TB) // before each start; may be nil
+	Disk    *Disk               // loses, at each kill, what was not fsynced; nil for one that loses nothing
 }
 
 // Result is what a campaign came to.
@@ -48,18 +48,23 @@ type Result struct {
 func (c *Campaign) Run(tb testing.TB, w *Work, rng *rand.Rand) Result {
 	tb.Helper()
 	for r := (Result{}); ; r.Kills++ {
-		if c.Started != nil {
-			c.Started(tb)
-		}
 		var m *Moment
 		if r.Kills < c.Kills {
 			when := c.When(rng)
 			m = &when
 		}
-		killed, err := runOnce(c.Command(w), w, m)
+		command := c.Command
+		if c.Disk != nil {
+			c.Disk.settle(tb)
+			command = c.Disk.over(command)
+		}
+		killed, err := runOnce(command(w), c.Disk, w, m)
 		if !killed {
 			r.Err = err
 			return r
+		}
+		if c.Disk != nil {
+			c.Disk.cut(tb, rng)
 		}
 		if c.Killed != nil {
 			c.Killed(tb)
@@ -68,12 +73,19 @@ func (c *Campaign) Run(tb testing.TB, w *Work, rng *rand.Rand) Result {
 }
 
 // runOnce runs a command to its end, or kills it at a moment.
-func runOnce(cmd *exec.Cmd, w *Work, m *Moment) (killed bool, err error) {
+func runOnce(cmd *exec.Cmd, disk *Disk, w *Work, m *Moment) (killed bool, err error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	before := logBytes(w.Dir)
 	if err := cmd.Start(); err != nil {
 		return false, err
+	}
+	if disk != nil {
+		if err := disk.attach(cmd); err != nil {
+			_ = cmd.Process.Kill() // it is ours, and the error says more
+			return false, errors.Join(err, cmd.Wait(), errors.New(out.String()))
+		}
+		defer disk.detach()
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()

@@ -10,6 +10,8 @@
 //
 //	work.go      where a campaign happens: the six jobs of examples/air over files, their data, what they leave
 //	campaign.go  start, kill, start again
+//	powercut_linux.go, launch_linux.go  a kill that also takes from the disk what was not fsynced: the kernel tells us of each
+//	             fsync of the program, so that the real one can be tried, and one whose fsyncs do nothing can be made of it
 //
 // The tests are in this folder for the real program, and beside runtime for a variant of its committer.
 package killtest

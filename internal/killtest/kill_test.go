@@ -11,6 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	MaybeLaunch()
 	code := m.Run()
 	Remove()
 	os.Exit(code)
@@ -53,7 +54,7 @@ func undisturbed(t testing.TB, data airdata.Data, want airdata.Expected, v Varia
 	for range 2 { // the first one reads what no cache has
 		w = NewWork(t, data, v)
 		began := time.Now()
-		if _, err := runOnce(Sidestream(t)(w), w, nil); err != nil {
+		if _, err := runOnce(Sidestream(t)(w), nil, w, nil); err != nil {
 			t.Fatal(err)
 		}
 		took = min(took, time.Since(began))
@@ -112,7 +113,7 @@ func TestKill(t *testing.T) {
 func again(t testing.TB, w *Work) {
 	t.Helper()
 	before := w.Left(t)
-	if _, err := runOnce(Sidestream(t)(w), w, nil); err != nil {
+	if _, err := runOnce(Sidestream(t)(w), nil, w, nil); err != nil {
 		t.Errorf("run again: %v", err)
 	}
 	for name, lines := range w.Left(t) {

@@ -1,0 +1,22 @@
+//go:build !linux
+
+package killtest
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os/exec"
+	"testing"
+)
+
+// Disk is for Linux alone: no other kernel asks before a program's fsync.
+type Disk struct{}
+
+// MaybeLaunch does nothing.
+func MaybeLaunch() {}
+
+func (d *Disk) settle(testing.TB)                                            {}
+func (d *Disk) cut(testing.TB, *rand.Rand)                                   {}
+func (d *Disk) over(command func(w *Work) *exec.Cmd) func(w *Work) *exec.Cmd { return command }
+func (d *Disk) attach(*exec.Cmd) error                                       { return errors.ErrUnsupported }
+func (d *Disk) detach()                                                      {}
