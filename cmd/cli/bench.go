@@ -117,7 +117,7 @@ ratios are not. Run it on an idle machine, in a directory of the disk that is me
 		})
 		m.flags(sub)
 		sub.Flags().String("dir", ".", "where to measure: a directory of the disk that is meant")
-		take(sub, "output")
+		prints(sub)
 		c.AddCommand(sub)
 	}
 	every := a.command(cobra.Command{Use: "all", Short: "All of them, one behind the other", Args: cobra.NoArgs}, func(cmd *cobra.Command, _ []string) error {
@@ -125,7 +125,7 @@ ratios are not. Run it on an idle machine, in a directory of the disk that is me
 		return errors.Join(err, a.showReports(cmd, reps))
 	})
 	every.Flags().String("dir", ".", "where to measure: a directory of the disk that is meant")
-	take(every, "output")
+	prints(every)
 	c.AddCommand(every)
 	return c
 }
@@ -139,7 +139,7 @@ func (a *app) measure(cmd *cobra.Command, ms []measurement) (reps []*bench.Repor
 		if err != nil {
 			return reps, err
 		}
-		fmt.Fprintf(a.stderr, "sidestream: measuring %s\n", m.name)
+		a.say("measuring %s", m.name)
 		of := cmd
 		if len(ms) > 1 { // each with its defaults
 			of = &cobra.Command{}

@@ -104,7 +104,8 @@ func (a *app) busList() *cobra.Command {
 		}, list)
 	})
 	c.Flags().BoolP("all", "a", false, "outputs on their way outside too: JOB/OUTPUT")
-	take(c, "data-dir", "socket", "output")
+	take(c, "data-dir", "socket")
+	prints(c)
 	return c
 }
 
@@ -139,7 +140,7 @@ It claims nothing: no subscription is made, and nothing is kept for it.`,
 	c.Flags().Int64("from", -1, "begin at this offset instead of near the end")
 	c.Flags().BoolP("follow", "f", false, "go on with what is written from now on, until Ctrl-C; a process must run")
 	take(c, "data-dir", "socket")
-	c.Flags().StringP("output", "o", "jsonl", "jsonl, json, yaml, table, name (offsets), or value (the values alone)")
+	prints(c, "jsonl", "json", "yaml", "table", "name", "value")
 	return c
 }
 

@@ -95,7 +95,7 @@ func (a *app) check() *cobra.Command {
 			name: func(d jobInfo) string { return d.Job },
 		}, infos)
 	})
-	take(c, "output")
+	prints(c)
 	return c
 }
 
@@ -118,7 +118,7 @@ func (a *app) problems(cmd *cobra.Command, err error) error {
 	}
 	n := len(bad.Problems)
 	said := withCode(exitData, fmt.Errorf("%d %s", n, plural(n, "problem", "problems")))
-	if format == "table" || format == "name" {
+	if format == "table" || format == "name" || format == "" {
 		fmt.Fprint(a.stderr, bad.Error())
 		return said
 	}

@@ -70,7 +70,7 @@ func devJobs() ([]*jobs.Job, error) {
 func (a *app) doDev(cmd *cobra.Command, _ []string) error {
 	rate, _ := cmd.Flags().GetInt("rate")
 	if rate < 1 {
-		return withCode(exitConfig, fmt.Errorf("rate is %d; it is 1 or more", rate))
+		return withCode(exitUsage, fmt.Errorf("--rate is %d; it is 1 or more", rate))
 	}
 	defs, err := devJobs()
 	if err != nil {
@@ -98,7 +98,9 @@ func (a *app) doDev(cmd *cobra.Command, _ []string) error {
 	}
 	d := &devRun{process: p, live: newLive(a.stdout), kept: kept}
 	d.once, _ = cmd.Flags().GetBool("once")
-	err = errors.Join(d.run(ctx, rate), p.wait(ctx, false))
+	err = d.run(ctx, rate)
+	cancel()
+	err = errors.Join(err, p.wait(ctx, false))
 	d.farewell()
 	if !kept && err == nil {
 		err = os.RemoveAll(p.dataDir)
@@ -159,16 +161,16 @@ func (d *devRun) run(ctx context.Context, rate int) error {
 		case <-tick.C:
 			st := d.rt.Status()
 			d.live.draw(st, d.notes())
-			if allFed && d.once && quiet(st, d.feed.fed.Load()) {
+			if allFed && d.once && quiet(st) {
 				return nil
 			}
 		}
 	}
 }
 
-// quiet reports whether the jobs have read the whole sample and what they told one another. Records read in an earlier
-// process count too, so it goes by what is left: no lag, and nothing committed for a while.
-func quiet(st runtime.Status, _ int64) bool {
+// quiet reports whether the jobs have read all there is: nothing is left to be read on the bus or to be sent, and nothing has
+// been committed for a while.
+func quiet(st runtime.Status) bool {
 	for _, j := range st.Jobs {
 		if j.Lag > 0 || time.Since(j.LastCommit) < time.Second {
 			return false

@@ -6,9 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,22 +20,24 @@ import (
 // run beside those of files.
 func Main(defs ...*jobs.Job) int {
 	bench.MaybeBroker()
-	a := &app{defs: defs, stdout: os.Stdout, stderr: os.Stderr}
+	a := &app{name: filepath.Base(os.Args[0]), defs: defs, stdout: os.Stdout, stderr: os.Stderr}
 	return a.main(os.Args[1:])
 }
 
 // app is what the commands share.
 type app struct {
-	defs   []*jobs.Job // written in Go
-	stdout io.Writer   // data
-	stderr io.Writer   // messages
-	ran    bool        // a command was found and its arguments were right
+	name   string            // of the program
+	defs   []*jobs.Job       // written in Go
+	stdout io.Writer         // data
+	stderr io.Writer         // messages
+	ran    bool              // a command was found and its arguments were right
+	from   map[string]string // where a setting that is no flag is from
 }
 
 func (a *app) main(args []string) (code int) {
 	defer func() {
 		if v := recover(); v != nil {
-			fmt.Fprintf(a.stderr, "sidestream: this is a bug of ours: %v\n%s", v, debug.Stack())
+			fmt.Fprintf(a.stderr, "%s: this is a bug of ours: %v\n%s", a.name, v, debug.Stack())
 			code = exitBug
 		}
 	}()
@@ -51,27 +53,33 @@ func (a *app) main(args []string) (code int) {
 		code = exitUsage
 	}
 	if msg := err.Error(); msg != "" {
-		fmt.Fprintln(a.stderr, "sidestream: "+strings.TrimRight(msg, "\n"))
+		a.say("%s", strings.TrimRight(msg, "\n"))
 	}
 	if code == exitUsage {
-		fmt.Fprintln(a.stderr, "sidestream: see 'sidestream --help'")
+		a.say("see '%s --help'", a.name)
 	}
 	return code
+}
+
+// say writes a message.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintf(a.stderr, a.name+": "+format+"\n", args...)
 }
 
 // tree returns the commands.
 func (a *app) tree() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "sidestream",
+		Use:           a.name,
 		Short:         "Stream-processing jobs in one process, joined by a durable bus",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.AddCommand(a.dev(), a.run(), a.check(), a.busCommands(), a.walCommands(), a.bench(), a.schema(), a.version())
+	root.AddCommand(a.dev(), a.run(), a.check(), a.busCommands(), a.walCommands(), a.bench(), a.schema(), a.completion(), a.version())
 	return root
 }
 
@@ -80,6 +88,9 @@ func (a *app) command(c cobra.Command, do func(cmd *cobra.Command, args []string
 	c.DisableFlagsInUseLine = true
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := a.fill(cmd); err != nil {
+			return err
+		}
+		if err := a.checkFormat(cmd); err != nil {
 			return err
 		}
 		a.ran = true
@@ -92,24 +103,15 @@ func (a *app) command(c cobra.Command, do func(cmd *cobra.Command, args []string
 func (a *app) logger(cmd *cobra.Command) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(text(cmd, "log-level"))); err != nil {
-		return nil, withCode(exitConfig, fmt.Errorf("log-level is %q; it is one of debug, info, warn, error", text(cmd, "log-level")))
+		return nil, a.bad(cmd, "log-level", "debug, info, warn or error")
 	}
 	opts := &slog.HandlerOptions{Level: level}
-	switch format := text(cmd, "log-format"); format {
+	switch text(cmd, "log-format") {
 	case "text":
 		return slog.New(slog.NewTextHandler(a.stderr, opts)), nil
 	case "json":
 		return slog.New(slog.NewJSONHandler(a.stderr, opts)), nil
 	default:
-		return nil, withCode(exitConfig, fmt.Errorf("log-format is %q; it is text or json", format))
+		return nil, a.bad(cmd, "log-format", "text or json")
 	}
-}
-
-// duration reads a setting that is one.
-func duration(cmd *cobra.Command, name string) (time.Duration, error) {
-	d, err := time.ParseDuration(text(cmd, name))
-	if err != nil || d < 0 {
-		return 0, withCode(exitConfig, fmt.Errorf("%s is %q; it is a duration such as 10s or 2m", name, text(cmd, name)))
-	}
-	return d, nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -16,6 +17,24 @@ type view[T any] struct {
 	head []string
 	row  func(T) []string
 	name func(T) string
+}
+
+// prints gives a command -o with the formats it knows, the first of which is its default. None stands for all.
+func prints(cmd *cobra.Command, formats ...string) {
+	if formats == nil {
+		formats = []string{"table", "json", "yaml", "jsonl", "name"}
+	}
+	cmd.Flags().StringP("output", "o", formats[0], strings.Join(formats, ", "))
+	cmd.Annotations = map[string]string{"formats": strings.Join(formats, " ")}
+}
+
+// checkFormat refuses one that a command does not know, before it does anything.
+func (a *app) checkFormat(cmd *cobra.Command) error {
+	formats := strings.Fields(cmd.Annotations["formats"])
+	if len(formats) == 0 || slices.Contains(formats, text(cmd, "output")) {
+		return nil
+	}
+	return a.bad(cmd, "output", "one of "+strings.Join(formats, ", "))
 }
 
 // show prints things in the format that -o asks for.
@@ -61,10 +80,8 @@ func (v view[T]) lines(w io.Writer, format string, items []T) error {
 			}
 		}
 		return nil
-	case "table":
-		return v.table(w, items)
 	}
-	return withCode(exitUsage, fmt.Errorf("-o %s: the formats are table, json, yaml, jsonl and name", format))
+	return v.table(w, items)
 }
 
 func (v view[T]) table(w io.Writer, items []T) error {

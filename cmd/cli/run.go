@@ -19,6 +19,7 @@ import (
 	"github.com/sidestream-dev/sidestream/jobs/connector/kafka"
 	"github.com/sidestream-dev/sidestream/runtime"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
+	"github.com/sidestream-dev/sidestream/wal"
 )
 
 func (a *app) run() *cobra.Command {
@@ -42,7 +43,7 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	untilDone, _ := cmd.Flags().GetBool("until-done")
 	defs, err := a.load(args)
 	if err != nil {
-		return err
+		return a.problems(cmd, err)
 	}
 	if untilDone {
 		if err := allBounded(defs); err != nil {
@@ -70,10 +71,10 @@ func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
 	}
 	p := &process{app: a, logger: logger, dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket"), listen: text(cmd, "listen")}
 	if p.kafkaPort, err = strconv.Atoi(text(cmd, "kafka-port")); err != nil || p.kafkaPort < 0 || p.kafkaPort > 65535 {
-		return nil, cfg, withCode(exitConfig, fmt.Errorf("kafka-port is %q; it is a number up to 65535", text(cmd, "kafka-port")))
+		return nil, cfg, a.bad(cmd, "kafka-port", "a number from 0 to 65535")
 	}
 	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger}
-	cfg.StopTimeout, err = duration(cmd, "drain-timeout")
+	cfg.StopTimeout, err = a.duration(cmd, "drain-timeout")
 	cfg.StopTimeout = max(cfg.StopTimeout, time.Nanosecond) // 0 would be its default
 	return p, cfg, err
 }
@@ -106,10 +107,10 @@ func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 		case <-ctx.Done():
 			return
 		}
-		fmt.Fprintln(a.stderr, "sidestream: stopping: last commits, then what is yet to be sent; once more ends at once")
+		a.say("stopping: last commits, then what is yet to be sent; once more ends at once")
 		cancel()
 		<-signals
-		fmt.Fprintln(a.stderr, "sidestream: ended at once; the next run goes on from what is committed")
+		a.say("ended at once; the next run goes on from what is committed")
 		os.Exit(exitFailed)
 	}()
 	return ctx, cancel
@@ -135,7 +136,7 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	cfg.Services = p.broker
 	var err error
 	if p.rt, err = runtime.Open(cfg); err != nil {
-		return err
+		return opened(err)
 	}
 	if r := p.rt.Recovered(); r.CutBytes > 0 || r.Generation > 0 {
 		p.logger.Warn("the log's tail was torn, as by a crash, and is cut; nothing that was committed is lost by it", "found", r.String())
@@ -154,6 +155,19 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	}
 	p.logger.Info("running", "jobs", len(defs), "data_dir", p.dataDir, "pid", os.Getpid())
 	return nil
+}
+
+// opened adds to an error of opening a data directory what can be done.
+func opened(err error) error {
+	var locked *wal.LockedError
+	var damaged *wal.DamagedError
+	switch {
+	case errors.As(err, &locked):
+		return fmt.Errorf("%w; stop that process first, or give this one another --data-dir", err)
+	case errors.As(err, &damaged):
+		return fmt.Errorf("%w. This version has no repair yet: put back a copy of the directory, or move it away and begin with a new one", err)
+	}
+	return err
 }
 
 // serve lets the outside look at the process.

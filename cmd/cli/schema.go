@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -19,16 +18,12 @@ func (a *app) schema() *cobra.Command {
 		Args: cobra.NoArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		b := spec.Schema(all.Registry())
-		switch format := text(cmd, "output"); format {
-		case "json":
-			_, err := a.stdout.Write(b)
-			return err
-		case "yaml":
+		if text(cmd, "output") == "yaml" {
 			return writeYAML(a.stdout, json.RawMessage(b))
-		default:
-			return withCode(exitUsage, fmt.Errorf("-o %s: a schema is json or yaml", format))
 		}
+		_, err := a.stdout.Write(b)
+		return err
 	})
-	c.Flags().StringP("output", "o", "json", "json or yaml")
+	prints(c, "json", "yaml")
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -32,7 +33,7 @@ var settings = []setting{
 	{name: "kafka-port", def: "0", doc: "port of the embedded Kafka broker; 0 takes one that is free"},
 	{name: "log-level", def: "info", doc: "debug, info, warn or error"},
 	{name: "log-format", def: "text", doc: "text or json"},
-	{name: "output", def: "table", doc: "table, json, yaml, jsonl or name"},
+	{name: "output"}, // see prints
 }
 
 // take gives a command the settings it takes.
@@ -40,11 +41,7 @@ func take(cmd *cobra.Command, names ...string) {
 	for _, name := range names {
 		i := slices.IndexFunc(settings, func(s setting) bool { return s.name == name })
 		s := settings[i]
-		short := ""
-		if name == "output" {
-			short = "o"
-		}
-		cmd.Flags().StringP(name, short, s.def, s.doc)
+		cmd.Flags().String(name, s.def, s.doc)
 	}
 }
 
@@ -54,7 +51,7 @@ func (a *app) fill(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	a.from = map[string]string{}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if f.Changed || !slices.ContainsFunc(settings, func(s setting) bool { return s.name == f.Name }) {
 			return
@@ -68,15 +65,27 @@ func (a *app) fill(cmd *cobra.Command) error {
 		} else {
 			return
 		}
-		if err := f.Value.Set(value); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %s: %w", from, key, err))
-		}
-		f.Changed = true
+		_ = f.Value.Set(value) // settings are strings, which take anything
+		a.from[f.Name] = from
 	})
-	if err := errors.Join(errs...); err != nil {
-		return withCode(exitConfig, err)
-	}
 	return nil
+}
+
+// bad says that a setting's value is not one: a mistake in usage where it was a flag, else in configuration.
+func (a *app) bad(cmd *cobra.Command, name, want string) error {
+	if from, ok := a.from[name]; ok {
+		return withCode(exitConfig, fmt.Errorf("%s: %s is %q; it is %s", from, name, text(cmd, name), want))
+	}
+	return withCode(exitUsage, fmt.Errorf("--%s is %q; it is %s", name, text(cmd, name), want))
+}
+
+// duration reads a setting that is one.
+func (a *app) duration(cmd *cobra.Command, name string) (time.Duration, error) {
+	d, err := time.ParseDuration(text(cmd, name))
+	if err != nil || d < 0 {
+		return 0, a.bad(cmd, name, "a duration such as 10s or 2m")
+	}
+	return d, nil
 }
 
 // fromFile is a setting as a file has it.

@@ -41,6 +41,6 @@ func (a *app) version() *cobra.Command {
 				name: func(b build) string { return b.Version },
 			}, b)
 		})
-	take(c, "output")
+	prints(c)
 	return c
 }

@@ -85,7 +85,8 @@ func (a *app) walInfo() *cobra.Command {
 				name: func(i logInfo) string { return i.ID },
 			}, i)
 		})
-	take(c, "data-dir", "output")
+	take(c, "data-dir")
+	prints(c)
 	return c
 }
 
@@ -131,10 +132,10 @@ cuts it off. Nothing is changed, and the log may be in use; what its writer is a
 		}
 		if rep.Torn != nil {
 			r.Torn = rep.Torn.Error()
-			fmt.Fprintf(a.stderr, "sidestream: the tail is torn, which the next run cuts off (%d bytes): %s\n", rep.TornBytes, r.Torn)
+			a.say("the tail is torn, which the next run cuts off (%d bytes): %s", rep.TornBytes, r.Torn)
 		}
 		for _, d := range rep.Damage {
-			fmt.Fprintln(a.stderr, "sidestream: "+d.Error())
+			a.say("%s", d.Error())
 		}
 		err = showOne(a, cmd, view[logReport]{
 			head: []string{"ID", "OK", "FRAMES", "SECTIONS", "BYTES", "LAST", "GENERATIONS", "DAMAGED", "TORN BYTES"},
@@ -150,7 +151,8 @@ cuts it off. Nothing is changed, and the log may be in use; what its writer is a
 		}
 		return err
 	})
-	take(c, "data-dir", "output")
+	take(c, "data-dir")
+	prints(c)
 	return c
 }
 
@@ -236,6 +238,7 @@ func (a *app) walDump() *cobra.Command {
 	})
 	c.Flags().Uint64("from", 0, "the first LSN; 0 is the oldest")
 	c.Flags().Uint64("to", 0, "the last LSN; 0 is the newest")
-	take(c, "data-dir", "output")
+	take(c, "data-dir")
+	prints(c)
 	return c
 }

@@ -1,0 +1,225 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sidestream-dev/sidestream/examples/air"
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector/file"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"sidestream": func() { os.Exit(Main()) },
+		"mine":       func() { os.Exit(Main(shout())) },
+	})
+}
+
+// shout is a job written in Go, as a user's own program has it.
+func shout() *jobs.Job {
+	j := jobs.New("shout")
+	type line struct {
+		Text string `json:"text"`
+	}
+	lines := jobs.From(j, file.Source{Path: "in.jsonl"}, jobs.JSON[line]())
+	jobs.To(jobs.Map(lines, func(l line) line { return line{strings.ToUpper(l.Text)} }), "main", file.Sink{Path: "out.jsonl"}, jobs.JSON[line]())
+	return j
+}
+
+// TestScripts runs every script in testdata: whole commands of the real program, with their output and exit codes.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "xdg"))
+			return nil
+		},
+		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits":  exits,
+			"until":  until,
+			"follow": follow,
+			"flip":   flip,
+			"tear":   tear,
+			"answer": answer,
+			"sample": writeSample,
+			"lines":  countLines,
+			"terminate": func(ts *testscript.TestScript, neg bool, args []string) { // SIGTERM to what runs in the background
+				for _, c := range ts.BackgroundCmds() {
+					ts.Check(c.Process.Signal(syscall.SIGTERM))
+				}
+			},
+		},
+	})
+}
+
+// patience is how long what must happen may take on a machine that is busy with other things.
+const patience = 90 * time.Second
+
+// exits runs a command and wants its exit code: exits 65 sidestream check bad.yaml.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// until runs a command again and again until its stdout matches: until PATTERN COMMAND...
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until PATTERN COMMAND...")
+	}
+	re := regexp.MustCompile(args[0])
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		_ = ts.Exec(args[1], args[2:]...) // it may not work yet
+		if re.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("no match of %q within %v", args[0], patience)
+		}
+	}
+}
+
+// follow runs a command until a line of its stdout matches, ends it by Ctrl-C, and keeps all it has printed as stdout:
+// follow PATTERN COMMAND...
+func follow(ts *testscript.TestScript, neg bool, args []string) {
+	re := regexp.MustCompile(args[0])
+	c := exec.Command(args[1], args[2:]...)
+	c.Dir, c.Env = ts.MkAbs("."), append(os.Environ(), "XDG_CONFIG_HOME="+ts.Getenv("XDG_CONFIG_HOME"))
+	c.Stderr = ts.Stderr()
+	out, err := c.StdoutPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	stuck := time.AfterFunc(patience, func() { _ = c.Process.Kill() })
+	defer stuck.Stop()
+	found := false
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		fmt.Fprintln(ts.Stdout(), lines.Text())
+		if !found && re.MatchString(lines.Text()) {
+			found = true
+			ts.Check(c.Process.Signal(os.Interrupt))
+		}
+	}
+	if err := c.Wait(); err != nil || !found {
+		ts.Fatalf("it ended with %v; a line that matches was found: %v", err, found)
+	}
+}
+
+// flip turns a bit of the byte in the middle of a file, or at an offset.
+func flip(ts *testscript.TestScript, neg bool, args []string) {
+	name := onlyFile(ts, args[0])
+	b, err := os.ReadFile(name)
+	ts.Check(err)
+	at := len(b) / 2
+	if len(args) > 1 {
+		at, err = strconv.Atoi(args[1])
+		ts.Check(err)
+	}
+	b[at] ^= 1
+	ts.Check(os.WriteFile(name, b, 0o600))
+}
+
+// tear cuts bytes off the end of a file, as a crash does.
+func tear(ts *testscript.TestScript, neg bool, args []string) {
+	name := onlyFile(ts, args[0])
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	info, err := os.Stat(name)
+	ts.Check(err)
+	ts.Check(os.Truncate(name, info.Size()-int64(n)))
+}
+
+// onlyFile returns the last file that a pattern matches.
+func onlyFile(ts *testscript.TestScript, pattern string) string {
+	names, err := filepath.Glob(ts.MkAbs(pattern))
+	ts.Check(err)
+	if len(names) == 0 {
+		ts.Fatalf("%s: no such file", pattern)
+	}
+	return names[len(names)-1]
+}
+
+// answer asks a server, over a unix socket or TCP, and keeps what it says as stdout: answer STATUS SOCKET|ADDRESS PATH [HOST].
+func answer(ts *testscript.TestScript, neg bool, args []string) {
+	network := "tcp"
+	at := args[1]
+	if strings.Contains(at, "/") {
+		network, at = "unix", ts.MkAbs(at)
+	}
+	host := "localhost"
+	if len(args) > 3 {
+		host = args[3]
+	}
+	req, err := http.NewRequest(http.MethodGet, "http://"+host+args[2], nil)
+	ts.Check(err)
+	client := http.Client{Timeout: patience, Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial(network, at) }}}
+	resp, err := client.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	_, err = ts.Stdout().Write(body)
+	ts.Check(err)
+	if got := strconv.Itoa(resp.StatusCode); got != args[0] {
+		ts.Fatalf("status %s, want %s: %s", got, args[0], body)
+	}
+}
+
+// writeSample puts the example's readings into a folder, a file for each pollutant and station, and its jobs over files into
+// another: sample DATA JOBS.
+func writeSample(ts *testscript.TestScript, neg bool, args []string) {
+	readings, _, err := sample()
+	ts.Check(err)
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	files := map[string][]byte{}
+	for _, r := range readings {
+		name := r.topic + "-" + r.station + ".jsonl"
+		files[name] = append(append(files[name], r.line...), '\n')
+	}
+	for name, b := range files {
+		ts.Check(os.WriteFile(filepath.Join(dir, name), b, 0o600))
+	}
+	defs, err := fs.Sub(air.Files, "files")
+	ts.Check(err)
+	ts.Check(os.CopyFS(ts.MkAbs(args[1]), defs))
+}
+
+// countLines wants a file to have so many lines: lines FILE N.
+func countLines(ts *testscript.TestScript, neg bool, args []string) {
+	got := strings.Count(ts.ReadFile(args[0]), "\n")
+	if want := fmt.Sprint(args[1]); strconv.Itoa(got) != want {
+		ts.Fatalf("%s has %d lines, want %s", args[0], got, want)
+	}
+}
