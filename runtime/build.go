@@ -20,6 +20,7 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.frames.Store(entry.FrameBytes)
 	x.snapshotBusy = &j.snapshotBusy
+	x.stale = staleSteps(j.plan, entry.header.Steps)
 	for _, name := range topicsWritten(j.def) {
 		id, ok := rt.bus.TopicByName(name)
 		if !ok {
@@ -92,8 +93,8 @@ func (b *builder) addSubtask(t *taskPlan, i int) {
 	s := &subtask{ex: b.x, plan: t, index: i, id: len(b.x.subtasks), epoch: b.entry.Epoch + 1,
 		watermark: jobs.WatermarkNone, wakeup: make(chan struct{}, 1)}
 	for _, st := range b.entry.header.Steps {
-		if st.Step == t.head().ID {
-			s.watermark = jobs.Watermark(st.Watermark)
+		if st.Step == t.head().ID || st.Step == s.ownStep() {
+			s.watermark = max(s.watermark, jobs.Watermark(st.Watermark))
 		}
 	}
 	s.marked, s.restored = s.watermark, s.watermark

@@ -3,7 +3,6 @@ package runtime
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"log/slog"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -81,6 +80,9 @@ func (w *simWriter) Write(_ context.Context, ms []jobs.Message) ([]byte, error) 
 			}
 			w.target.got = append(w.target.got, v)
 		}
+		if w.next < w.target.high {
+			s.count("records sent again")
+		}
 		w.target.high = max(w.target.high, w.next+keep)
 	}
 	if fail {
@@ -96,6 +98,7 @@ func (w *simWriter) Close() error { return nil }
 // dropped checks, as a generation goes, that nobody needs what is in it, by what is durable (R6).
 func (s *sim) dropped(first, next wal.LSN) {
 	s.tracef("the generation at %d is dropped", first)
+	s.count("generations dropped")
 	for _, sub := range s.model.subs {
 		if sub.over {
 			continue
@@ -115,20 +118,11 @@ func (s *sim) dropped(first, next wal.LSN) {
 			floor = j.snapshots[0].LSN
 		}
 		for lsn := max(first, floor+1); lsn < next && !j.ended; lsn++ {
-			if f := s.log.frames[lsn-1]; f.kind == kindEpoch && f.sections[len(f.sections)-1].Owner == j.id || f.kind == kindEpoch && headerOf(f) == j.id {
+			if f := s.log.frames[lsn-1]; f.kind == kindEpoch && f.owner() == j.id {
 				s.violate("R6", "frames %d to %d go, and the state of %s needs frame %d", first, next-1, j.j.name, lsn)
 			}
 		}
 	}
-}
-
-func headerOf(f *simFrame) uint32 {
-	for _, sec := range f.sections {
-		if sec.Kind == checkpoint.SectionHeader {
-			return sec.Owner
-		}
-	}
-	return 0
 }
 
 // snapshotsAt checks the snapshots that were written of a job's epoch as that becomes durable: each is exact by itself.
@@ -141,6 +135,7 @@ func (s *sim) snapshotsAt(m *model, j *modelJob) {
 		s.snapshots.files[name] = f
 		st := s.storesOf(j, 0)
 		s.must(s.snapshots.read(name, st))
+		s.count("snapshots checked")
 		m.sameState("snapshot", j, st)
 	}
 }
@@ -155,16 +150,11 @@ func (s *sim) storesOf(j *modelJob, sealed checkpoint.Epoch) *jobStores {
 // checkPrefix recovers from what a crash may leave of the log, with the code that does so, and compares all that comes of it
 // with the model.
 func (s *sim) checkPrefix(l *simLog, m *model) {
-	was := s.running
-	s.running = nil
-	defer func() { s.running = was }()
+	s.count("prefixes checked")
 	cfg := s.proc.rt.cfg
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	rt := s.newRuntime(cfg, l)
 	s.must(rt.load())
-	if s.twin.loaded != nil {
-		s.twin.loaded(rt)
-	}
 	led := rt.committer.core.ledger
 	if len(led.Jobs) != len(m.jobs) {
 		s.violate("R1", "at LSN %d the ledger has %d jobs of %d", m.lsn, len(led.Jobs), len(m.jobs))
@@ -341,5 +331,3 @@ func (m *model) producersBefore(sub bus.SubID, j *modelJob) bool {
 	}
 	return true
 }
-
-var _ = fmt.Sprint

@@ -24,7 +24,8 @@ type simPlan struct {
 	chunkBytes   int // of a snapshot
 	steps        int // with faults, before the end is awaited without any
 	crashes      int
-	window       int64 // ms
+	window       int64         // ms
+	idle         time.Duration // after which a split holds nothing back; 0 for never
 }
 
 // simJob is one job of a plan: it reads an outside of numbered records, or a topic; it counts and sums by key, keeps a set by
@@ -165,7 +166,7 @@ func (j *simJob) build(s *sim) {
 	var in *jobs.Stream[simValue]
 	if j.splits > 0 {
 		in = jobs.From(def, &simOutside{s: s, j: j}, codec, jobs.ID("in"),
-			jobs.EventTime(func(v simValue) time.Time { return time.UnixMilli(v.Time) }, simOutOfOrder))
+			jobs.EventTime(func(v simValue) time.Time { return time.UnixMilli(v.Time) }, simOutOfOrder), jobs.IdleAfter(s.plan.idle))
 	} else {
 		opts := []jobs.Option{jobs.ID("in")}
 		if j.start.Latest {
@@ -344,8 +345,11 @@ func newPlan(rng *rand.Rand) *simPlan {
 		chunkRecords: 2 + rng.IntN(10), chunkBytes: 1 + rng.IntN(200), steps: 250 + rng.IntN(500), crashes: 1 + rng.IntN(3), window: 40 + rng.Int64N(120)}
 	p.epochBytes = 200 + rng.Int64N(3000)
 	p.sealedBytes = p.epochBytes + rng.Int64N(5000)
+	if rng.IntN(5) == 0 {
+		p.idle = time.Duration(1+rng.IntN(10)) * time.Millisecond
+	}
 	topic := func(name string) string {
-		t := jobs.Topic{Name: name, Partitions: 1 + rng.IntN(3), RetentionBytes: 1 + rng.Int64N(1500)}
+		t := jobs.Topic{Name: name, Partitions: 1 + rng.IntN(3), RetentionBytes: 1 + rng.Int64N(1+rng.Int64N(1500))}
 		if rng.IntN(4) == 0 {
 			t.LimitBytes = 300 + rng.Int64N(1500)
 		}

@@ -22,6 +22,17 @@ type simFrame struct {
 	given    []wal.Section // what the committer passed, which must not change until the frame is durable
 	bytes    int64
 	decoded  map[int][]simValue // records, by section
+	apart    bool               // of a twin: what belongs to it stands in the next frame
+}
+
+// owner returns the job whose epoch the frame is of, or 0.
+func (f *simFrame) owner() uint32 {
+	for _, s := range f.sections {
+		if s.Kind == checkpoint.SectionHeader {
+			return s.Owner
+		}
+	}
+	return 0
 }
 
 func (f *simFrame) LSN() wal.LSN        { return f.lsn }
@@ -107,6 +118,7 @@ func (l *simLog) append(kind wal.FrameKind, sections []wal.Section, small bool) 
 	}
 	l.pending += f.bytes
 	l.s.tracef("log %d: %s, %d bytes", f.lsn, KindName(kind), f.bytes)
+	l.s.count("frames: " + KindName(kind))
 	return f.lsn, nil
 }
 
@@ -232,6 +244,14 @@ func (r *simReader) Next() (bus.Frame, error) {
 	}
 	f := r.log.frames[r.next-1]
 	r.next++
+	if r.log.s.log == r.log && r.log.s.running == nil {
+		r.log.s.count("frames read by a job that lags behind")
+	}
+	if f.apart && r.next <= r.log.durable {
+		if second := r.log.frames[r.next-1]; !second.apart && second.owner() == f.owner() {
+			return r.Next() // they are one
+		}
+	}
 	return f, nil
 }
 
@@ -278,6 +298,7 @@ func (d *simSnapshots) read(file string, into restorer) error {
 	if f.damaged {
 		return fmt.Errorf("snapshot %s is damaged", file)
 	}
+	d.s.count("snapshots read")
 	for _, b := range f.bodies {
 		if err := into.applyState(b); err != nil {
 			return err

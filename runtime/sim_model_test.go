@@ -60,6 +60,7 @@ type modelJob struct {
 	snapshots []snapshotEntry
 	marks     map[bus.TopicID]int64
 	state     modelState
+	fired     map[modelWindow]bool
 }
 
 type modelSplit struct {
@@ -120,7 +121,7 @@ func (m *model) clone() *model {
 	}
 	for id, j := range m.jobs {
 		n := *j
-		n.splits, n.steps, n.marks, n.state = maps.Clone(j.splits), maps.Clone(j.steps), maps.Clone(j.marks), j.state.clone()
+		n.splits, n.steps, n.marks, n.state, n.fired = maps.Clone(j.splits), maps.Clone(j.steps), maps.Clone(j.marks), j.state.clone(), maps.Clone(j.fired)
 		c.jobs[id] = &n
 	}
 	for id, sub := range m.subs {
@@ -154,7 +155,9 @@ func (m *model) apply(f *simFrame) {
 	case kindControl:
 		m.applyControl(f)
 	case kindEpoch:
-		m.applyEpoch(f)
+		if !f.apart {
+			m.applyEpoch(f)
+		}
 	}
 }
 
@@ -196,8 +199,11 @@ func (m *model) applyJob(jc jobChange) {
 	if !jc.Replace {
 		return
 	}
+	if m.jobs[jc.ID] != nil {
+		return // it comes back as it was
+	}
 	j := &modelJob{id: jc.ID, splits: map[int]modelSplit{}, steps: map[string]int64{}, step: math.MinInt64, marks: map[bus.TopicID]int64{},
-		state: modelState{map[string]modelSum{}, map[string]bool{}, map[modelWindow]modelSum{}}}
+		fired: map[modelWindow]bool{}, state: modelState{map[string]modelSum{}, map[string]bool{}, map[modelWindow]modelSum{}}}
 	for _, sj := range m.s.plan.jobs {
 		if sj.name == jc.Name {
 			j.j = sj
@@ -253,8 +259,11 @@ func (m *model) applyMark(lsn wal.LSN, mk bus.Mark) {
 			given = given || old.Watermark != bus.NoWatermark
 		}
 		t.joined[mk.Producer] = given
+		if given {
+			m.s.count("producers that joined later")
+		}
 	}
-	if w, ok := j.marks[mk.Topic]; ok && mk.Watermark != bus.NoWatermark && mk.Watermark < w {
+	if w, ok := j.marks[mk.Topic]; ok && mk.Watermark != bus.NoWatermark && mk.Watermark < w && m.s.plan.idle == 0 {
 		m.s.violate("watermark", "frame %d takes the watermark of %s in topic %s back from %d to %d", lsn, j.j.name, t.name, w, mk.Watermark)
 	}
 	if mk.Watermark != bus.NoWatermark {
@@ -313,7 +322,7 @@ func (m *model) moveTo(sub *modelSub, st bus.SubState) []modelRecord {
 		m.s.violate("R3", "frame %d says that %s has taken all of topic %s, partition %d up to LSN %d, and stands at offset %d, which is of LSN %d",
 			m.lsn, name, t.name, st.Partition, st.Marks, st.Next, recs[st.Next].lsn)
 	}
-	passed := recs[p.Next:st.Next]
+	passed, before := recs[p.Next:st.Next], p.Marks
 	w, taken := p.Watermark, p.taken
 	for taken < len(t.marks) && t.marks[taken].lsn <= st.Marks {
 		taken++
@@ -326,7 +335,8 @@ func (m *model) moveTo(sub *modelSub, st bus.SubState) []modelRecord {
 	}
 	*p = modelPlace{st, taken}
 	m.checkTable(t, sub, p)
-	if w != st.Watermark {
+	// Marks that were dropped are known by what they came to, which may be less than what they were meanwhile.
+	if gens := m.s.log.gens; w != st.Watermark && (before+1 >= gens[0] || st.Watermark > w) {
 		m.s.violate("watermark", "frame %d says that %s has the watermark %d at LSN %d of topic %s, partition %d, where it is %d",
 			m.lsn, name, st.Watermark, st.Marks, t.name, st.Partition, w)
 	}
@@ -366,7 +376,7 @@ func (m *model) records(f *simFrame, j *modelJob) map[bus.TopicID][]simValue {
 			m.s.violate("R5", "frame %d gives offsets from %d on in topic %s, partition %d, where %d is next", f.lsn, p.Base, t.name, p.Partition, next)
 		}
 		for _, v := range from.values(m.s, p.Section, p.Count) {
-			if w, ok := j.marks[p.Topic]; ok && v.Time <= w && !v.Wild && v.Kind != simLate {
+			if w, ok := j.marks[p.Topic]; ok && v.Time <= w && !v.Wild && v.Kind != simLate && m.s.plan.idle == 0 {
 				m.s.violate("watermark", "frame %d: %s writes %v to topic %s behind its watermark %d", f.lsn, j.j.name, v, t.name, w)
 			}
 			t.parts[p.Partition] = append(t.parts[p.Partition], modelRecord{f.lsn, from.lsn, j.id, v})
@@ -564,6 +574,7 @@ func (m *model) fold(f *simFrame, j *modelJob, passed []modelRecord, out map[bus
 				m.s.violate("watermark", "frame %d: %s found %v late, which it cannot be", f.lsn, j.j.name, v)
 			}
 			v.Wild = true
+			m.s.count("late records")
 		} else {
 			w := modelWindow{m.s.windowOf(v.Time), v.Key}
 			s := st.windows[w]
@@ -601,6 +612,11 @@ func (m *model) foldWindows(f *simFrame, j *modelJob, fired tally) {
 		if end-1 <= lo || end-1 <= hi && fired[v] > 0 {
 			due.add(v)
 			delete(j.state.windows, w)
+			if j.fired[w] {
+				m.s.violate("watermark", "frame %d: the window %v of %s fires a second time", f.lsn, w, j.j.name)
+			}
+			j.fired[w] = true
+			m.s.count("windows")
 		}
 	}
 	m.sameTally(f, j, fmt.Sprintf("at watermark %d to %d the window", lo, hi), fired, due)
@@ -608,8 +624,11 @@ func (m *model) foldWindows(f *simFrame, j *modelJob, fired tally) {
 
 // watermarks returns between which the watermarks of the step's subtasks are.
 func (m *model) watermarks(j *modelJob) (lo, hi int64) {
-	if j.j.head != "in" || j.j.width == 1 {
+	switch {
+	case j.j.width == 1, j.j.head != "in" && m.s.plan.idle == 0:
 		return j.step, j.step
+	case j.j.head != "in": // what was idle for a while one subtask may have seen and another not
+		return j.step, math.MaxInt64
 	}
 	lo, hi = math.MaxInt64, math.MinInt64
 	for _, sub := range j.inputs {
@@ -629,7 +648,7 @@ func (m *model) mayBeLate(j *modelJob, r modelRecord) bool {
 			return true
 		}
 	}
-	return false
+	return m.s.plan.idle > 0
 }
 
 // sameState compares the stores of a job with the model.

@@ -37,8 +37,8 @@ func (s *sim) step() bool {
 	switch {
 	case s.ended() && s.quiet:
 		return false
-	case s.ended():
-		s.calm()
+	case !s.quiet:
+		s.calm() // they wait for a job that comes later, or all have ended
 		return true
 	case next.IsZero():
 		s.violate("stuck", "nothing can go on: %s", s.standing())
@@ -57,7 +57,7 @@ func (s *sim) runnable() (acts []func()) {
 		}
 		acts = append(acts, turn, turn)
 	}
-	if s.log.durable < s.log.Last() {
+	if s.log.durable < s.log.Last() && (s.quiet || s.rng.IntN(1+s.slow) == 0) {
 		acts = append(acts, s.sync)
 	}
 	kept := s.tasks[:0]
@@ -103,6 +103,7 @@ func (s *sim) runnable() (acts []func()) {
 			break
 		}
 		acts = append(acts, func() {
+			s.count("steps behind the end of an attempt")
 			b.zombie--
 			s.stepSub(b)
 		})
@@ -167,7 +168,10 @@ func (s *sim) fault() bool {
 		s.tracef("no room")
 		s.log.full = true
 	}
-	if one(40) {
+	if one(100) {
+		s.slow = rng.IntN(2) * rng.IntN(40)
+	}
+	if one(30) {
 		s.spawn("janitor", func() {
 			_, _ = p.rt.cutLog() // an error is its process's end
 		})
@@ -180,7 +184,9 @@ func (s *sim) fault() bool {
 	case a.x == nil:
 	case one(60):
 		s.armed[s.specOf(a).idx] = 1 + rng.IntN(20)
-	case one(15):
+	case a.x.held.Load():
+		s.count("jobs held back by a full topic")
+	case one(8):
 		a.x.wantSnapshot.Store(true)
 	case one(600):
 		s.stop()
@@ -213,24 +219,19 @@ func (s *sim) allStopped() bool {
 	return s.log.durable == s.log.Last() && len(c.turn) == 0 && !c.hasSent()
 }
 
-// calm ends the faults; jobs that were to come later come now.
+// calm ends the faults; jobs that are not there come now.
 func (s *sim) calm() {
 	s.tracef("no more faults")
 	s.quiet = true
 	s.log.full = false
 	clear(s.armed)
-	if s.boots <= s.lastBoot() && s.proc.up && !s.proc.stopping {
+	switch {
+	case s.proc.defs == len(s.plan.jobs) || s.proc.stopping:
+	case s.proc.up:
 		s.stop()
-	} else if s.boots <= s.lastBoot() {
+	default:
 		s.crash()
 	}
-}
-
-func (s *sim) lastBoot() (last int) {
-	for _, j := range s.plan.jobs {
-		last = max(last, j.boot)
-	}
-	return last
 }
 
 // ended reports whether every job has ended and all is durable and sent.
@@ -239,7 +240,7 @@ func (s *sim) ended() bool {
 		return false
 	}
 	for _, a := range s.proc.jobs {
-		if !a.over {
+		if !a.ended {
 			return false
 		}
 	}

@@ -30,6 +30,7 @@ type sim struct {
 	now   time.Time
 	boots int
 	quiet bool // no more faults: the end is awaited
+	slow  int  // how much an fsync takes now
 	steps int
 
 	log       *simLog
@@ -42,8 +43,9 @@ type sim struct {
 	timers    []*simTimer
 	proc      *simProcess
 
-	found *violation
-	trace *[]string // nil: none is kept
+	found  *violation
+	trace  *[]string // nil: none is kept
+	counts map[string]int
 }
 
 // violation is what the simulator found wrong.
@@ -75,13 +77,26 @@ func (s *sim) tracef(format string, args ...any) {
 }
 
 // runSim runs a seed and returns what is wrong, or nil.
-func runSim(seed uint64, twin simTwin, trace *[]string) (found *violation) {
-	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, outside: map[string]*simTarget{}}
+func runSim(seed uint64, twin simTwin, trace *[]string) *violation {
+	s := newSim(seed, twin, trace)
+	s.run()
+	return s.found
+}
+
+func newSim(seed uint64, twin simTwin, trace *[]string) *sim {
+	s := &sim{counts: map[string]int{}, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, outside: map[string]*simTarget{}}
 	s.plan = newPlan(s.rng)
 	s.snapshots = &simSnapshots{s: s, files: map[string]simSnapshot{}}
 	s.model = newModel(s)
 	s.armed = make([]int, len(s.plan.jobs))
 	s.log = &simLog{s: s}
+	return s
+}
+
+// count says that something happened that the seeds should bring about.
+func (s *sim) count(what string) { s.counts[what]++ }
+
+func (s *sim) run() {
 	defer func() {
 		s.endTasks()
 		if v := recover(); v != nil {
@@ -89,7 +104,6 @@ func runSim(seed uint64, twin simTwin, trace *[]string) (found *violation) {
 				panic(v)
 			}
 		}
-		found = s.found
 	}()
 	for _, j := range s.plan.jobs {
 		j.build(s)
@@ -102,7 +116,6 @@ func runSim(seed uint64, twin simTwin, trace *[]string) (found *violation) {
 		}
 	}
 	s.checkEnd()
-	return nil
 }
 
 // simProcess is one process: a Runtime, and what its goroutines would be.
@@ -110,6 +123,7 @@ type simProcess struct {
 	rt       *Runtime
 	jobs     []*simAttempts
 	zombies  []*simSub // subtasks of attempts that are over
+	defs     int       // jobs that Start is given
 	up       bool      // Start has returned
 	refused  bool      // Start has returned an error: there was no room
 	stopping bool
@@ -120,13 +134,12 @@ type simProcess struct {
 
 // simAttempts is a job's supervisor.
 type simAttempts struct {
-	j       *job
-	x       *execution // nil between attempts
-	subs    []*simSub
-	over    bool // it has ended or was stopped
-	again   time.Time
-	barren  int
-	stopped bool // the attempt was told to stop
+	j     *job
+	x     *execution // nil between attempts
+	subs  []*simSub
+	over  bool // it has ended or was stopped
+	ended bool
+	again time.Time
 }
 
 // simSub is a subtask and where its goroutine stands.
@@ -153,16 +166,14 @@ func (s *sim) boot() {
 	s.proc = p
 	s.must(rt.load())
 	s.snapshots.removeUnannounced(rt.committer.core.ledger)
-	if s.twin.loaded != nil {
-		s.twin.loaded(rt)
-	}
-	rt.committer.log = s.twin.committerLog(s.log)
+	s.twin.put(s, rt, s.log)
 	var defs []*jobs.Job
 	for _, j := range s.plan.jobs {
-		if j.boot < s.boots || s.quiet {
+		if s.quiet || j.boot < s.boots && s.rng.IntN(10) > 0 { // without its definition a job stays stopped
 			defs = append(defs, j.def)
 		}
 	}
+	p.defs = len(defs)
 	s.spawn("start", func() {
 		entries, err := rt.prepare(defs)
 		switch {
@@ -174,7 +185,7 @@ func (s *sim) boot() {
 		}
 		s.must(err)
 		for _, j := range rt.jobs {
-			p.jobs = append(p.jobs, &simAttempts{j: j, over: j.ended})
+			p.jobs = append(p.jobs, &simAttempts{j: j, over: j.ended, ended: j.ended})
 			for _, snd := range rt.sendersOf(j, entries[j.def.Name]) {
 				s.spawn("sender of "+snd.job, func() { s.send(snd) })
 			}
@@ -263,6 +274,7 @@ func isClosed(ch <-chan struct{}) bool {
 // crash ends the process. Every prefix of the log that may be left is checked; one of them is.
 func (s *sim) crash() {
 	s.tracef("crash: %d of %d frames are durable", s.log.durable, s.log.Last())
+	s.count("crashes")
 	s.log.dead = true
 	s.endTasks()
 	if s.found != nil {
@@ -273,12 +285,20 @@ func (s *sim) crash() {
 	m := s.model
 	var kept *model
 	for k := s.log.durable; ; k++ {
-		s.checkPrefix(s.log.prefix(k), m)
+		at := m
+		if k > 0 && s.log.frames[k-1].apart { // of a twin: alone it is an epoch that did nothing
+			at = m.clone()
+			at.applyEpoch(s.log.frames[k-1])
+		}
+		s.checkPrefix(s.log.prefix(k), at)
 		if k == keep {
-			kept = m.clone()
+			kept = at.clone()
 		}
 		if k == s.log.Last() {
 			break
+		}
+		if s.twin.prefixes != nil {
+			s.twin.prefixes(s, m, int64(k))
 		}
 		m.apply(s.log.frames[k])
 	}
@@ -306,6 +326,7 @@ func (s *sim) damage() {
 		f.damaged = true
 		s.snapshots.files[name] = f
 		s.tracef("snapshot %s is damaged", name)
+		s.count("snapshots damaged")
 		return
 	}
 }
@@ -313,6 +334,7 @@ func (s *sim) damage() {
 // restart is a process that stops in order, and the next one.
 func (s *sim) restart() {
 	s.tracef("stopped")
+	s.count("restarts")
 	s.log.dead = true
 	s.endTasks()
 	s.log = s.log.prefix(s.log.Last())
@@ -344,7 +366,8 @@ func (s *sim) begin(a *simAttempts) {
 	x, err := a.j.begin(a.j.rt.ctx)
 	s.must(err)
 	s.tracef("%s: attempt %d", a.j.def.Name, x.attempt)
-	a.x, a.subs, a.stopped = x, nil, false
+	s.count("attempts")
+	a.x, a.subs = x, nil
 	for _, st := range x.subtasks {
 		a.subs = append(a.subs, &simSub{s: st, x: x})
 	}
@@ -362,10 +385,10 @@ func (s *sim) specOf(a *simAttempts) *simJob {
 // stepSub lets a subtask do one thing.
 func (s *sim) stepSub(b *simSub) {
 	b.parked = false
-	if s.twin.stepping != nil {
-		s.twin.stepping(b.s)
-	}
 	ok := b.x.guard(b.s, func() error {
+		if s.twin.stepping != nil {
+			s.twin.stepping(b.s)
+		}
 		ctx := b.x.ctx
 		if !b.started {
 			b.started = true
@@ -449,6 +472,7 @@ func (s *sim) settle(a *simAttempts) {
 	}
 	a.j.exec.Store(nil)
 	a.x, a.subs = nil, nil
+	a.ended = o.ended
 	a.over = o.err == nil || s.proc.stopping
 	a.again = s.now.Add(time.Duration(s.rng.IntN(20)) * time.Millisecond)
 }
@@ -478,8 +502,14 @@ func (s *sim) stepCommitter() {
 		p.retryAt = time.Time{}
 	}
 	more, full := c.work()
+	if s.twin.sealed != nil {
+		s.twin.sealed(c.core)
+	}
 	if p.commitParked = !more; more {
 		return
+	}
+	if full {
+		s.count("seals refused for want of room")
 	}
 	if full && p.retryAt.IsZero() {
 		p.retryAt = s.now.Add(roomRetry)
@@ -570,6 +600,8 @@ func TestSim(t *testing.T) {
 	var next atomic.Uint64
 	var wg sync.WaitGroup
 	var failed atomic.Int32
+	var mu sync.Mutex
+	counts := map[string]int{}
 	for range goruntime.GOMAXPROCS(0) {
 		wg.Add(1)
 		go func() {
@@ -579,12 +611,29 @@ func TestSim(t *testing.T) {
 				if seed >= first+n {
 					return
 				}
-				if v := runSim(seed, simTwin{}, nil); v != nil {
+				s := newSim(seed, simTwin{}, nil)
+				if s.run(); s.found != nil {
 					failed.Add(1)
-					t.Error(explain(seed, simTwin{}, v))
+					t.Error(explain(seed, simTwin{}, s.found))
 				}
+				mu.Lock()
+				for what, k := range s.counts {
+					counts[what] += k
+				}
+				mu.Unlock()
 			}
 		}()
 	}
 	wg.Wait()
+	for _, what := range simHappenings {
+		if counts[what] == 0 && n >= 100 {
+			t.Errorf("no seed brought about %q", what)
+		}
+	}
+	t.Logf("%d seeds: %v", n, counts)
 }
+
+// simHappenings must come about in any hundred seeds; a simulator in which they do not proves little.
+var simHappenings = []string{"crashes", "restarts", "attempts", "prefixes checked", "frames: part", "frames: epoch", "frames: control", "frames: catalog",
+	"frames read by a job that lags behind", "generations dropped", "snapshots read", "snapshots checked", "snapshots damaged", "late records", "windows",
+	"records sent again", "jobs held back by a full topic", "seals refused for want of room", "steps behind the end of an attempt", "producers that joined later"}

@@ -1,18 +1,178 @@
 package runtime
 
-// simTwin breaks one thing.
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// simTwin is the runtime with one thing broken, by something put around a piece of it. Nil fields break nothing.
 type simTwin struct {
 	name       string
-	rules      []string                 // that may be found broken
-	loaded     func(rt *Runtime)        // behind recovery
-	stepping   func(b *subtask)         // before each step
-	commitLog  func(*simLog) processLog // what the committer takes for the log
-	sendSealed bool
+	rules      []string                  // one of these should be found broken
+	coreLog    func(*simLog) frameLog    // what the committer's core writes to
+	log        func(*simLog) processLog  // what the rest of the runtime takes for the log
+	booted     func(*sim, *Runtime)      // behind a recovery, before the jobs begin
+	stepping   func(*subtask)            // before each step of a subtask
+	sealed     func(*core)               // behind each turn of the committer
+	sendSealed bool                      // senders take what is sealed
+	prefixes   func(*sim, *model, int64) // at a crash, for each frame that is not durable: more that may be left of the log
 }
 
-func (t simTwin) committerLog(l *simLog) processLog {
-	if t.commitLog != nil {
-		return t.commitLog(l)
+func (t simTwin) put(s *sim, rt *Runtime, l *simLog) {
+	if t.coreLog != nil {
+		rt.committer.core.log = t.coreLog(l)
 	}
-	return l
+	if t.log != nil {
+		rt.log = t.log(l)
+	}
+	if t.booted != nil {
+		t.booted(s, rt)
+	}
+}
+
+var simTwins = []simTwin{
+	{name: "positions in a frame of their own", rules: []string{"R3"},
+		coreLog: func(l *simLog) frameLog { return apartLog{l} }},
+	{name: "published before it has its place in the order", rules: []string{"R1", "R5"},
+		prefixes: swapped},
+	{name: "retention by what is sealed", rules: []string{"R6"},
+		log: func(l *simLog) processLog { return hastyLog{l} },
+		sealed: func(c *core) {
+			for _, p := range c.passes {
+				c.bus.Passed(p.sub, p.states, true)
+			}
+		}},
+	{name: "a snapshot of what is not sealed", rules: []string{"snapshot", "R4"},
+		stepping: scanLive},
+	{name: "the watermark is not restored", rules: []string{"watermark"},
+		booted: forgetWatermarks},
+	{name: "sent before it is durable", rules: []string{"R2"},
+		sendSealed: true},
+}
+
+// apartLog writes an epoch's header, with its positions, in a frame before the one that holds what the epoch did.
+type apartLog struct{ *simLog }
+
+func (l apartLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	if kind == kindEpoch {
+		i := slices.IndexFunc(sections, func(s wal.Section) bool { return s.Kind == checkpoint.SectionHeader })
+		lsn, err := l.simLog.Append(kind, sections[i:i+1:i+1])
+		if err != nil {
+			return 0, err
+		}
+		l.frames[lsn-1].apart = true
+	}
+	return l.simLog.Append(kind, sections)
+}
+
+// swapped is a log whose order is not the one in which epochs became visible: of two frames the second may be left alone.
+func swapped(s *sim, m *model, k int64) {
+	if k+1 >= int64(len(s.log.frames)) {
+		return
+	}
+	second := s.log.frames[k+1]
+	if second.kind != kindEpoch || s.log.frames[k].kind != kindEpoch || s.log.frames[k].owner() == second.owner() {
+		return
+	}
+	alone := *second
+	alone.lsn--
+	c := m.clone()
+	c.apply(&alone)
+}
+
+// hastyLog does not let the janitor wait.
+type hastyLog struct{ *simLog }
+
+func (l hastyLog) WaitDurable(ctx context.Context, lsn wal.LSN) error {
+	if t := l.s.running; t != nil && t.name == "janitor" {
+		return nil
+	}
+	return l.simLog.WaitDurable(ctx, lsn)
+}
+
+// scanLive scans the newest values in place of the sealed ones.
+func scanLive(s *subtask) {
+	r := s.snapshot.Load()
+	if r == nil || s.seen == r {
+		return
+	}
+	s.seen, s.scans = r, nil
+	r.from[s.id] = s.sealedTo
+	for _, n := range s.nodes {
+		if n.store == nil {
+			continue
+		}
+		lo, hi := n.store.Groups()
+		copied, err := checkpoint.NewStore(checkpoint.Config{Lo: lo, Hi: hi})
+		if err != nil {
+			panic(err)
+		}
+		for _, name := range []string{"count", "set", "windows"} {
+			from, to := n.store.Table(n.node.ID, name), copied.Table(n.node.ID, name)
+			for _, ns := range from.Namespaces() {
+				from.Scan(ns, func(group uint8, key, val []byte) bool {
+					to.Put(group, key, ns, nil, val)
+					n.store.Table(n.node.ID, "set").Elements(group, key, 0, func(sub, val []byte) bool {
+						copied.Table(n.node.ID, "set").Put(group, key, 0, sub, val)
+						return true
+					})
+					return true
+				})
+			}
+		}
+		if piece, entries := copied.Cut(); entries > 0 {
+			r.add(appendStep(n.node.ID, piece))
+		}
+	}
+}
+
+// forgetWatermarks takes from every job where event time stood.
+func forgetWatermarks(s *sim, rt *Runtime) {
+	for _, j := range rt.committer.core.ledger.Jobs {
+		h := cloneHeader(j.header)
+		h.Steps = nil
+		for i := range h.Splits {
+			h.Splits[i].Watermark = bus.NoWatermark
+		}
+		for i := range h.Subs {
+			st, err := bus.DecodeSubState(h.Subs[i].State)
+			s.must(err)
+			st.Watermark = bus.NoWatermark
+			h.Subs[i].State = bus.AppendSubState(nil, st)
+		}
+		j.header = h
+	}
+}
+
+// TestSimTwins looks for the seed that catches each twin, SIM_TWINS times.
+func TestSimTwins(t *testing.T) {
+	const seedsMax = 10_000
+	times := int(simEnv(t, "SIM_TWINS", 1))
+	for _, twin := range simTwins {
+		t.Run(twin.name, func(t *testing.T) {
+			t.Parallel()
+			var needed []uint64
+			found := map[string]int{}
+			for seed, last := uint64(1), uint64(0); len(needed) < times; seed++ {
+				if v := runSim(seed, twin, nil); v != nil {
+					if !slices.Contains(twin.rules, v.rule) {
+						t.Errorf("seed %d finds %v; want one of %v", seed, v, twin.rules)
+					}
+					needed = append(needed, seed-last)
+					found[v.rule]++
+					last = seed
+				} else if seed-last >= seedsMax {
+					t.Fatalf("not caught by %d seeds; before, it took %v", seedsMax, needed)
+				}
+			}
+			slices.Sort(needed)
+			t.Log(fmt.Sprintf("caught after %v seeds, typically %d, as %v", needed, needed[times/2], found))
+		})
+	}
 }
