@@ -48,7 +48,7 @@ type topic struct {
 	spec      TopicSpec
 	parts     []*partition
 	producers []ProducerMark // as of the last frame, by id
-	written   bool           // it has or had producers
+	written   atomic.Bool    // it has or had producers, whose marks are in the partitions
 	removed   atomic.Bool
 	full      bool
 	said      bool // nearly full
@@ -268,17 +268,21 @@ func (b *Bus) applyMarks(lsn wal.LSN, id TopicID, marks []Mark, memory bool, tou
 		return touched
 	}
 	var own []Mark
+	some := false
 	for _, m := range marks {
 		if m.Topic == id {
 			m = m.normal()
 			own = append(own, m)
 			t.producers = applyMark(t.producers, m)
-			t.written = t.written || len(t.producers) > 0
+			some = some || len(t.producers) > 0
 		}
 	}
 	for _, p := range t.parts {
 		p.addMarks(lsn, own, memory)
 		touched = append(touched, p)
+	}
+	if some {
+		t.written.Store(true) // no reader may see it before the marks
 	}
 	return touched
 }

@@ -62,7 +62,7 @@ func (b *Bus) AppendCatalog(dst []byte) []byte {
 	c := catalogJSON{Version: catalogVersion, Visible: wal.LSN(b.visible.Load()), At: b.asOf}
 	for _, id := range slices.Sorted(maps.Keys(b.topics)) {
 		t := b.topics[id]
-		ct := catalogTopic{ID: id, Spec: t.spec, Producers: t.producers, Written: t.written}
+		ct := catalogTopic{ID: id, Spec: t.spec, Producers: t.producers, Written: t.written.Load()}
 		for _, p := range t.parts {
 			p.mu.Lock()
 			ct.Next, ct.First, ct.Bytes = append(ct.Next, p.next), append(ct.First, p.first), append(ct.Bytes, p.total)
@@ -144,7 +144,8 @@ func (b *Bus) loadTopic(ct catalogTopic, visible wal.LSN) error {
 		return fmt.Errorf("bus: the catalog's producers of topic %s are not in ascending order", ct.Spec.Name)
 	}
 	t := b.addTopic(ct.ID, ct.Spec)
-	t.producers, t.written = ct.Producers, ct.Written
+	t.producers = ct.Producers
+	t.written.Store(ct.Written)
 	for i, p := range t.parts {
 		if ct.First[i] > ct.Next[i] || ct.Bytes[i] < 0 {
 			return fmt.Errorf("bus: the catalog has offsets %s to %s and %d bytes for partition %d of topic %s",

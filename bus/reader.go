@@ -46,7 +46,7 @@ type cursor struct {
 func (b *Bus) NewReader(sub SubID, topic TopicID, states []SubState, wake func()) *Reader {
 	r := &Reader{bus: b, topic: b.topic(topic)}
 	if r.topic == nil || len(states) == 0 {
-		r.dry()
+		r.dry(true)
 		return r
 	}
 	for _, st := range states {
@@ -90,9 +90,10 @@ func (r *Reader) Next(max int) (b Batch, ok bool, err error) {
 		return Batch{}, false, r.err
 	}
 	if r.removed() {
-		r.dry()
+		r.dry(true)
 		return Batch{}, false, nil
 	}
+	written := r.topic.written.Load() // before looking: who then finds nothing has taken the marks of all who wrote
 	for _, c := range r.cursors {
 		b, ok, err = c.next(r.bus, r.topic, max)
 		if ok || err != nil {
@@ -103,7 +104,7 @@ func (r *Reader) Next(max int) (b Batch, ok bool, err error) {
 			return b, ok, err
 		}
 	}
-	r.dry()
+	r.dry(written)
 	return Batch{}, false, nil
 }
 
@@ -112,8 +113,8 @@ func (r *Reader) removed() bool {
 	return r.topic == nil || r.topic.removed.Load()
 }
 
-// dry notes that all there is has been taken.
-func (r *Reader) dry() {
+// dry notes that all there is has been taken. written says that the topic has or had producers.
+func (r *Reader) dry(written bool) {
 	var blame []ProducerID
 	low := int64(0)
 	some := false // producers are left
@@ -134,14 +135,8 @@ func (r *Reader) dry() {
 	r.mu.Lock()
 	r.blame = append(r.blame[:0], blame...)
 	r.mu.Unlock()
-	r.ended.Store(len(r.cursors) == 0 || r.removed() || !some && r.topic.wasWritten(r.bus))
+	r.ended.Store(len(r.cursors) == 0 || r.removed() || !some && written)
 	r.caughtUp.Store(true)
-}
-
-func (t *topic) wasWritten(b *Bus) bool {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return t.written
 }
 
 // next takes the cursor's next records or marks.

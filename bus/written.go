@@ -6,5 +6,5 @@ func (b *Bus) Written(id TopicID) bool {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	t := b.topics[id]
-	return t != nil && t.written
+	return t != nil && t.written.Load()
 }
