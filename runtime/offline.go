@@ -11,8 +11,9 @@ import (
 // Offline is a data directory read without its lock, as its log stood when it was opened. Nothing in it is changed, and a
 // process may have it open.
 type Offline struct {
-	view *wal.View
-	bus  *bus.Bus
+	view   *wal.View
+	bus    *bus.Bus
+	ledger *ledger
 }
 
 // OpenOffline reads what the log of a data directory says.
@@ -21,9 +22,9 @@ func OpenOffline(dataDir string) (*Offline, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Offline{view: view, bus: bus.New(bus.Config{}, viewFrames{view})}
+	o := &Offline{view: view, bus: bus.New(bus.Config{}, viewFrames{view}), ledger: newLedger()}
 	if at := view.Description().Catalog; at > 0 {
-		if _, err := recoverLedger(viewFrames{view}, at, o.bus); err != nil {
+		if o.ledger, err = recoverLedger(viewFrames{view}, at, o.bus); err != nil {
 			return nil, err
 		}
 	}
@@ -32,6 +33,19 @@ func OpenOffline(dataDir string) (*Offline, error) {
 
 // Topics returns how every topic stands.
 func (o *Offline) Topics() []bus.TopicStat { return o.bus.Stats() }
+
+// Sent returns how many records of a job's output were taken outside, by what the log says: what was sent since is sent
+// again. It is 0 for an output that the log does not know.
+func (o *Offline) Sent(job, output string) bus.Offset {
+	if j := o.ledger.job(job); j != nil {
+		for _, out := range j.Outputs {
+			if out.Outside && out.Name == output {
+				return out.Sent.Next
+			}
+		}
+	}
+	return 0
+}
 
 // Tail is Runtime.Tail of what is there.
 func (o *Offline) Tail(ctx context.Context, q Tail, f func(TopicRecord) error) error {

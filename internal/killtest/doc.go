@@ -1,15 +1,13 @@
 // Package killtest ends a program with kill -9 again and again, at random moments, starts it again until it is done, and
 // looks at what it has left: the files it wrote and the topics in its log must be those of a run that nobody disturbed.
 //
-//	w := killtest.NewWork(t, data, killtest.ExactlyOnce)
-//	c := killtest.Campaign{Command: killtest.Sidestream(t), Kills: 20}
-//	c.Run(t, w, rng)
-//	w.Check(t, want)
+//	killtest.Suite{Command: killtest.Sidestream(t), Variant: killtest.ExactlyOnce, Times: 6, Kills: 20, …}.Run(t)
 //
 // # Plan
 //
 //	work.go      where a campaign happens: the six jobs of examples/air over files, their data, what they leave
-//	campaign.go  start, kill, start again
+//	campaign.go  start, kill, start again; suite.go: as often as wanted, with the comparison; broken programs caught by it
+//	repeats.go   what at_least_once may have sent twice, by what the log says after each kill
 //	powercut_linux.go, launch_linux.go  a kill that also takes from the disk what was not fsynced: the kernel tells us of each
 //	             fsync of the program, so that the real one can be tried, and one whose fsyncs do nothing can be made of it
 //

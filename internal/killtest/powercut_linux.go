@@ -106,6 +106,13 @@ func (d *Disk) synced(path, name string) unix.Errno {
 	return 0
 }
 
+// Lost returns how many bytes the cuts took or spoiled, names not counted, and how many fsyncs were seen.
+func (d *Disk) Lost() (bytes int64, fsyncs int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lost, d.asked
+}
+
 // cut takes away what the program had not made durable when it was killed.
 func (d *Disk) cut(tb testing.TB, rng *rand.Rand) {
 	tb.Helper()
