@@ -1,5 +1,10 @@
 package checkpoint
 
+import (
+	"cmp"
+	"slices"
+)
+
 // Scan reads what is sealed while the job goes on changing it. Its chunks, applied in order and followed by the pieces of
 // the epochs sealed since BeginSnapshot, in order, rebuild the state at the last of these epochs. A chunk is encoded as a
 // piece is, by table and namespace; each entry carries its group, so that another parallelism can take its share.
@@ -22,9 +27,16 @@ func (s *Store) BeginSnapshot() *Scan {
 	sc := &Scan{s: s}
 	for _, t := range s.tables {
 		sc.spaces = append(sc.spaces, t.dropped...) // dropped by an epoch that is not sealed: still there
-		for _, sp := range t.spaces {
-			sc.spaces = append(sc.spaces, sp)
+		for _, ns := range t.order {
+			sc.spaces = append(sc.spaces, t.spaces[ns])
 		}
+		n := len(sc.spaces)
+		for _, sp := range t.spaces {
+			if sp.live == 0 { // emptied by such an epoch
+				sc.spaces = append(sc.spaces, sp)
+			}
+		}
+		slices.SortFunc(sc.spaces[n:], func(a, b *space) int { return cmp.Compare(a.ns, b.ns) }) // one order, for a seed to repeat
 	}
 	s.scan = sc
 	return sc

@@ -75,20 +75,15 @@ func (rt *Runtime) cutLog() (pins []bus.Pin, err error) {
 		if first <= gens[0].First {
 			return nil
 		}
-		said, err = c.change(&control{DropFirst: first}, nil)
+		if said, err = c.change(&control{DropFirst: first}, nil); err == nil {
+			c.bus.Dropped(first) // at once: nobody begins any more in what goes
+		}
 		return err
 	})
 	if err != nil || said == 0 {
 		return pins, err
 	}
 	if err := rt.log.WaitDurable(rt.ctx, said); err != nil {
-		return pins, err
-	}
-	err = rt.do(func(c *core) error {
-		c.bus.Dropped(first) // before they go, so that a reader who finds them gone knows where to go on
-		return nil
-	})
-	if err != nil {
 		return pins, err
 	}
 	return pins, rt.log.Drop(first)
