@@ -37,6 +37,9 @@ type SinkEnv struct {
 	Output   string
 	LogID    string // with an LSN and an index, an identity for every record of the output
 	Delivery Delivery
+	// Known is how many records of the output the log knows: Message.Offset is below it. A position kept outside that lies
+	// beyond it is none of this log.
+	Known int64
 	// State is what Write returned last before the position that counts, nil where there is no such position: then
 	// nothing was ever sent.
 	State   []byte

@@ -120,7 +120,7 @@ func (s *sender) runWriter(ctx context.Context, at *sentEntry) (err error) {
 // open makes the sink ready and begins to read the output where at stands.
 func (s *sender) open(ctx context.Context, at *sentEntry, wake func()) (jobs.Writer, *gatherer, error) {
 	w, err := s.sink.Open(ctx, jobs.SinkEnv{Job: s.job, Output: s.entry.Name, LogID: s.rt.log.ID().String(), Delivery: s.delivery,
-		State: at.State, Logger: s.logger, Waiting: s.setWaiting, DataDir: s.rt.cfg.DataDir, Services: s.rt.cfg.Services})
+		Known: int64(s.rt.bus.Next(s.entry.Topic, 0)), State: at.State, Logger: s.logger, Waiting: s.setWaiting, DataDir: s.rt.cfg.DataDir, Services: s.rt.cfg.Services})
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the sink: %w", err)
 	}

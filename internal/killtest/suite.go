@@ -50,8 +50,9 @@ type Suite struct {
 	Kills    int
 	Campaign int // kills of one campaign, at most
 	When     func(took time.Duration, bytes int64) func(*rand.Rand) Moment
-	PowerCut bool // a kill takes what was not fsynced
-	Broken   bool // fsyncs do nothing
+	Killed   func(tb testing.TB, w *Work) // after each kill; may be nil
+	PowerCut bool                         // a kill takes what was not fsynced
+	Broken   bool                         // fsyncs do nothing
 }
 
 // Run is the suite. What is wrong is the test's failure.
@@ -68,8 +69,13 @@ func (s Suite) Run(tb testing.TB) {
 		w := NewWork(tb, data, s.Variant)
 		repeats := NewRepeats(w)
 		c := Campaign{Command: s.Command, Kills: min(s.Campaign, s.Kills-done), When: s.When(took, bytes)}
-		if s.Variant == AtLeastOnce {
-			c.Killed = repeats.Killed
+		c.Killed = func(tb testing.TB) {
+			if s.Variant == AtLeastOnce {
+				repeats.Killed(tb)
+			}
+			if s.Killed != nil {
+				s.Killed(tb, w)
+			}
 		}
 		if s.PowerCut {
 			c.Disk = &Disk{Dirs: []string{w.Dir, w.Out}, Broken: s.Broken}

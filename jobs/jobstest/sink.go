@@ -57,7 +57,7 @@ func (s SinkSuite) open(t *testing.T, sink jobs.Sink, d jobs.Delivery, state []b
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	w, err := sink.Open(ctx, jobs.SinkEnv{Job: "suite", Output: "out", LogID: "suite-log", Delivery: d, State: state,
+	w, err := sink.Open(ctx, jobs.SinkEnv{Job: "suite", Output: "out", LogID: "suite-log", Delivery: d, Known: 1 << 20, State: state,
 		Logger: discard(), Waiting: func(string) {}, DataDir: dir})
 	if err != nil {
 		t.Fatalf("Open: %v", err)

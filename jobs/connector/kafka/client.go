@@ -166,7 +166,7 @@ func permanent(err error) bool {
 	for _, e := range []error{
 		kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
 		kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
-		kerr.InvalidTopicException, kerr.UnsupportedVersion, kerr.SecurityDisabled, kerr.PolicyViolation,
+		kerr.TransactionalIDAuthorizationFailed, kerr.InvalidTopicException, kerr.UnsupportedVersion, kerr.SecurityDisabled, kerr.PolicyViolation,
 	} {
 		if errors.Is(err, e) {
 			return true
@@ -174,7 +174,8 @@ func permanent(err error) bool {
 	}
 	_, ok := errors.AsType[*RangeError](err)
 	_, ok2 := errors.AsType[*ReplacedError](err)
-	return ok || ok2
+	_, ok3 := errors.AsType[*jobs.StoppedError](err)
+	return ok || ok2 || ok3
 }
 
 // untilDone calls try until it succeeds, fails for good or ctx ends, and tells st why it has to wait. A login that is

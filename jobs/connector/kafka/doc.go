@@ -32,7 +32,13 @@
 //
 // A sink produces with acks from all replicas and the idempotent producer, waits for every acknowledgement, and keeps the
 // order of each partition. A key's partition is the one Java's default partitioner gives it (murmur2); records without
-// a key are spread. Exactly once needs a transaction with the position in it, which this sink does not have yet.
+// a key are spread.
+//
+// With exactly once each Write is one transaction, which holds the records and, as the offset of a group that is the output's
+// own (sidestream.LOGID.JOB.OUTPUT, also its transactional id), the index behind them. Opening the sink shuts out whoever
+// sent under that name before and reads the offset: what a committed transaction holds is not sent again. An offset beyond
+// what the log knows, or none where there was one, stops the output with the choice. Who reads the topic must read committed
+// records only.
 //
 // # Embedded
 //

@@ -99,7 +99,7 @@ func SinkKind() connector.SinkKind {
 	codecs := []string{"none", "gzip", "snappy", "lz4", "zstd"}
 	return connector.SinkKind{
 		Name: "kafka",
-		Doc:  "Produces each record to a Kafka topic, at least once.",
+		Doc:  "Produces each record to a Kafka topic; with exactly_once in transactions.",
 		Fields: append([]connector.Field{
 			brokersField(),
 			{Name: "topic", Kind: connector.String, Required: true, Doc: "The topic to write."},

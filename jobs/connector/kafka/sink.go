@@ -79,10 +79,9 @@ func (s Sink) Kind() string { return "kafka" }
 // String describes the sink for a job's definition.
 func (s Sink) String() string { return fmt.Sprintf("kafka %v topic %s", s.Brokers, s.Topic) }
 
-// ExactlyOnce returns why it cannot.
-func (s Sink) ExactlyOnce() error {
-	return errors.New("the kafka sink cannot do it yet: that takes a transaction with the position in it, which a later version brings; use at_least_once")
-}
+// ExactlyOnce returns nil: each Write is then a transaction with the position in it. Who reads the topic must read committed
+// records only.
+func (s Sink) ExactlyOnce() error { return nil }
 
 // Open waits until the topic is there, and makes it where it is missing.
 func (s Sink) Open(ctx context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
@@ -90,7 +89,12 @@ func (s Sink) Open(ctx context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{sink: s, env: env, status: newStatus(env.Waiting)}
+	w := &writer{sink: s, env: env, status: newStatus(env.Waiting), state: outputState{id: env.LogID}, known: env.Known}
+	if env.State != nil {
+		if w.state, err = decodeOutputState(env.State); err != nil {
+			return nil, err
+		}
+	}
 	if err := w.connect(ctx); err != nil {
 		_ = w.Close() // nothing was sent
 		return nil, err
@@ -102,8 +106,13 @@ type writer struct {
 	sink   Sink
 	env    jobs.SinkEnv
 	status *status
-	cl     *kgo.Client // nil after a Write that was cut off
+	state  outputState
+	cl     *kgo.Client // nil after a Write that was cut off, or a transaction that failed
 	there  bool        // the topic was found since the last failure
+
+	// With exactly once:
+	next  int64 // the index behind what committed transactions hold
+	known int64 // the index behind what the log is known to know
 
 	records []kgo.Record // reused: every promise has been kept when Write returns
 	headers []kgo.RecordHeader
@@ -115,7 +124,7 @@ func (w *writer) connect(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w.cl, err = newClient(ctx, w.sink.Brokers, w.sink.Security, w.env.Services, clientID(w.env.Job), w.status,
+		opts := []kgo.Opt{
 			kgo.DefaultProduceTopic(w.sink.Topic),
 			kgo.RequiredAcks(kgo.AllISRAcks()),
 			kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as Java's default
@@ -123,7 +132,11 @@ func (w *writer) connect(ctx context.Context) error {
 			kgo.ProducerBatchMaxBytes(w.sink.MessageBytes),
 			kgo.ProducerLinger(sinkLinger),
 			kgo.MaxBufferedRecords(maxBufferedRecords),
-		)
+		}
+		if w.exactly() {
+			opts = append(opts, w.transactional()...)
+		}
+		w.cl, err = newClient(ctx, w.sink.Brokers, w.sink.Security, w.env.Services, clientID(w.env.Job), w.status, opts...)
 		if err != nil {
 			return err
 		}
@@ -133,8 +146,24 @@ func (w *writer) connect(ctx context.Context) error {
 		return nil
 	}
 	err := untilDone(ctx, w.status, w.findTopic)
+	if err == nil && w.exactly() {
+		err = untilDone(ctx, w.status, w.fence)
+	}
+	if err != nil && w.exactly() {
+		w.drop()
+	}
 	w.there = err == nil
 	return err
+}
+
+func (w *writer) exactly() bool { return w.env.Delivery == jobs.ExactlyOnce }
+
+// drop gives the client up, and with it what it has not sent and the transaction it is in.
+func (w *writer) drop() {
+	if w.cl != nil {
+		w.cl.Close()
+		w.cl = nil
+	}
 }
 
 func (w *writer) findTopic(ctx context.Context) error {
@@ -157,14 +186,58 @@ func (w *writer) findTopic(ctx context.Context) error {
 // Write returns when every record has been acknowledged by all replicas in sync. Where ctx ends before, the client is
 // given up, so that nothing of this Write is sent any more once it has returned.
 func (w *writer) Write(ctx context.Context, ms []jobs.Message) ([]byte, error) {
+	if n := len(ms); n > 0 {
+		w.known = max(w.known, ms[n-1].Offset+1)
+	}
 	if err := w.connect(ctx); err != nil {
 		return nil, err
 	}
+	if w.exactly() {
+		ms = w.unsent(ms)
+	}
 	if len(ms) == 0 {
-		return w.state(), nil
+		return w.state.encode(), nil
 	}
 	ctx, release := w.status.login.guard(ctx)
 	defer release()
+	err := w.send(ctx, ms)
+	if err == nil {
+		w.status.fine()
+		w.state.committed = w.exactly()
+		return w.state.encode(), nil
+	}
+	w.records, w.headers, w.there = nil, nil, false
+	if w.exactly() {
+		w.drop() // the next one aborts the transaction, unless it was committed after all
+	}
+	if refused := w.status.login.err(); refused != nil {
+		return nil, refused
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("kafka: write to %s: %w", w.sink.Topic, ctx.Err())
+	}
+	return nil, err
+}
+
+// send produces ms, in a transaction with exactly once.
+func (w *writer) send(ctx context.Context, ms []jobs.Message) error {
+	if w.exactly() {
+		if err := w.cl.BeginTransaction(); err != nil {
+			return fmt.Errorf("kafka: begin a transaction on %s: %w", w.sink.Topic, err)
+		}
+	}
+	if err := w.produce(ctx, ms); err != nil || !w.exactly() {
+		return err
+	}
+	next := ms[len(ms)-1].Offset + 1
+	if err := w.commit(ctx, next); err != nil {
+		return fmt.Errorf("kafka: commit a transaction on %s: %w", w.sink.Topic, err)
+	}
+	w.next = next
+	return nil
+}
+
+func (w *writer) produce(ctx context.Context, ms []jobs.Message) error {
 	w.fill(ms)
 	var (
 		left sync.WaitGroup
@@ -198,22 +271,8 @@ func (w *writer) Write(ctx context.Context, ms []jobs.Message) ([]byte, error) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if bad != nil {
-		w.records, w.headers, w.there = nil, nil, false
-		if err := w.status.login.err(); err != nil {
-			return nil, err
-		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("kafka: write to %s: %w", w.sink.Topic, ctx.Err())
-		}
-		return nil, bad
-	}
-	w.status.fine()
-	return w.state(), nil
+	return bad
 }
-
-// state is not nil, which tells a used output from a new one; there is nothing to remember.
-func (w *writer) state() []byte { return []byte{1} }
 
 func (w *writer) fill(ms []jobs.Message) {
 	if cap(w.records) < len(ms) {
@@ -265,9 +324,6 @@ func (w *writer) produceError(r *kgo.Record, err error) error {
 
 func (w *writer) Close() error {
 	w.status.fine()
-	if w.cl != nil {
-		w.cl.Close()
-		w.cl = nil
-	}
+	w.drop()
 	return nil
 }

@@ -1,0 +1,110 @@
+package runtime_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/internal/killtest"
+	"github.com/sidestream-dev/sidestream/jobs/connector/all"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+// The suites here kill this test's own program, which then runs the jobs of a folder until they are done: the real program
+// has no settings for what is wanted. The suites over the real program are in internal/killtest.
+
+const (
+	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots" or "apart"
+	crashJobs  = "SIDESTREAM_TEST_CRASH_JOBS"
+	crashData  = "SIDESTREAM_TEST_CRASH_DATA"
+)
+
+func init() {
+	if kind := os.Getenv(crashChild); kind != "" {
+		if err := runChild(kind, os.Getenv(crashJobs), os.Getenv(crashData)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+}
+
+func runChild(kind, dir, data string) error {
+	defs, problems := spec.Load(spec.Config{Connectors: all.Registry(), Env: os.LookupEnv}, dir)
+	if len(problems) > 0 {
+		return fmt.Errorf("%s", problems)
+	}
+	cfg := runtime.Config{DataDir: data}
+	if kind == "snapshots" {
+		cfg.SnapshotBytes, cfg.CommitInterval = 1, 2*time.Millisecond
+	}
+	rt, err := runtime.Open(cfg)
+	if err != nil {
+		return err
+	}
+	if kind == "apart" {
+		if err := runtime.WritePositionsApart(rt); err != nil {
+			return err
+		}
+	}
+	if err := rt.Start(defs); err != nil {
+		return err
+	}
+	if err := rt.Wait(context.Background(), true); err != nil {
+		return err
+	}
+	return rt.Stop()
+}
+
+func child(t testing.TB, kind string) func(w *killtest.Work) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(w *killtest.Work) *exec.Cmd {
+		c := exec.Command(self)
+		c.Env = append(w.Env(), crashChild+"="+kind, crashJobs+"="+w.Jobs, crashData+"="+w.Dir)
+		return c
+	}
+}
+
+// TestKillWithSnapshots: the same as killtest.TestKill, while snapshots are taken all the time, so that kills fall into
+// writing and announcing them too, and recovery begins with them.
+func TestKillWithSnapshots(t *testing.T) {
+	snapshots := 0
+	s := killtest.Suite{Command: child(t, "snapshots"), Variant: killtest.ExactlyOnce, Times: 3, Kills: killtest.Kills(t, 6, 15), Campaign: 20,
+		When: killtest.Anywhere(0.25), Killed: func(tb testing.TB, w *killtest.Work) {
+			files, err := filepath.Glob(filepath.Join(w.Dir, "snapshots", "*"))
+			if err != nil {
+				tb.Fatal(err)
+			}
+			snapshots += len(files)
+			if slices.ContainsFunc(files, func(f string) bool { return filepath.Ext(f) == ".tmp" }) {
+				tb.Log("a kill fell into the writing of a snapshot")
+			}
+		}}
+	s.Run(t)
+	if snapshots == 0 {
+		t.Error("no snapshot was there at any kill")
+	}
+}
+
+// TestTwinPositionsApart: a program that writes positions in a frame of their own is caught by the same comparison, which
+// the same program passes as it is.
+func TestTwinPositionsApart(t *testing.T) {
+	s := killtest.Suite{Command: child(t, "plain"), Variant: killtest.ExactlyOnce, Times: 2, Kills: 2, Campaign: 2, When: killtest.Anywhere(0.4)}
+	s.Run(t)
+	s.Command, s.Kills = child(t, "apart"), 40
+	found := killtest.Caught(t, func(tb testing.TB) { s.Run(tb) })
+	if found == "" {
+		t.Fatal("a program that writes positions in a frame of their own was not caught")
+	}
+	t.Logf("caught: %.300s", found)
+}
