@@ -175,7 +175,10 @@ func (c *cursor) load(b *Bus, p Publication) ([]byte, error) {
 	return data, checkRecords(data, p.Count)
 }
 
-// partReader reads the parts of epochs, which come in order and often one behind the other, beside the reader of last frames.
+// partsApart is how many frames a reader of parts goes over rather than look for its place anew.
+const partsApart = 64
+
+// partReader reads the parts of epochs, which come in order and not far apart, beside the reader of last frames.
 type partReader struct {
 	r    LogReader
 	part Frame // the one read last
@@ -183,20 +186,26 @@ type partReader struct {
 }
 
 func (p *partReader) frame(log Log, lsn wal.LSN) (f Frame, err error) {
+	at := p.lsn
 	switch {
 	case p.r == nil:
 		p.r, err = log.Reader(lsn)
-	case p.lsn == lsn:
+		at = lsn - 1
+	case at == lsn:
 		return p.part, nil
-	case p.lsn+1 != lsn:
+	case at > lsn || at+partsApart < lsn:
 		err = p.r.Seek(lsn)
+		at = lsn - 1
 	}
 	p.part, p.lsn = nil, 0
-	if err != nil {
-		return nil, err
+	for ; at < lsn && err == nil; at++ {
+		f, err = p.r.Next()
 	}
-	if f, err = p.r.Next(); err != nil {
-		return nil, noEOF(err)
+	if err == nil && f.LSN() != lsn {
+		err = fmt.Errorf("frame %s was read", f.LSN())
+	}
+	if err != nil {
+		return nil, errors.Join(noEOF(err), p.close())
 	}
 	p.part, p.lsn = f, lsn
 	return f, nil
