@@ -68,40 +68,65 @@ func (d Data) Produce(tb testing.TB, addr, prefix string, partitions int32) {
 	}
 }
 
-// Consume returns the values of all that a topic holds now; one that does not exist holds nothing.
-func Consume(tb testing.TB, addr, topic string) []string {
+// Consume returns the values of all that is committed in a topic now; one that does not exist holds nothing.
+func Consume(tb testing.TB, addr, topic string) (lines []string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), kafkaWait)
 	defer cancel()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords()) // the last of a partition may be one
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer cl.Close()
-	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, topic)
-	if err != nil {
-		tb.Fatalf("airdata: %s: %v", topic, err)
-	}
-	left := map[int32]int64{}
+	left := committed(ctx, tb, kadm.NewClient(cl), topic)
 	at := map[int32]kgo.Offset{}
-	ends.Each(func(o kadm.ListedOffset) {
-		if o.Err == nil && o.Offset > 0 {
-			left[o.Partition], at[o.Partition] = o.Offset, kgo.NewOffset().AtStart()
-		}
-	})
+	for p := range left {
+		at[p] = kgo.NewOffset().AtStart()
+	}
 	cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: at})
-	var lines []string
 	for len(left) > 0 {
 		fs := cl.PollFetches(ctx)
 		if err := fs.Err(); err != nil {
 			tb.Fatalf("airdata: read %s, of which partitions %v are left: %v", topic, slices.Sorted(maps.Keys(left)), err)
 		}
 		fs.EachRecord(func(r *kgo.Record) {
-			lines = append(lines, string(r.Value))
+			if !r.Attrs.IsControl() {
+				lines = append(lines, string(r.Value))
+			}
 			if r.Offset+1 >= left[r.Partition] {
 				delete(left, r.Partition)
 			}
 		})
 	}
 	return lines
+}
+
+// committed returns the ends of the partitions that hold something, once no transaction is open there: a commit is
+// answered a little before readers see it.
+func committed(ctx context.Context, tb testing.TB, adm *kadm.Client, topic string) map[int32]int64 {
+	tb.Helper()
+	for {
+		stable, err := adm.ListCommittedOffsets(ctx, topic)
+		var ends kadm.ListedOffsets
+		if err == nil {
+			ends, err = adm.ListEndOffsets(ctx, topic)
+		}
+		if err != nil {
+			tb.Fatalf("airdata: ends of %s: %v", topic, err)
+		}
+		out, settled := map[int32]int64{}, true
+		ends.Each(func(o kadm.ListedOffset) {
+			if s, ok := stable.Lookup(topic, o.Partition); o.Err == nil && (!ok || s.Offset != o.Offset) {
+				settled = false
+			}
+			if o.Err == nil && o.Offset > 0 {
+				out[o.Partition] = o.Offset
+			}
+		})
+		if settled {
+			return out
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
