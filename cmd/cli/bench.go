@@ -7,16 +7,12 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sidestream-dev/sidestream/bench"
-	"github.com/sidestream-dev/sidestream/jobs"
-	"github.com/sidestream-dev/sidestream/jobs/connector/all"
-	"github.com/sidestream-dev/sidestream/jobs/spec"
 )
 
 // measurement is one of bench's, with the flags that make it smaller or larger.
@@ -55,7 +51,7 @@ var measurements = []measurement{
 			if f := cmd.Flags().Lookup("brokers"); f != nil {
 				brokers, _ = cmd.Flags().GetStringSlice("brokers")
 			}
-			return bench.FivePlusOne(ctx, bench.FivePlusOneConfig{Records: number(cmd, "records"), Brokers: brokers, Dir: dir, YAML: sensorJobs})
+			return bench.FivePlusOne(ctx, bench.FivePlusOneConfig{Records: number(cmd, "records"), Brokers: brokers, Dir: dir})
 		},
 	},
 	{
@@ -190,53 +186,4 @@ func figure(v float64) string {
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	}
 	return strconv.FormatFloat(v, 'g', 4, 64)
-}
-
-// sensorJob and sensorAlerts are five-plus-one in YAML; bench has it in Go.
-const (
-	sensorJob = `
-version: 1
-job: KIND
-source:
-  kafka: {brokers: ["${env:BROKERS}"], topics: [in-KIND], end: latest}
-  decode: json
-  event_time: {from: value.ts, unit: ms, max_out_of_orderness: 500ms}
-steps:
-  - filter: {if: 'value.kind == "KIND" && value.reading >= 5'}
-  - key_by: value.device
-  - side: {if: value.reading > 80, to: signals, map: {device: key, kind: value.kind, ts: value.ts, level: value.reading}}
-  - window:
-      tumbling: 10s
-      aggregate: {n: count(), sum: sum(value.reading), max: max(value.reading)}
-  - map: {device: key, start: unix_ms(value.window.start), n: value.n, sum: value.sum, max: value.max}
-outputs:
-  main: {kafka: {topic: out-KIND}}
-  signals: {bus: signals}
-`
-	sensorAlerts = `
-version: 1
-job: alerts
-source: {bus: signals}
-steps:
-  - window:
-      tumbling: 10s
-      aggregate: {kinds: distinct(value.kind)}
-  - filter: {if: value.kinds >= 3}
-  - map: {device: key, start: unix_ms(value.window.start), kinds: value.kinds}
-outputs:
-  main: {kafka: {brokers: ["${env:BROKERS}"], topic: alerts}}
-`
-)
-
-func sensorJobs(brokers []string) ([]*jobs.Job, error) {
-	docs := []string{sensorAlerts}
-	for _, kind := range []string{"temperature", "humidity", "pressure", "vibration", "current"} {
-		docs = append(docs, strings.ReplaceAll(sensorJob, "KIND", kind))
-	}
-	cfg := spec.Config{Connectors: all.Registry(), Env: func(name string) (string, bool) { return brokers[0], name == "BROKERS" }}
-	defs, problems := spec.LoadBytes(cfg, "five-plus-one.yaml", []byte(strings.Join(docs, "---")))
-	if len(problems) > 0 {
-		return nil, &badDefinitions{Problems: problems}
-	}
-	return defs, nil
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -183,7 +184,9 @@ func answer(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	req, err := http.NewRequest(http.MethodGet, "http://"+host+args[2], nil)
 	ts.Check(err)
-	client := http.Client{Timeout: patience, Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial(network, at) }}}
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, at)
+	}}}
 	resp, err := client.Do(req)
 	ts.Check(err)
 	defer resp.Body.Close()

@@ -266,6 +266,9 @@ func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 		}
 		return nil
 	})
+	if s.ctx.Err() != nil {
+		err = errors.New("the process is stopping")
+	}
 	switch {
 	case err == nil:
 		begin()
