@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// quiet is what a reader knows of producers that say nothing: one whose mark has not changed for after, while there was
-// nothing left to read, holds no watermark back until it speaks again.
+// quiet is what a reader knows of producers that say nothing: one whose mark has not changed for after holds no watermark
+// back until it speaks again. That is judged only where all has been taken, since its marks may lie in what has not.
 type quiet struct {
 	after time.Duration
 	now   func() time.Time
@@ -14,8 +14,9 @@ type quiet struct {
 }
 
 type heardMark struct {
-	mark ProducerMark
-	at   time.Time
+	mark  ProducerMark
+	at    time.Time // when it was taken
+	quiet bool
 }
 
 // IdleAfter sets how long a producer may say nothing before this reader takes it for idle; without it a producer that fails
@@ -43,13 +44,14 @@ func (q *quiet) leaveOut(cursors []*cursor, caughtUp bool) {
 		low, some, highest := int64(math.MaxInt64), false, NoWatermark
 		for _, p := range c.Table {
 			h, known := heard[p.Producer]
-			if !known || h.mark != p || !caughtUp {
-				h = heardMark{p, now}
-				heard[p.Producer] = h
+			if !known || h.mark != p {
+				h = heardMark{mark: p, at: now}
 			}
+			h.quiet = h.quiet || caughtUp && now.Sub(h.at) >= q.after
+			heard[p.Producer] = h
 			switch {
 			case p.Idle:
-			case now.Sub(h.at) < q.after:
+			case !h.quiet:
 				low, some = min(low, p.Watermark), true
 			default:
 				highest = max(highest, p.Watermark)
@@ -72,7 +74,7 @@ func (r *Reader) QuietIn() time.Duration {
 	for _, c := range r.cursors {
 		for _, p := range c.Table {
 			h, known := r.quiet.heard[c.part.number][p.Producer]
-			if !known || p.Idle || now.Sub(h.at) >= r.quiet.after {
+			if !known || p.Idle || h.quiet {
 				continue
 			}
 			if d := max(r.quiet.after-now.Sub(h.at), time.Millisecond); least == 0 || d < least {
