@@ -20,6 +20,16 @@ type live struct {
 	drawn    int // lines on the screen that the next picture replaces
 }
 
+// width returns the columns of the terminal.
+func (l *live) width() int {
+	if f, ok := l.w.(*os.File); ok {
+		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+			return int(size.Col)
+		}
+	}
+	return 80
+}
+
 func newLive(w io.Writer) *live {
 	l := &live{w: w}
 	if f, ok := w.(*os.File); ok {
@@ -57,12 +67,43 @@ func (l *live) draw(st runtime.Status, notes []string) {
 			j.Counters.Held.Round(time.Millisecond), ago(now, j.LastCommit))
 	}
 	t.Flush()
-	for _, n := range notes {
+	for _, n := range append(troubles(st), notes...) {
 		b.WriteString(n + "\n")
 	}
+	// A line that the terminal would break counts as one here, so it is cut.
+	width := l.width()
+	var picture strings.Builder
+	for line := range strings.Lines(b.String()) {
+		if r := []rune(strings.TrimRight(line, "\n")); len(r) > width {
+			line = string(r[:width-1]) + "…\n"
+		}
+		picture.WriteString(line)
+	}
 	l.erase()
-	io.WriteString(l.w, b.String())
-	l.drawn = strings.Count(b.String(), "\n")
+	fmt.Fprint(l.w, picture.String())
+	l.drawn = strings.Count(picture.String(), "\n")
+}
+
+// troubles says what keeps jobs from being at work.
+func troubles(st runtime.Status) []string {
+	var out []string
+	for _, j := range st.Jobs {
+		for _, why := range j.Waiting {
+			out = append(out, j.Name+" waits for "+why)
+		}
+		for _, what := range j.Stuck {
+			out = append(out, j.Name+": "+what)
+		}
+		if j.Error != "" && j.State != runtime.StateRunning {
+			out = append(out, j.Name+": "+j.Error)
+		}
+		for _, o := range j.Outputs {
+			if o.Waiting != "" {
+				out = append(out, j.Name+"/"+o.Name+" waits for "+o.Waiting)
+			}
+		}
+	}
+	return out
 }
 
 // plain writes one line a job.
@@ -71,7 +112,7 @@ func (l *live) plain(st runtime.Status, notes []string, now time.Time) {
 		fmt.Fprintf(l.w, "job=%s state=%s in=%d out=%d dead_letters=%d bus_lag=%d held_back=%s last_commit=%s\n", j.Name, j.State,
 			j.Counters.In, j.Counters.Out, j.Counters.Rejected, j.Lag, j.Counters.Held.Round(time.Millisecond), strings.ReplaceAll(ago(now, j.LastCommit), " ", "_"))
 	}
-	for _, n := range notes {
+	for _, n := range append(troubles(st), notes...) {
 		fmt.Fprintln(l.w, n)
 	}
 }

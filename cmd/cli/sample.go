@@ -125,22 +125,23 @@ func (f *feeder) count(r reading) {
 	f.reached.Store(r.at.UnixMilli())
 }
 
+// feedMax bounds what is written at once, after a pause of the machine or at a high rate.
+const feedMax = 4096
+
 // run feeds what is left, until ctx ends.
 func (f *feeder) run(ctx context.Context) error {
-	const tick = 50 * time.Millisecond
-	clock := time.NewTicker(tick)
+	clock := time.NewTicker(50 * time.Millisecond)
 	defer clock.Stop()
-	due := 0.0
+	began, fed := time.Now(), 0
 	for len(f.readings) > 0 {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-clock.C:
 		}
-		due += float64(f.rate) * tick.Seconds()
-		n := min(int(due), len(f.readings))
-		due -= float64(n)
-		if n == 0 {
+		due := int(time.Since(began).Seconds()*float64(f.rate)) - fed
+		n := min(due, len(f.readings), feedMax)
+		if n <= 0 {
 			continue
 		}
 		var records []*kgo.Record
@@ -156,7 +157,7 @@ func (f *feeder) run(ctx context.Context) error {
 		for _, r := range f.readings[:n] {
 			f.count(r)
 		}
-		f.readings = f.readings[n:]
+		f.readings, fed = f.readings[n:], fed+n
 	}
 	return nil
 }
