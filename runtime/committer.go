@@ -229,7 +229,9 @@ func (c *committer) sealNext() (sealed, full bool) {
 // checkFatal tells an error that is the log's or ours from one that refuses a single request.
 func (c *committer) checkFatal(err error) {
 	var failed *wal.FailedError
-	if errors.As(err, &failed) || errors.Is(err, errEpochOrder) {
+	if errors.As(err, &failed) {
+		c.fatal(failed)
+	} else if errors.Is(err, errEpochOrder) {
 		c.fatal(err)
 	}
 }

@@ -138,8 +138,12 @@ func (j *job) run(ctx context.Context) {
 		j.lastErr = err
 		j.restarts++
 		j.mu.Unlock()
+		if j.rt.log.Err() != nil || errors.Is(err, wal.ErrClosed) {
+			j.move(StateFailed) // with the log, which says so itself
+			return
+		}
 		j.logFailure(err)
-		if errors.Is(err, wal.ErrClosed) || barren >= j.rt.cfg.AttemptsMax {
+		if barren >= j.rt.cfg.AttemptsMax {
 			j.move(StateFailed)
 			j.logger.Error("failed: no attempt gets further", "attempts", barren, "err", err)
 			return

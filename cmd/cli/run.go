@@ -142,10 +142,10 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 		p.logger.Warn("the log's tail was torn, as by a crash, and is cut; nothing that was committed is lost by it", "found", r.String())
 	}
 	if err := p.rt.Start(defs); err != nil {
-		if !ofDisk(err) {
-			err = withCode(exitConfig, err)
+		if ofDisk(err) {
+			return err // the log's last word, said once: nothing more can be committed
 		}
-		return errors.Join(err, p.rt.Stop(), p.broker.Close())
+		return errors.Join(withCode(exitConfig, err), p.rt.Stop(), p.broker.Close())
 	}
 	if missing := p.rt.Status().Missing; len(missing) > 0 {
 		p.logger.Warn("jobs in the data directory that no file defines stay stopped, with their state", "jobs", strings.Join(missing, ", "))
