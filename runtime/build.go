@@ -20,7 +20,6 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.frames.Store(entry.FrameBytes)
 	x.snapshotBusy = &j.snapshotBusy
-	x.stale = staleSteps(j.plan, entry.header.Steps)
 	for _, name := range topicsWritten(j.def) {
 		id, ok := rt.bus.TopicByName(name)
 		if !ok {
@@ -34,10 +33,13 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 			x.topics[o.Topic] = "output " + o.Name
 		}
 	}
-	b := &builder{rt: rt, x: x, j: j, entry: entry, subtasks: map[*taskPlan][]*subtask{}}
+	b := &builder{rt: rt, x: x, j: j, entry: entry, marks: newStepMarks(&entry.header), subtasks: map[*taskPlan][]*subtask{}}
 	if err := b.build(ctx); err != nil {
 		x.cancel()
 		return nil, err
+	}
+	if tasks := tasksText(j.plan); tasks != string(entry.header.Extra[extraTasks]) {
+		x.newTasks = tasks
 	}
 	x.finished = make([]bool, len(x.subtasks))
 	x.dry = make([]bool, len(x.subtasks))
@@ -54,6 +56,7 @@ type builder struct {
 	x        *execution
 	j        *job
 	entry    *jobEntry
+	marks    *stepMarks
 	subtasks map[*taskPlan][]*subtask
 	sources  map[*jobs.Node]*jobs.Node // node → the source its records come from
 	deads    map[*subtask]map[string]*outBuffer
@@ -92,11 +95,7 @@ func (b *builder) build(ctx context.Context) error {
 func (b *builder) addSubtask(t *taskPlan, i int) {
 	s := &subtask{ex: b.x, plan: t, index: i, id: len(b.x.subtasks), epoch: b.entry.Epoch + 1,
 		watermark: jobs.WatermarkNone, wakeup: make(chan struct{}, 1)}
-	for _, st := range b.entry.header.Steps {
-		if st.Step == t.head().ID || st.Step == s.ownStep() {
-			s.watermark = max(s.watermark, jobs.Watermark(st.Watermark))
-		}
-	}
+	s.watermark = b.marks.subtask(s)
 	s.marked, s.restored = s.watermark, s.watermark
 	if len(t.ins) > 0 {
 		s.inbox = &inbox{wake: s.wake}

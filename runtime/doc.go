@@ -29,6 +29,7 @@
 //	committer.go its goroutine and queues         ledger.go    what the log says, folded frame by frame
 //	frames.go    kinds and controls of frames     recover.go   reading it all back
 //	stores.go, snapshot.go  state over attempts and restarts
+//	steps.go     watermarks over attempts and restarts      world.go   what is taken from the process around it
 //	sender.go    outputs to the outside           janitor.go   cutting the log
 //	status.go, done.go      how everything stands
 //

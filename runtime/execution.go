@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,10 +66,10 @@ type execution struct {
 	full     bool             // a topic that the job writes is full
 	final    checkpoint.Epoch // the last one, once its barrier is sent
 	snap     *snapshotRun
-	stale    []checkpoint.StepState // watermarks to be taken back with the next epoch
-	handed   []handedPiece          // of epochs given to the committer and not known to be sealed
-	barrier  atomic.Int64           // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
-	lastSeal atomic.Int64           // Unix nanoseconds
+	newTasks string        // see extraTasks: to be said in the next epoch
+	handed   []handedPiece // of epochs given to the committer and not known to be sealed
+	barrier  atomic.Int64  // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
+	lastSeal atomic.Int64  // Unix nanoseconds
 	epochs   atomic.Int64
 }
 
@@ -86,7 +84,7 @@ type piece struct {
 	subtask   int
 	epoch     checkpoint.Epoch
 	ended     bool
-	header    checkpoint.Header // splits, subscriptions and step watermarks that have moved
+	header    checkpoint.Header // splits and subscriptions that have moved
 	states    [][]byte
 	pubs      []bus.Publication
 	read      []readUpTo
@@ -401,10 +399,10 @@ func (x *execution) sendBarrier(now time.Time, d checkpoint.Decision) {
 func (x *execution) sealEpoch(e checkpoint.Epoch) {
 	r := &sealRequest{job: x.job, attempt: x.attempt, header: checkpoint.Header{Job: x.job, Attempt: x.attempt, Epoch: e}}
 	r.header.Ended = e == x.final && x.coord.AllEnded()
+	moved := map[*taskPlan]bool{}
 	for _, p := range x.pieces[e] {
 		r.header.Splits = append(r.header.Splits, p.header.Splits...)
 		r.header.Subs = append(r.header.Subs, p.header.Subs...)
-		r.header.Steps = append(r.header.Steps, p.header.Steps...)
 		r.states = append(r.states, p.states...)
 		if len(p.states) > 0 {
 			x.handed = append(x.handed, handedPiece{e, p.subtask, p.states})
@@ -412,9 +410,12 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) {
 		r.pubs = append(r.pubs, p.pubs...)
 		r.read = append(r.read, p.read...)
 		x.outside[p.subtask] = topicMark{p.watermark, p.idle, true}
+		if p.moved {
+			moved[x.subtasks[p.subtask].plan] = true
+		}
 	}
 	delete(x.pieces, e)
-	r.header.Steps = x.stepStates(r.header.Steps)
+	x.stepStates(&r.header, moved)
 	r.marks = x.topicMarks(r.header.Ended)
 	for _, s := range r.states {
 		r.bytes += int64(len(s))
@@ -433,65 +434,6 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) {
 		}
 		x.post(done)
 	})
-}
-
-// stepStates gives each step of which a subtask's watermark has moved the lowest of all its subtasks, also of those whose
-// own has not: restored from a higher one, a subtask would take records for late. A subtask that is further, since it did not
-// see an input that was idle for a while, has an entry of its own: restored from a lower one, it would fire windows twice.
-func (x *execution) stepStates(moved []checkpoint.StepState) []checkpoint.StepState {
-	out := x.stale
-	x.stale = nil
-	for _, st := range moved {
-		if slices.ContainsFunc(out, func(o checkpoint.StepState) bool { return o.Step == st.Step }) {
-			continue
-		}
-		for i, s := range x.subtasks {
-			if s.plan.head().ID == st.Step {
-				st.Watermark = min(st.Watermark, int64(x.reached(i)))
-			}
-		}
-		out = append(out, st)
-		for i, s := range x.subtasks {
-			if own := s.ownStep(); s.plan.head().ID == st.Step && own != "" && int64(x.reached(i)) > st.Watermark {
-				out = append(out, checkpoint.StepState{Step: own, Watermark: int64(x.reached(i))})
-			}
-		}
-	}
-	return out
-}
-
-// reached is the watermark of a subtask as of the epoch that is put together.
-func (x *execution) reached(subtask int) jobs.Watermark {
-	if o := x.outside[subtask]; o.known {
-		return o.watermark
-	}
-	return x.subtasks[subtask].restored
-}
-
-// ownStep is under what name an epoch has the subtask's own watermark: its step, its number and how many there are. It is ""
-// where there is but one, and for a reader of the outside, whose splits may be others the next time.
-func (s *subtask) ownStep() string {
-	if s.plan.width == 1 || s.plan.head().Source != nil && s.plan.head().Source.Source != nil {
-		return ""
-	}
-	return fmt.Sprintf("%s/%d/%d", s.plan.head().ID, s.index, s.plan.width)
-}
-
-// staleSteps takes back what subtasks of another parallelism had.
-func staleSteps(p *jobPlan, steps []checkpoint.StepState) (stale []checkpoint.StepState) {
-	for _, st := range steps {
-		head, own, is := strings.Cut(st.Step, "/")
-		if !is || st.Watermark == int64(jobs.WatermarkNone) {
-			continue
-		}
-		kept := slices.ContainsFunc(p.tasks, func(t *taskPlan) bool {
-			return t.head().ID == head && strings.HasSuffix(own, fmt.Sprintf("/%d", t.width))
-		})
-		if !kept {
-			stale = append(stale, checkpoint.StepState{Step: st.Step, Watermark: int64(jobs.WatermarkNone)})
-		}
-	}
-	return stale
 }
 
 // topicMarks returns the marks that have moved: for each topic the lowest watermark of the subtasks that write it.

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"slices"
 	"time"
 )
 
@@ -171,7 +172,7 @@ func (s *sim) fault() bool {
 	if one(100) {
 		s.slow = rng.IntN(2) * rng.IntN(40)
 	}
-	if one(30) {
+	if one(30) && !slices.ContainsFunc(s.tasks, func(t *simTask) bool { return t.name == "janitor" }) {
 		s.spawn("janitor", func() {
 			_, _ = p.rt.cutLog() // an error is its process's end
 		})

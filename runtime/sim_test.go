@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -169,6 +170,10 @@ func (s *sim) boot() {
 	s.twin.put(s, rt, s.log)
 	var defs []*jobs.Job
 	for _, j := range s.plan.jobs {
+		if s.boots > 1 && s.rng.IntN(6) == 0 {
+			j.width = 1 + s.rng.IntN(3)
+			j.build(s)
+		}
 		if s.quiet || j.boot < s.boots && s.rng.IntN(10) > 0 { // without its definition a job stays stopped
 			defs = append(defs, j.def)
 		}
@@ -631,6 +636,22 @@ func TestSim(t *testing.T) {
 		}
 	}
 	t.Logf("%d seeds: %v", n, counts)
+}
+
+// TestSimRepeats says that a seed does the same every time.
+func TestSimRepeats(t *testing.T) {
+	for seed := uint64(1); seed <= simEnv(t, "SIM_REPEATS", 20); seed++ {
+		var first, second []string
+		runSim(seed, simTwin{}, &first)
+		runSim(seed, simTwin{}, &second)
+		if !slices.Equal(first, second) {
+			i := 0
+			for i < min(len(first), len(second)) && first[i] == second[i] {
+				i++
+			}
+			t.Fatalf("seed %d differs in line %d:\n%s\nand\n%s", seed, i, first[min(i, len(first)-1)], second[min(i, len(second)-1)])
+		}
+	}
 }
 
 // simHappenings must come about in any hundred seeds; a simulator in which they do not proves little.

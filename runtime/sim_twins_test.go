@@ -37,11 +37,11 @@ func (t simTwin) put(s *sim, rt *Runtime, l *simLog) {
 }
 
 var simTwins = []simTwin{
-	{name: "positions in a frame of their own", rules: []string{"R3"},
+	{name: "positions in a frame of their own", rules: []string{"R3", "R4"},
 		coreLog: func(l *simLog) frameLog { return apartLog{l} }},
 	{name: "published before it has its place in the order", rules: []string{"R1", "R5"},
 		prefixes: swapped},
-	{name: "retention by what is sealed", rules: []string{"R6"},
+	{name: "retention by what is sealed", rules: []string{"R6", "R4"},
 		log: func(l *simLog) processLog { return hastyLog{l} },
 		sealed: func(c *core) {
 			for _, p := range c.passes {
@@ -50,7 +50,7 @@ var simTwins = []simTwin{
 		}},
 	{name: "a snapshot of what is not sealed", rules: []string{"snapshot", "R4"},
 		stepping: scanLive},
-	{name: "the watermark is not restored", rules: []string{"watermark"},
+	{name: "the watermark is not restored", rules: []string{"watermark", "R3", "R1"},
 		booted: forgetWatermarks},
 	{name: "sent before it is durable", rules: []string{"R2"},
 		sendSealed: true},

@@ -455,7 +455,6 @@ func (s *subtask) cut(e checkpoint.Epoch) *piece {
 		p.read = s.feed.positions(e, &p.header)
 	}
 	if s.watermark != s.marked || s.idle != s.markIdle {
-		p.header.Steps = append(p.header.Steps, checkpoint.StepState{Step: s.plan.head().ID, Watermark: int64(s.watermark)})
 		s.marked, s.markIdle, p.moved = s.watermark, s.idle, true
 	}
 	return p
