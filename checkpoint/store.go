@@ -17,6 +17,9 @@ type TooLargeError struct {
 	Bytes, Max  int // of key, sub-key and value
 }
 
+// RecordFault makes it a jobs.RecordFault.
+func (e *TooLargeError) RecordFault() {}
+
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("checkpoint: an entry of %d bytes in table %q of step %q; at most %d fit", e.Bytes, e.Table, e.Step, e.Max)
 }

@@ -5,7 +5,7 @@ package jobs
 // changed in an epoch is written whole, so a key with a million elements costs only the ones that changed.
 //
 // A Table is owned by its subtask's goroutine. Methods panic with the attempt's end when the attempt is over; runtime
-// catches that.
+// catches that. Put and Edit panic with a [RecordFault] for an entry beyond the limit, before anything has changed.
 type Table interface {
 	// Get returns an entry's value; it is valid until the next call and must not be changed.
 	Get(group uint8, key []byte, ns int64, sub []byte) (val []byte, ok bool)

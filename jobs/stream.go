@@ -105,11 +105,25 @@ func buildOp[In, Out, Side any](env *Env, op Op[In, Out, Side], encode func([]by
 		held = &heldBack[Out, Side]{emit: emit, side: side}
 		emit, side = held.takeMain, held.takeSide
 	}
+	stateful, table := false, env.Table
+	env.Table = func(name string) Table {
+		stateful = true
+		return table(name)
+	}
 	inst, err := op.New(env, emit, side)
 	if err != nil {
 		return Built{}, fmt.Errorf("step %s: %w", env.Step, err)
 	}
-	process := inst.Process
+	process, watermark := inst.Process, inst.Watermark
+	if stateful {
+		process = guard(process)
+		if watermark != nil {
+			watermark = func(w Watermark) (err error) {
+				defer catchFault(&err)
+				return inst.Watermark(w)
+			}
+		}
+	}
 	in := func(r *Rec[In]) {
 		if *env.Failed {
 			return
@@ -132,12 +146,12 @@ func buildOp[In, Out, Side any](env *Env, op Op[In, Out, Side], encode func([]by
 		}
 	}
 	b := Built{In: in, Close: inst.Close}
-	if inst.Watermark != nil {
+	if watermark != nil {
 		b.Watermark = func(w Watermark) {
 			if *env.Failed {
 				return
 			}
-			if err := inst.Watermark(w); err != nil {
+			if err := watermark(w); err != nil {
 				env.Fail(fmt.Errorf("step %s at watermark %s: %w", env.Step, w, err))
 			}
 		}

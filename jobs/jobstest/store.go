@@ -13,6 +13,8 @@ import (
 // Get, Edit, Scan and Elements give out is a copy that is overwritten by the next call, so that a step that keeps it
 // fails its test. It panics at a change made inside Scan or Elements.
 type Store struct {
+	EntryBytes int // the largest entry, key, sub-key and value; 0 is any
+
 	tables map[string]*table
 	undo   []func()
 	open   bool
@@ -62,7 +64,7 @@ func (s *Store) EndRecord() {
 // Clone returns a copy with memory of its own: what a snapshot would hold.
 func (s *Store) Clone() *Store {
 	s.settle()
-	c := &Store{tables: map[string]*table{}, fast: s.fast}
+	c := &Store{EntryBytes: s.EntryBytes, tables: map[string]*table{}, fast: s.fast}
 	for name, t := range s.tables {
 		ct := c.Table(name).(*table)
 		for ns, sp := range t.spaces {
@@ -251,7 +253,23 @@ func (t *table) at(group uint8, key []byte, ns int64) *keyed {
 	return sp.key(group, key)
 }
 
+// tooLarge is what a step's change of state panics with, as with runtime's store.
+type tooLarge struct{ bytes, max int }
+
+func (e *tooLarge) RecordFault() {}
+
+func (e *tooLarge) Error() string {
+	return fmt.Sprintf("jobstest: an entry of %d bytes; at most %d fit", e.bytes, e.max)
+}
+
+func (t *table) limit(key, sub []byte, size int) {
+	if n := len(key) + len(sub) + size; t.store.EntryBytes > 0 && n > t.store.EntryBytes {
+		panic(&tooLarge{n, t.store.EntryBytes})
+	}
+}
+
 func (t *table) Put(group uint8, key []byte, ns int64, sub, val []byte) {
+	t.limit(key, sub, len(val))
 	if !t.store.fast {
 		val = bytes.Clone(val) // it may be what Get gave
 	}
@@ -290,6 +308,7 @@ func (k *keyed) remove(e *element) {
 }
 
 func (t *table) Edit(group uint8, key []byte, ns int64, sub []byte, size int) ([]byte, bool) {
+	t.limit(key, sub, size)
 	t.mutating()
 	k := t.at(group, key, ns)
 	if sub == nil {

@@ -145,28 +145,51 @@ func (w *window[In, Out]) process(r *jobs.Rec[In]) error {
 	if start != w.current {
 		w.begin(start)
 	}
-	group, key := r.Key.Group, r.Key.Bytes
-	if els := w.agg.Elements(); els != nil {
-		for i := range els {
-			_, seen := w.table.Get(group, key, start, els[i].Sub)
-			if els[i].New = !seen; !seen {
-				w.table.Put(group, key, start, els[i].Sub, nil)
-			}
-		}
-	}
 	var acc []byte
-	if w.accSize > 0 {
-		acc, _ = w.table.Edit(group, key, start, nil, w.accSize)
-		w.agg.Add(acc)
+	if els := w.agg.Elements(); els != nil {
+		acc = w.foldElements(r.Key, start, els)
 	} else {
-		acc, _ = w.table.Get(group, key, start, nil)
-		acc = w.agg.Add(acc)
-		w.table.Put(group, key, start, nil, acc)
+		acc = w.fold(r.Key, start)
 	}
 	if last <= w.watermark {
 		w.fire(r.Key, start, acc)
 	}
 	return nil
+}
+
+// fold adds the record in hand to its key's accumulator, or, where that is too large, panics and has changed nothing.
+func (w *window[In, Out]) fold(key jobs.Key, start int64) (acc []byte) {
+	if w.accSize > 0 {
+		acc, _ = w.table.Edit(key.Group, key.Bytes, start, nil, w.accSize)
+		w.agg.Add(acc)
+		return acc
+	}
+	acc, _ = w.table.Get(key.Group, key.Bytes, start, nil)
+	acc = w.agg.Add(acc)
+	w.table.Put(key.Group, key.Bytes, start, nil, acc)
+	return acc
+}
+
+// foldElements is fold with elements, which are kept first. They go again if one of them, or the accumulator, is too large.
+func (w *window[In, Out]) foldElements(key jobs.Key, start int64, els []Element) (acc []byte) {
+	kept, done := 0, false
+	defer func() {
+		for _, e := range els[:kept] {
+			if e.New && !done {
+				w.table.Delete(key.Group, key.Bytes, start, e.Sub)
+			}
+		}
+	}()
+	for i := range els {
+		_, seen := w.table.Get(key.Group, key.Bytes, start, els[i].Sub)
+		if els[i].New = !seen; !seen {
+			w.table.Put(key.Group, key.Bytes, start, els[i].Sub, nil)
+		}
+		kept++
+	}
+	acc = w.fold(key, start)
+	done = true
+	return acc
 }
 
 // floor returns the start of the window of length size that t lies in, before 1970 too.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -365,5 +366,30 @@ func BenchmarkWindow(b *testing.B) {
 				i++
 			}
 		})
+	}
+}
+
+// TestWindowEntryTooLarge: a record that a window cannot take, since its key or an element of it is too large, leaves no
+// trace: it is not counted, nor is an element kept that was small enough.
+func TestWindowEntryTooLarge(t *testing.T) {
+	store := jobstest.NewStore()
+	store.EntryBytes = 150
+	two := operator.Aggregates(rowOf, operator.Count[reading](), operator.Sum(x), operator.Mean(x), operator.Min(x), operator.Max(x),
+		operator.Distinct(func(r reading) string { return r.Tag[:1] }), operator.Distinct(func(r reading) string { return r.Tag }))
+	s := jobstest.StepOf[reading, row, reading](t, store, func(in *jobs.Stream[reading]) { operator.Tumbling(in, 10*time.Millisecond, two) })
+	s.Process(rec("k", 1, reading{Tag: "a"}))
+	before := s.Store.Entries()
+	s.Process(rec("k", 2, reading{Tag: "b" + strings.Repeat("b", 200)}))
+	if n := s.Store.Entries(); n != before || len(s.Rejected) != 1 {
+		t.Errorf("%d entries, %d before; %d refused", n, before, len(s.Rejected))
+	}
+	s.Process(rec(strings.Repeat("k", 200), 3, reading{Tag: "a"}))
+	if n := s.Store.Entries(); n != before || len(s.Rejected) != 2 {
+		t.Errorf("%d entries, %d before; %d refused", n, before, len(s.Rejected))
+	}
+	s.Process(rec("k", 4, reading{Tag: "b"})) // counts for the first time
+	s.Watermark(9)
+	if len(s.Main) != 1 || s.Main[0].Value.Count != 2 || s.Main[0].Value.Distinct != 2 || s.Err != nil {
+		t.Errorf("%+v %v", s.Main, s.Err)
 	}
 }
