@@ -2,33 +2,54 @@ package checkpoint
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "run the random tests with this seed alone")
+// seedVariable names the one seed that a random test runs with; runsVariable multiplies how many it tries.
+const (
+	seedVariable = "SIDESTREAM_SEED"
+	runsVariable = "SIDESTREAM_RUNS"
+)
+
+func envNumber(t testing.TB, name string) uint64 {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return 0
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("%s=%q: %v", name, s, err)
+	}
+	return n
+}
 
 // seeds calls f with n seeds, other ones in each run; a failure names the seed that repeats it.
 func seeds(t *testing.T, n int, f func(t *testing.T, r *rand.Rand)) {
 	t.Helper()
-	first, n := uint64(time.Now().UnixNano()), n
-	if *seedFlag != 0 {
-		first, n = *seedFlag, 1
+	first := uint64(time.Now().UnixNano())
+	if one := envNumber(t, seedVariable); one > 0 {
+		first, n = one, 1
+	} else if times := envNumber(t, runsVariable); times > 0 {
+		n *= int(times)
 	}
+	t.Logf("seeds %d to %d; %s repeats one", first, first+uint64(n)-1, seedVariable)
 	for seed := first; seed < first+uint64(n) && !t.Failed(); seed++ {
 		func() {
 			defer func() {
-				if p := recover(); p != nil {
-					t.Logf("repeat with -run '^%s$' -seed %d", t.Name(), seed)
-					panic(p)
+				p := recover()
+				if p != nil || t.Failed() {
+					t.Logf("%s=%d go test ./checkpoint -run '^%s$' repeats this", seedVariable, seed, t.Name())
 				}
-				if t.Failed() {
-					t.Logf("repeat with -run '^%s$' -seed %d", t.Name(), seed)
+				if p != nil {
+					panic(p)
 				}
 			}()
 			f(t, rand.New(rand.NewPCG(seed, 0)))
@@ -413,7 +434,7 @@ func TestStoreAgainstModel(t *testing.T) {
 		w.rebuild("log", all)
 		scans += w.scanned
 	})
-	if scans < 30 && *seedFlag == 0 {
+	if scans < 30 && envNumber(t, seedVariable) == 0 {
 		t.Errorf("only %d snapshots were finished", scans)
 	}
 	t.Logf("%d snapshots", scans)
