@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,16 +15,17 @@ import (
 
 // metric is one family: its name behind "sidestream_", what it says, and its labels.
 type metric struct {
+	name string
 	desc *prometheus.Desc
 	kind prometheus.ValueType
 }
 
 func counter(name, help string, labels ...string) metric {
-	return metric{prometheus.NewDesc("sidestream_"+name, help, labels, nil), prometheus.CounterValue}
+	return metric{"sidestream_" + name, prometheus.NewDesc("sidestream_"+name, help, labels, nil), prometheus.CounterValue}
 }
 
 func gauge(name, help string, labels ...string) metric {
-	return metric{prometheus.NewDesc("sidestream_"+name, help, labels, nil), prometheus.GaugeValue}
+	return metric{"sidestream_" + name, prometheus.NewDesc("sidestream_"+name, help, labels, nil), prometheus.GaugeValue}
 }
 
 // Collector turns a runtime.Status into metrics when it is scraped. Nothing is counted for it beside what the rooms count.
@@ -100,8 +102,30 @@ func NewCollector(status func() runtime.Status) *Collector {
 	}
 }
 
-// Describe says nothing: which metrics there are depends on the jobs.
-func (c *Collector) Describe(chan<- *prometheus.Desc) {}
+// all returns every family.
+func (c *Collector) all() []metric {
+	return []metric{c.up, c.in, c.out, c.late, c.rejected, c.epochs, c.restarts, c.busy, c.idle, c.held, c.state, c.waiting, c.stuck,
+		c.barrier, c.commit, c.kept, c.lag, c.subIn, c.subBusy, c.subIdle, c.subHeld, c.queued, c.mark, c.sent, c.unsent, c.stopped,
+		c.written, c.bytes, c.oldest, c.fill, c.memory, c.subLag, c.unread, c.logBytes, c.logWritten, c.frames, c.syncs, c.syncTime,
+		c.rotations, c.dropped, c.stalls, c.sealed, c.durable}
+}
+
+// Names returns the names of all metrics, sorted.
+func (c *Collector) Names() []string {
+	var names []string
+	for _, m := range c.all() {
+		names = append(names, m.name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Describe sends every family.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range c.all() {
+		ch <- m.desc
+	}
+}
 
 // Collect sends what the status says now.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
