@@ -198,8 +198,11 @@ func (p *partReader) frame(log Log, lsn wal.LSN) (f Frame, err error) {
 		at = lsn - 1
 	}
 	p.part, p.lsn = nil, 0
-	for ; at < lsn && err == nil; at++ {
+	for at < lsn && err == nil {
 		f, err = p.r.Next()
+		if at++; at < lsn && errors.Is(err, wal.ErrGone) { // what lies between was dropped meanwhile
+			err, at = p.r.Seek(lsn), lsn-1
+		}
 	}
 	if err == nil && f.LSN() != lsn {
 		err = fmt.Errorf("frame %s was read", f.LSN())

@@ -342,7 +342,7 @@ func (r *simOutsideReader) Close() error           { return nil }
 // newPlan draws what a seed is about.
 func newPlan(rng *rand.Rand) *simPlan {
 	p := &simPlan{frameBytes: 100 + rng.IntN(900), topicMemory: 200 + rng.Int64N(4000), genBytes: 1500 + rng.Int64N(8000),
-		chunkRecords: 2 + rng.IntN(10), chunkBytes: 1 + rng.IntN(200), steps: 250 + rng.IntN(500), crashes: 1 + rng.IntN(3), window: 40 + rng.Int64N(120)}
+		chunkRecords: 1 + rng.IntN(6), chunkBytes: 1 + rng.IntN(1+rng.IntN(1500)), steps: 300 + rng.IntN(600), crashes: 1 + rng.IntN(2), window: 40 + rng.Int64N(120)}
 	p.epochBytes = 200 + rng.Int64N(3000)
 	p.sealedBytes = p.epochBytes + rng.Int64N(5000)
 	if rng.IntN(5) == 0 {
@@ -358,7 +358,7 @@ func newPlan(rng *rand.Rand) *simPlan {
 	}
 	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
 	source := func(idx int) *simJob {
-		return &simJob{idx: idx, splits: 1 + rng.IntN(3), total: 20 + rng.IntN(60), forward: "a"}
+		return &simJob{idx: idx, splits: 1 + rng.IntN(3), total: 30 + rng.IntN(60), forward: "a"}
 	}
 	topic("a")
 	topic("b")

@@ -249,7 +249,9 @@ func (r *simReader) Next() (bus.Frame, error) {
 	}
 	if f.apart && r.next <= r.log.durable {
 		if second := r.log.frames[r.next-1]; !second.apart && second.owner() == f.owner() {
-			return r.Next() // they are one
+			joined := *f // it says nothing beside the second
+			joined.kind = kindPart
+			return &joined, nil
 		}
 	}
 	return f, nil

@@ -21,6 +21,9 @@ func (s *sim) step() bool {
 			return true
 		}
 	}
+	if len(s.runnable()) > 0 {
+		s.chores()
+	}
 	if s.proc.stopping && s.allStopped() {
 		s.restart()
 		return true
@@ -172,11 +175,6 @@ func (s *sim) fault() bool {
 	if one(100) {
 		s.slow = rng.IntN(2) * rng.IntN(40)
 	}
-	if one(30) && !slices.ContainsFunc(s.tasks, func(t *simTask) bool { return t.name == "janitor" }) {
-		s.spawn("janitor", func() {
-			_, _ = p.rt.cutLog() // an error is its process's end
-		})
-	}
 	if len(p.jobs) == 0 || p.stopping {
 		return false
 	}
@@ -187,12 +185,25 @@ func (s *sim) fault() bool {
 		s.armed[s.specOf(a).idx] = 1 + rng.IntN(20)
 	case a.x.held.Load():
 		s.count("jobs held back by a full topic")
-	case one(8):
-		a.x.wantSnapshot.Store(true)
 	case one(600):
 		s.stop()
 	}
 	return false
+}
+
+// chores asks for what a runtime does now and then: snapshots, and cutting the log.
+func (s *sim) chores() {
+	rng, p := s.rng, s.proc
+	if rng.IntN(20) == 0 && !slices.ContainsFunc(s.tasks, func(t *simTask) bool { return t.name == "janitor" }) {
+		s.spawn("janitor", func() {
+			_, _ = p.rt.cutLog() // an error is its process's end
+		})
+	}
+	if len(p.jobs) > 0 && rng.IntN(6) == 0 {
+		if a := p.jobs[rng.IntN(len(p.jobs))]; a.x != nil {
+			a.x.wantSnapshot.Store(true)
+		}
+	}
 }
 
 // stop asks every job for a last barrier, as Stop does.

@@ -50,7 +50,7 @@ var simTwins = []simTwin{
 		}},
 	{name: "a snapshot of what is not sealed", rules: []string{"snapshot", "R4"},
 		stepping: scanLive},
-	{name: "the watermark is not restored", rules: []string{"watermark", "R3", "R1"},
+	{name: "the watermark is not restored", rules: []string{"watermark", "R1", "R3", "R4"},
 		booted: forgetWatermarks},
 	{name: "sent before it is durable", rules: []string{"R2"},
 		sendSealed: true},
@@ -172,7 +172,7 @@ func TestSimTwins(t *testing.T) {
 				}
 			}
 			slices.Sort(needed)
-			t.Log(fmt.Sprintf("caught after %v seeds, typically %d, as %v", needed, needed[times/2], found))
+			t.Logf("caught after %v seeds, typically %d, as %v", needed, needed[times/2], found)
 		})
 	}
 }
