@@ -358,6 +358,7 @@ func buildOutput[T any](env *Env, out Output[T]) (Built, error) {
 		})
 	}
 	var scratch, keyScratch []byte
+	var m Message // here, where it is allocated once
 	in := func(r *Rec[T]) {
 		if *env.Failed {
 			return
@@ -369,7 +370,7 @@ func buildOutput[T any](env *Env, out Output[T]) (Built, error) {
 		if err == nil {
 			scratch, err = out.Encode(scratch[:0], r.Value)
 		}
-		m := Message{Key: k.Bytes, Value: scratch, Time: r.Time, Headers: r.Headers}
+		m = Message{Key: k.Bytes, Value: scratch, Time: r.Time, Headers: r.Headers}
 		if err != nil {
 			env.Reject(m, r.Origin, err)
 			return
