@@ -18,10 +18,9 @@ import (
 
 // FivePlusOneConfig tunes the measurement; the zero value is a good one.
 type FivePlusOneConfig struct {
-	Records int64                                       // in each of the five topics; 0 means 1,000,000
-	Brokers []string                                    // that hold the topics already; none starts a broker and loads it
-	Dir     string                                      // for data directories; "" means a temporary one
-	YAML    func(brokers []string) ([]*jobs.Job, error) // nil means fiveplusone/*.yaml
+	Records int64    // in each of the five topics; 0 means 1,000,000
+	Brokers []string // that hold the topics already; none starts a broker and loads it
+	Dir     string   // for data directories; "" means a temporary one
 }
 
 // sensorForms are the ways in which the workload is written.
@@ -69,9 +68,6 @@ func FivePlusOne(ctx context.Context, cfg FivePlusOneConfig) (rep *Report, err e
 	rep = newReport("five-plus-one", "five jobs read a Kafka topic each and hand side outputs to a sixth over the durable bus", cfg.Dir)
 	passes := map[string]pass{}
 	for _, f := range sensorForms {
-		if f.name == "YAML" && cfg.YAML != nil {
-			f.build = cfg.YAML
-		}
 		loop, err := handWritten(ctx, cfg, nil) // once before each form: a machine is not always equally quick
 		if err != nil {
 			return nil, err
