@@ -21,16 +21,14 @@ func (s *sim) step() bool {
 			return true
 		}
 	}
-	if len(s.runnable()) > 0 {
-		s.chores()
-	}
 	if s.proc.stopping && s.allStopped() {
 		s.restart()
 		return true
 	}
 	acts := s.runnable()
 	if n := len(acts); n > 0 && s.rng.IntN(n+4) < n {
-		acts[s.rng.IntN(n)]()
+		s.do(acts[s.rng.IntN(n)])
+		s.chores()
 		return true
 	}
 	if len(acts) > 0 {
@@ -51,18 +49,50 @@ func (s *sim) step() bool {
 	return true
 }
 
+// simAct is one thing that can be done now; one of its pointers says what.
+type simAct struct {
+	task   *simTask
+	timer  *simTimer
+	begin  *simAttempts
+	sub    *simSub
+	zombie *simSub
+	sync   bool // else it is the committer's turn
+}
+
+func (s *sim) do(a simAct) {
+	switch {
+	case a.task != nil:
+		s.resume(a.task)
+	case a.timer != nil:
+		a.timer.at = time.Time{}
+		a.timer.f()
+	case a.begin != nil:
+		s.begin(a.begin)
+	case a.sub != nil:
+		s.token(a.sub, true)
+		s.stepSub(a.sub)
+	case a.zombie != nil:
+		s.count("steps behind the end of an attempt")
+		a.zombie.zombie--
+		s.stepSub(a.zombie)
+	case a.sync:
+		s.sync()
+	default:
+		s.stepCommitter()
+	}
+	for _, a := range s.proc.jobs {
+		s.settle(a)
+	}
+}
+
 // runnable returns what can be done now. Each is what one goroutine would do.
-func (s *sim) runnable() (acts []func()) {
-	p := s.proc
+func (s *sim) runnable() []simAct {
+	p, acts := s.proc, s.acts[:0]
 	if s.committerDue() {
-		turn := func() {
-			s.stepCommitter()
-			s.settleAll()
-		}
-		acts = append(acts, turn, turn)
+		acts = append(acts, simAct{}, simAct{})
 	}
 	if s.log.durable < s.log.Last() && (s.quiet || s.rng.IntN(1+s.slow) == 0) {
-		acts = append(acts, s.sync)
+		acts = append(acts, simAct{sync: true})
 	}
 	kept := s.tasks[:0]
 	for _, t := range s.tasks {
@@ -71,47 +101,30 @@ func (s *sim) runnable() (acts []func()) {
 		}
 		kept = append(kept, t)
 		if t.until == nil || t.until() {
-			acts = append(acts, func() { s.resume(t) })
+			acts = append(acts, simAct{task: t})
 		}
 	}
 	s.tasks = kept
 	for _, t := range s.timers {
 		if !t.at.IsZero() && !t.at.After(s.now) {
-			acts = append(acts, func() {
-				t.at = time.Time{}
-				t.f()
-				s.settleAll()
-			})
+			acts = append(acts, simAct{timer: t})
 		}
 	}
 	for _, a := range p.jobs {
-		if a.x == nil {
-			if !a.over && !a.again.After(s.now) {
-				acts = append(acts, func() { s.begin(a) })
-			}
-			continue
+		if a.x == nil && !a.over && !a.again.After(s.now) {
+			acts = append(acts, simAct{begin: a})
 		}
 		for _, b := range a.subs {
 			if !b.over && s.token(b, false) && roomBehind(b.s) {
-				acts = append(acts, func() {
-					s.token(b, true)
-					s.stepSub(b)
-					s.settleAll()
-				})
+				acts = append(acts, simAct{sub: b})
 			}
 		}
 	}
-	for i, b := range p.zombies {
-		if b.over || b.zombie == 0 {
-			p.zombies = append(p.zombies[:i:i], p.zombies[i+1:]...)
-			break
-		}
-		acts = append(acts, func() {
-			s.count("steps behind the end of an attempt")
-			b.zombie--
-			s.stepSub(b)
-		})
+	p.zombies = slices.DeleteFunc(p.zombies, func(b *simSub) bool { return b.over || b.zombie == 0 })
+	for _, b := range p.zombies {
+		acts = append(acts, simAct{zombie: b})
 	}
+	s.acts = acts
 	return acts
 }
 
@@ -125,12 +138,6 @@ func roomBehind(b *subtask) bool {
 		}
 	}
 	return true
-}
-
-func (s *sim) settleAll() {
-	for _, a := range s.proc.jobs {
-		s.settle(a)
-	}
 }
 
 // nextTime is when something will be due, or zero.
@@ -218,7 +225,6 @@ func (s *sim) stop() {
 			a.over = true
 		}
 	}
-	s.settleAll()
 }
 
 func (s *sim) allStopped() bool {

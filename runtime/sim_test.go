@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	goruntime "runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,6 +44,7 @@ type sim struct {
 	running   *simTask
 	timers    []*simTimer
 	proc      *simProcess
+	acts      []simAct // scratch
 
 	found  *violation
 	trace  *[]string // nil: none is kept
@@ -602,6 +604,7 @@ func TestSim(t *testing.T) {
 		return
 	}
 	n, first := simEnv(t, "SIM_SEEDS", 200), simEnv(t, "SIM_FIRST", 1)
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // a seed's heap is small
 	var next atomic.Uint64
 	var wg sync.WaitGroup
 	var failed atomic.Int32
