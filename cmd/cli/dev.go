@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,12 +37,14 @@ day with three or more pollutants over their limits.
 Everything is kept in a temporary directory that goes when dev ends, or in --data-dir, and then the next dev goes on.`,
 		Args: cobra.NoArgs,
 	}, a.doDev)
+	// No setting: what is set there is the directory of the user's own jobs.
 	c.Flags().String("data-dir", "", "keep everything here; empty takes a temporary directory and removes it at the end")
 	c.Flags().Duration("duration", 0, "end by itself after so long; 0 never")
 	c.Flags().Bool("once", false, "end by itself when the whole sample has been fed and read")
 	c.Flags().Int("rate", devPace, "readings fed in a second")
 	take(c, "listen", "socket", "drain-timeout", "kafka-port", "log-format")
 	c.Flags().String("log-level", "warn", "debug, info, warn or error")
+	isSetting(c, "log-level")
 	return c
 }
 
@@ -188,6 +191,7 @@ func (d *devRun) greet(broker string) {
 	d.live.say("Six jobs run in this process. Five read a Kafka topic each (an embedded broker at %s), keep a day's windows for each", broker)
 	d.live.say("of twelve stations in Beijing, and tell the sixth over the bus what is over its limit. Readings: see examples/air/data.")
 	d.live.say("Data directory: %s%s. Ctrl-C ends.", d.dataDir, map[bool]string{true: "", false: " (temporary)"}[d.kept])
+	d.live.say("Meanwhile, in another terminal: %s bus tail exceedances --follow --data-dir %s", d.app.called(), d.dataDir)
 	if n := d.feed.fed.Load(); n > 0 {
 		d.live.say("%d readings were fed before: the jobs go on where they stood.", n)
 	}
@@ -236,11 +240,26 @@ func (d *devRun) farewell() {
 	d.live.drawn = 0 // the last picture stays
 	d.live.say("")
 	d.live.say("What to try next:")
+	called := d.app.called()
 	if !d.kept {
-		d.live.say("  sidestream dev --data-dir air-demo    kill -9 it at any moment and start it again: it goes on as if nothing had happened")
+		d.live.say("  %s dev --data-dir air-demo", called)
+		d.live.say("      keeps everything there: kill -9 it at any moment and start it again, it goes on as if nothing had happened")
 	} else {
-		d.live.say("  sidestream dev --data-dir %s    goes on where this ended", filepath.Clean(d.dataDir))
+		d.live.say("  %s dev --data-dir %s", called, filepath.Clean(d.dataDir))
+		d.live.say("      goes on where this ended")
+		d.live.say("  %s bus tail exceedances --data-dir %s", called, filepath.Clean(d.dataDir))
+		d.live.say("      what the five told the sixth")
 	}
-	d.live.say("  sidestream check examples/air/jobs    the six jobs are YAML; change one, check it, see what the loader says")
-	d.live.say("  README.md    how a job is written, in YAML and in Go, and what is promised")
+	d.live.say("  %s check examples/air/jobs", called)
+	d.live.say("      the six jobs are YAML: change one, and see what the loader says")
+	d.live.say("  README.md")
+	d.live.say("      how a job is written, in YAML and in Go, and what is promised")
+}
+
+// called is how the program was started, to be typed again.
+func (a *app) called() string {
+	if exe, err := os.Executable(); err == nil && strings.Contains(exe, "go-build") {
+		return "go run ./cmd/" + a.name
+	}
+	return a.name
 }

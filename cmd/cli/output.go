@@ -25,6 +25,7 @@ func prints(cmd *cobra.Command, formats ...string) {
 		formats = []string{"table", "json", "yaml", "jsonl", "name"}
 	}
 	cmd.Flags().StringP("output", "o", formats[0], strings.Join(formats, ", "))
+	isSetting(cmd, "output")
 	cmd.Annotations = map[string]string{"formats": strings.Join(formats, " ")}
 }
 

@@ -206,9 +206,15 @@ func (p *process) wait(ctx context.Context, untilDone bool) error {
 		return err // the log's last word: nothing more can be committed
 	}
 	early := untilDone && err == nil && ctx.Err() != nil
-	err = errors.Join(err, p.stop())
-	if err == nil && early {
-		err = withCode(exitAgain, errors.New("stopped before all was done; run it again to go on"))
+	switch err = errors.Join(err, p.stop()); {
+	case err != nil:
+		return err
+	case early:
+		return withCode(exitAgain, errors.New("stopped before all was done; run it again to go on"))
+	case untilDone:
+		p.logger.Info("done: every job has ended, all is committed and sent")
+	default:
+		p.logger.Info("stopped; the next run goes on from here")
 	}
-	return err
+	return nil
 }

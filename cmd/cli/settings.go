@@ -42,6 +42,14 @@ func take(cmd *cobra.Command, names ...string) {
 		i := slices.IndexFunc(settings, func(s setting) bool { return s.name == name })
 		s := settings[i]
 		cmd.Flags().String(name, s.def, s.doc)
+		isSetting(cmd, name)
+	}
+}
+
+// isSetting marks a flag as one that fill fills.
+func isSetting(cmd *cobra.Command, name string) {
+	if err := cmd.Flags().SetAnnotation(name, "setting", nil); err != nil {
+		panic("cli: " + err.Error()) // there is no such flag: our own mistake
 	}
 }
 
@@ -53,7 +61,7 @@ func (a *app) fill(cmd *cobra.Command) error {
 	}
 	a.from = map[string]string{}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Changed || !slices.ContainsFunc(settings, func(s setting) bool { return s.name == f.Name }) {
+		if _, is := f.Annotations["setting"]; !is || f.Changed {
 			return
 		}
 		key := strings.ReplaceAll(f.Name, "-", "_")
