@@ -174,7 +174,7 @@ func (t *Table) Elements(group uint8, key []byte, ns int64, f func(sub, val []by
 	if sp := t.d.space(ns); sp != nil {
 		ch = sp.lists[string(key)]
 	}
-	s.each(ch, func(c *cell, name []byte) bool { return f(name, c.val[:len(c.val):len(c.val)]) })
+	s.each(ch, func(_ uint8, name, val []byte) bool { return f(name, val) })
 }
 
 // Scan calls f for each value entry (sub == nil) of a namespace, in the order in which they were added, until f
@@ -186,11 +186,11 @@ func (t *Table) Scan(ns int64, f func(group uint8, key, val []byte) bool) {
 	if sp := t.d.space(ns); sp != nil {
 		ch = &sp.vals
 	}
-	s.each(ch, func(c *cell, name []byte) bool { return f(c.group, name, c.val[:len(c.val):len(c.val)]) })
+	s.each(ch, f)
 }
 
 // each calls f for the live cells of ch, out of the Store, so that a Fence need not wait for f; it leaves the Store.
-func (s *Store) each(ch *chain, f func(c *cell, name []byte) bool) {
+func (s *Store) each(ch *chain, f func(group uint8, name, val []byte) bool) {
 	if ch == nil {
 		s.leave()
 		return
@@ -208,9 +208,9 @@ func (s *Store) each(ch *chain, f func(c *cell, name []byte) bool) {
 		l := &s.loops[depth]
 		l.cell = c
 		l.name = append(l.name[:0], c.name...)
-		name := l.name
+		group, name, val := c.group, l.name, c.val[:len(c.val):len(c.val)] // before leaving: a Successor may change the cell
 		s.leave()
-		more := f(c, name)
+		more := f(group, name, val)
 		s.enter()
 		if !more {
 			break
