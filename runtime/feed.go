@@ -15,7 +15,7 @@ import (
 // feed is where a task's records come from: an outside source or a topic on the bus.
 type feed interface {
 	open(ctx context.Context, s *subtask) error
-	// poll runs the next records through the chain; n is how many were read.
+	// poll counts the next records and runs them through the chain; n is 0 where there was nothing, not even an end.
 	poll(s *subtask) (n int, err error)
 	watermark() (w jobs.Watermark, idle, ended bool)
 	// positions adds what has moved since the last call to a header.
@@ -122,6 +122,8 @@ func (f *outsideFeed) poll(s *subtask) (int, error) {
 	}
 	sp := &f.splits[f.chunk.Split]
 	if n > 0 {
+		s.stats.in.Add(int64(n))
+		s.stats.inBytes.Add(bytesOf(f.chunk.Messages))
 		highest := f.built.Messages(&sp.start.Split, f.chunk.Messages)
 		if highest != jobs.NoTime {
 			sp.watermark = max(sp.watermark, jobs.Watermark(highest)-jobs.Watermark(f.node.Source.OutOfOrderness.Milliseconds())-1)
@@ -162,6 +164,13 @@ func (f *outsideFeed) watermark() (w jobs.Watermark, idle, ended bool) {
 		w = jobs.WatermarkNone // nothing to say: all idle, or none left; the subtask's own never goes back
 	}
 	return w, idle, ended
+}
+
+func bytesOf(ms []jobs.Message) (n int64) {
+	for i := range ms {
+		n += int64(len(ms[i].Key) + len(ms[i].Value))
+	}
+	return n
 }
 
 func (f *outsideFeed) positions(e checkpoint.Epoch, h *checkpoint.Header) []readUpTo {
@@ -256,6 +265,7 @@ func (f *busFeed) poll(s *subtask) (int, error) {
 		return 0, nil
 	}
 	n := b.Len()
+	s.stats.in.Add(int64(n))
 	split := f.splits[b.Partition]
 	if b.Payload != nil {
 		if _, ok := f.built.Payload(split, int64(b.Base), b.Payload, b.From, b.To); ok {

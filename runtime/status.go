@@ -17,6 +17,8 @@ import (
 type JobCounters struct {
 	In       int64         `json:"in"`       // records read by its sources
 	Out      int64         `json:"out"`      // records given to its outputs
+	InBytes  int64         `json:"in_bytes"` // keys and values read outside the bus
+	OutBytes int64         `json:"out_bytes"`
 	Rejected int64         `json:"rejected"` // records that on_error took out
 	Late     int64         `json:"late"`     // records dropped as late
 	Epochs   int64         `json:"epochs"`
@@ -28,6 +30,8 @@ type JobCounters struct {
 func (c *JobCounters) add(o JobCounters) {
 	c.In += o.In
 	c.Out += o.Out
+	c.InBytes += o.InBytes
+	c.OutBytes += o.OutBytes
 	c.Rejected += o.Rejected
 	c.Late += o.Late
 	c.Epochs += o.Epochs
@@ -90,16 +94,18 @@ type Status struct {
 
 // LogStatus is the log.
 type LogStatus struct {
-	ID      string    `json:"id"`
-	Last    wal.LSN   `json:"last"`
-	Durable wal.LSN   `json:"durable"`
-	Bytes   int64     `json:"bytes"`
-	Stats   wal.Stats `json:"stats"`
+	ID          string    `json:"id"`
+	Last        wal.LSN   `json:"last"`
+	Durable     wal.LSN   `json:"durable"`
+	Bytes       int64     `json:"bytes"`
+	Generations int       `json:"generations"`
+	Stats       wal.Stats `json:"stats"`
 }
 
 func (s *subtask) counters() JobCounters {
 	c := JobCounters{Rejected: s.stats.rejected.Load(), Late: s.stats.late.Load(), Busy: time.Duration(s.stats.busy.Load()),
-		Idle: time.Duration(s.stats.idle.Load()), Held: time.Duration(s.stats.held.Load()), Out: s.stats.written.Load()}
+		Idle: time.Duration(s.stats.idle.Load()), Held: time.Duration(s.stats.held.Load()), Out: s.stats.written.Load(),
+		InBytes: s.stats.inBytes.Load(), OutBytes: s.stats.writtenBytes.Load()}
 	if s.feed != nil {
 		c.In = s.stats.in.Load()
 	}
@@ -214,6 +220,7 @@ func (rt *Runtime) Status() Status {
 		Log: LogStatus{ID: rt.log.ID().String(), Last: rt.log.Last(), Durable: rt.log.Durable(), Stats: rt.log.Stats()}}
 	for _, g := range rt.log.Generations() {
 		st.Log.Bytes += g.Bytes
+		st.Log.Generations++
 	}
 	for _, j := range js {
 		s := j.status()

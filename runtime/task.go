@@ -56,6 +56,7 @@ type subtask struct {
 // subtaskStats counts; any goroutine may read it.
 type subtaskStats struct {
 	in, out, written, rejected, late atomic.Int64
+	inBytes, writtenBytes            atomic.Int64 // keys and values; of what is read on the bus none
 	busy, idle, held                 atomic.Int64 // nanoseconds
 	watermark                        atomic.Int64
 	stateBytes                       atomic.Int64 // at the last barrier
@@ -187,7 +188,6 @@ func (s *subtask) stepSource(ctx context.Context) (progressed, last bool, err er
 		return false, false, s.err
 	}
 	if n > 0 {
-		s.stats.in.Add(int64(n))
 		s.begun = true
 		s.setDry(false)
 		s.changed()
@@ -449,6 +449,7 @@ func (s *subtask) cut(e checkpoint.Epoch) *piece {
 	s.stats.stateBytes.Store(int64(state))
 	for _, o := range s.outs {
 		s.stats.written.Add(o.records)
+		s.stats.writtenBytes.Add(int64(o.bytes))
 		p.pubs = o.cut(p.pubs)
 	}
 	if s.feed != nil {

@@ -9,18 +9,18 @@ import (
 
 // Stats are counters since Open.
 type Stats struct {
-	Appends     uint64
-	Bytes       uint64 // appended, as they lie in the segments
-	Syncs       uint64 // groups fsynced
-	SyncTime    time.Duration
-	WriteTime   time.Duration
-	Groups      [20]uint64 // groups by frames: Groups[i] had 2^i to 2^(i+1)-1
-	Stalls      uint64     // appends refused: ErrNoRoom, ErrBacklog
-	Rotations   uint64
-	Dropped     uint64 // generations
-	CutBytes    int64  // by Open
-	CutFrames   int    // whole ones, by Open
-	ReserveHeld bool
+	Appends     uint64        `json:"appends"`
+	Bytes       uint64        `json:"bytes"` // appended, as they lie in the segments
+	Syncs       uint64        `json:"syncs"` // groups fsynced
+	SyncTime    time.Duration `json:"sync_time_ns"`
+	WriteTime   time.Duration `json:"write_time_ns"`
+	Groups      [20]uint64    `json:"groups"` // groups by frames: Groups[i] had 2^i to 2^(i+1)-1
+	Stalls      uint64        `json:"stalls"` // appends refused: ErrNoRoom, ErrBacklog
+	Rotations   uint64        `json:"rotations"`
+	Dropped     uint64        `json:"dropped"`    // generations
+	CutBytes    int64         `json:"cut_bytes"`  // by Open
+	CutFrames   int           `json:"cut_frames"` // whole ones, by Open
+	ReserveHeld bool          `json:"reserve_held"`
 }
 
 type counters struct {

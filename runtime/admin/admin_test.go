@@ -310,6 +310,9 @@ func TestMetrics(t *testing.T) {
 		return st.Jobs[0].Counters.In > 100 && st.Jobs[1].Counters.In > 100
 	})
 	st := rt.Status()
+	if c := st.Jobs[0].Counters; c.InBytes < c.In*100 || c.OutBytes < c.Out*100 {
+		t.Errorf("readings of some 240 bytes: %+v", c)
+	}
 	reg := prometheus.NewPedanticRegistry()
 	reg.MustRegister(admin.NewCollector(func() runtime.Status { return st }))
 	families, err := reg.Gather()
@@ -342,6 +345,9 @@ func TestMetrics(t *testing.T) {
 	for name, want := range map[string]float64{
 		"sidestream_job_records_in_total ticks":              float64(st.Jobs[0].Counters.In),
 		"sidestream_job_records_out_total reads":             float64(st.Jobs[1].Counters.Out),
+		"sidestream_job_bytes_in_total ticks":                float64(st.Jobs[0].Counters.InBytes),
+		"sidestream_job_bytes_out_total reads":               float64(st.Jobs[1].Counters.OutBytes),
+		"sidestream_log_generations":                         1,
 		"sidestream_job_state ticks running":                 1,
 		"sidestream_job_bus_lag_records reads":               float64(st.Jobs[1].Lag),
 		"sidestream_job_restarts_total ticks":                0,

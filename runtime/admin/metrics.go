@@ -33,7 +33,8 @@ type Collector struct {
 	status func() runtime.Status
 
 	up                                             metric
-	in, out, late, rejected, epochs, restarts      metric
+	in, out, inBytes, outBytes                     metric
+	late, rejected, epochs, restarts               metric
 	busy, idle, held                               metric
 	state, waiting, stuck, barrier, commit, kept   metric
 	lag                                            metric
@@ -42,7 +43,7 @@ type Collector struct {
 	written, bytes, oldest, fill, memory           metric
 	subLag, unread                                 metric
 	logBytes, logWritten, frames, syncs, syncTime  metric
-	rotations, dropped, stalls, sealed, durable    metric
+	generations, dropped, stalls, sealed, durable  metric
 }
 
 // NewCollector returns a Collector of what status returns.
@@ -55,6 +56,8 @@ func NewCollector(status func() runtime.Status) *Collector {
 
 		in:       counter("job_records_in_total", "Records read by a job's sources.", job),
 		out:      counter("job_records_out_total", "Records given to a job's outputs.", job),
+		inBytes:  counter("job_bytes_in_total", "Keys and values of records read outside the bus.", job),
+		outBytes: counter("job_bytes_out_total", "Keys and values of records given to a job's outputs.", job),
 		late:     counter("job_records_late_total", "Records dropped because they came too late.", job),
 		rejected: counter("job_records_rejected_total", "Records that on_error took out: skipped, or sent to dead letters.", job),
 		epochs:   counter("job_epochs_total", "Epochs sealed.", job),
@@ -89,25 +92,25 @@ func NewCollector(status func() runtime.Status) *Collector {
 		subLag:  gauge("subscription_lag_records", "Records a subscription has yet to read.", job, "topic"),
 		unread:  gauge("subscription_unread_bytes", "Bytes of them, counted against the topic's limit.", job, "topic"),
 
-		logBytes:   gauge("log_bytes", "The log on the disk."),
-		logWritten: counter("log_written_bytes_total", "Bytes appended."),
-		frames:     counter("log_frames_total", "Frames appended."),
-		syncs:      counter("log_fsyncs_total", "Groups of frames made durable."),
-		syncTime:   counter("log_fsync_seconds_total", "Time spent in fsync."),
-		rotations:  counter("log_generations_started_total", "Generations begun."),
-		dropped:    counter("log_generations_dropped_total", "Generations deleted."),
-		stalls:     counter("log_stalls_total", "Frames that had to wait for room."),
-		sealed:     gauge("log_sealed_lsn", "The last LSN given out."),
-		durable:    gauge("log_durable_lsn", "The last LSN that any crash leaves in the log."),
+		logBytes:    gauge("log_bytes", "The log on the disk."),
+		logWritten:  counter("log_written_bytes_total", "Bytes appended."),
+		frames:      counter("log_frames_total", "Frames appended."),
+		syncs:       counter("log_fsyncs_total", "Groups of frames made durable."),
+		syncTime:    counter("log_fsync_seconds_total", "Time spent in fsync."),
+		generations: gauge("log_generations", "Generations that the log consists of."),
+		dropped:     counter("log_generations_dropped_total", "Generations deleted."),
+		stalls:      counter("log_stalls_total", "Frames that had to wait for room."),
+		sealed:      gauge("log_sealed_lsn", "The last LSN given out."),
+		durable:     gauge("log_durable_lsn", "The last LSN that any crash leaves in the log."),
 	}
 }
 
 // all returns every family.
 func (c *Collector) all() []metric {
-	return []metric{c.up, c.in, c.out, c.late, c.rejected, c.epochs, c.restarts, c.busy, c.idle, c.held, c.state, c.waiting, c.stuck,
+	return []metric{c.up, c.in, c.out, c.inBytes, c.outBytes, c.late, c.rejected, c.epochs, c.restarts, c.busy, c.idle, c.held, c.state, c.waiting, c.stuck,
 		c.barrier, c.commit, c.kept, c.lag, c.subIn, c.subBusy, c.subIdle, c.subHeld, c.queued, c.mark, c.sent, c.unsent, c.stopped,
 		c.written, c.bytes, c.oldest, c.fill, c.memory, c.subLag, c.unread, c.logBytes, c.logWritten, c.frames, c.syncs, c.syncTime,
-		c.rotations, c.dropped, c.stalls, c.sealed, c.durable}
+		c.generations, c.dropped, c.stalls, c.sealed, c.durable}
 }
 
 // Names returns the names of all metrics, sorted.
@@ -148,7 +151,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	set(c.frames, float64(l.Stats.Appends))
 	set(c.syncs, float64(l.Stats.Syncs))
 	set(c.syncTime, l.Stats.SyncTime.Seconds())
-	set(c.rotations, float64(l.Stats.Rotations))
+	set(c.generations, float64(l.Generations))
 	set(c.dropped, float64(l.Stats.Dropped))
 	set(c.stalls, float64(l.Stats.Stalls))
 	set(c.sealed, float64(l.Last))
@@ -161,6 +164,8 @@ func (c *Collector) job(set setter, j runtime.JobStatus) {
 	n := j.Counters
 	set(c.in, float64(n.In), j.Name)
 	set(c.out, float64(n.Out), j.Name)
+	set(c.inBytes, float64(n.InBytes), j.Name)
+	set(c.outBytes, float64(n.OutBytes), j.Name)
 	set(c.late, float64(n.Late), j.Name)
 	set(c.rejected, float64(n.Rejected), j.Name)
 	set(c.epochs, float64(n.Epochs), j.Name)
