@@ -170,9 +170,9 @@ func (a *app) showReports(cmd *cobra.Command, reps []*bench.Report) error {
 			if q.OK {
 				verdict = "reached"
 			}
-			lines = append(lines, []string{q.Name, figure(q.Value), "wanted " + q.Wanted, verdict})
+			lines = append(lines, []string{q.Name, figure(q.Value), "", q.Wanted + ": " + verdict})
 		}
-		err := view[[]string]{head: []string{"WHAT", "VALUE", "UNIT", ""}, row: func(l []string) []string { return l }}.table(a.stdout, lines)
+		err := view[[]string]{head: []string{"WHAT", "VALUE", "UNIT", "WANTED"}, row: func(l []string) []string { return l }}.table(a.stdout, lines)
 		if err != nil {
 			return err
 		}
