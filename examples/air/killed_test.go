@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sidestream-dev/sidestream/internal/airdata"
+	"github.com/sidestream-dev/sidestream/jobs/connector/kafka"
 )
 
 // TestKilledOverKafka: the program is killed with -9 again and again while it reads Kafka and writes to it, and started until
@@ -29,19 +31,13 @@ func TestKilledOverKafka(t *testing.T) {
 
 	out := airdata.Prefix()
 	defs := onKafka(t, in, out, 2)
-	killedUntilDone(t, bin, exactly(t, defs), addr, rng)
+	killedUntilDone(t, bin, exactly(t, defs), t.TempDir(), addr, rng)
 	fromKafka(t, addr, out).check(t, want)
 
 	for n := 1; ; n++ {
 		out := airdata.Prefix()
-		killedUntilDone(t, bin, onKafka(t, in, out, 2), addr, rng)
-		got, repeated := fromKafka(t, addr, out), 0
-		for name, lines := range got {
-			slices.Sort(lines)
-			once := slices.Compact(slices.Clone(lines))
-			repeated += len(lines) - len(once)
-			got[name] = once
-		}
+		killedUntilDone(t, bin, onKafka(t, in, out, 2), t.TempDir(), addr, rng)
+		got, repeated := fromKafka(t, addr, out).once()
 		got.check(t, want)
 		if repeated > 0 {
 			t.Logf("at_least_once: %d lines repeated in run %d", repeated, n)
@@ -53,6 +49,46 @@ func TestKilledOverKafka(t *testing.T) {
 	}
 }
 
+// TestKilledWithItsBroker: the same on the embedded broker, which dies with the program: nothing is missing in its topics, and
+// nothing stands there that should not.
+func TestKilledWithItsBroker(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("AIR_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	t.Logf("AIR_SEED=%d", seed)
+	d, bin, data := airdata.Sample(t), binary(t), t.TempDir()
+	embedded := func(use func(addr string)) {
+		e := &kafka.Embedded{Dir: filepath.Join(data, "kafka")}
+		addr, err := e.Kafka(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		use(addr)
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	embedded(func(addr string) { d.Produce(t, addr, "", 4) })
+	killedUntilDone(t, bin, "jobs", data, "embedded", rand.New(rand.NewPCG(seed, 0)))
+	embedded(func(addr string) {
+		got, repeated := fromKafka(t, addr, "").once()
+		t.Logf("%d lines repeated", repeated)
+		got.check(t, airdata.Expect(t, d))
+	})
+}
+
+// once leaves each line once, and says how many are left out.
+func (w written) once() (got written, repeated int) {
+	got = written{}
+	for name, lines := range w {
+		slices.Sort(lines)
+		got[name] = slices.Compact(slices.Clone(lines))
+		repeated += len(lines) - len(got[name])
+	}
+	return got, repeated
+}
+
 // exactly returns the definitions with exactly_once.
 func exactly(t *testing.T, dir string) string {
 	t.Helper()
@@ -60,9 +96,9 @@ func exactly(t *testing.T, dir string) string {
 }
 
 // killedUntilDone runs the program, kills it up to twenty times, and lets it end.
-func killedUntilDone(t *testing.T, bin, defs, addr string, rng *rand.Rand) {
+func killedUntilDone(t *testing.T, bin, defs, data, addr string, rng *rand.Rand) {
 	t.Helper()
-	data, kills := t.TempDir(), 0
+	kills := 0
 	env := []string{"KAFKA_BROKERS=" + addr, "KAFKA_END=latest"}
 	for n := range 20 {
 		var log strings.Builder

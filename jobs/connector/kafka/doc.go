@@ -38,7 +38,7 @@
 // own (sidestream.LOGID.JOB.OUTPUT, also its transactional id), the index behind them. Opening the sink shuts out whoever
 // sent under that name before and reads the offset: what a committed transaction holds is not sent again. An offset beyond
 // what the log knows, or none where there was one, stops the output with the choice. Who reads the topic must read committed
-// records only.
+// records only. The embedded broker cannot be trusted with it, and it is refused there.
 //
 // # Embedded
 //

@@ -79,9 +79,15 @@ func (s Sink) Kind() string { return "kafka" }
 // String describes the sink for a job's definition.
 func (s Sink) String() string { return fmt.Sprintf("kafka %v topic %s", s.Brokers, s.Topic) }
 
-// ExactlyOnce returns nil: each Write is then a transaction with the position in it. Who reads the topic must read committed
-// records only.
-func (s Sink) ExactlyOnce() error { return nil }
+// ExactlyOnce returns nil where the brokers are Kafka's: each Write is then a transaction with the position in it. Who reads
+// the topic must read committed records only. The embedded broker ends with the process, and its transactions are not whole
+// after a kill -9 (markers, offsets and producers are files of their own there).
+func (s Sink) ExactlyOnce() error {
+	if isEmbedded(s.Brokers) {
+		return errors.New("the embedded broker does not keep a transaction whole when the process is killed; use at_least_once, or a Kafka of its own")
+	}
+	return nil
+}
 
 // Open waits until the topic is there, and makes it where it is missing.
 func (s Sink) Open(ctx context.Context, env jobs.SinkEnv) (jobs.Writer, error) {

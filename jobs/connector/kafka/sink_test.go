@@ -198,6 +198,9 @@ func TestSinkRefuses(t *testing.T) {
 			}
 		})
 	}
+	if err := (Sink{Brokers: []string{embedded}}).ExactlyOnce(); err == nil || !strings.Contains(err.Error(), "embedded broker") {
+		t.Errorf("exactly once on the embedded broker: got %v", err)
+	}
 	t.Run("a record that is too large", func(t *testing.T) {
 		w, err := Sink{Brokers: []string{addr}, Topic: topicName(t), Compression: "none"}.Open(t.Context(), sinkEnv(nil))
 		if err != nil {
