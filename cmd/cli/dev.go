@@ -39,7 +39,7 @@ Everything is kept in a temporary directory that goes when dev ends, or in --dat
 	}, a.doDev)
 	// No setting: what is set there is the directory of the user's own jobs.
 	c.Flags().String("data-dir", "", "keep everything here; empty takes a temporary directory and removes it at the end")
-	c.Flags().Duration("duration", 0, "end by itself after so long; 0 never")
+	c.Flags().Duration("duration", 0, "end by itself so long after the start; 0 never")
 	c.Flags().Bool("once", false, "end by itself when the whole sample has been fed and read")
 	c.Flags().Int("rate", devPace, "readings fed in a second")
 	take(c, "listen", "socket", "drain-timeout", "kafka-port", "log-format")
@@ -91,16 +91,13 @@ func (a *app) doDev(cmd *cobra.Command, _ []string) error {
 	}
 	ctx, cancel := a.untilSignal()
 	defer cancel()
-	if d, _ := cmd.Flags().GetDuration("duration"); d > 0 {
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
 	cfg.DataDir = p.dataDir
 	if err := p.start(cfg, defs); err != nil {
 		return err
 	}
 	d := &devRun{process: p, live: newLive(a.stdout), kept: kept}
 	d.once, _ = cmd.Flags().GetBool("once")
+	d.duration, _ = cmd.Flags().GetDuration("duration")
 	err = d.run(ctx, rate)
 	cancel()
 	err = errors.Join(err, p.wait(ctx, false))
@@ -117,7 +114,9 @@ type devRun struct {
 	live *live
 	feed *feeder
 	kept bool
-	once bool
+
+	once     bool
+	duration time.Duration // 0 has no end
 
 	mu     sync.Mutex
 	alerts int
@@ -137,10 +136,14 @@ func (d *devRun) run(ctx context.Context, rate int) error {
 		return err
 	}
 	d.greet(broker)
-	ctx, cancel := context.WithCancel(ctx)
 	var g sync.WaitGroup
 	defer g.Wait()
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if d.duration > 0 {
+		ctx, cancel = context.WithTimeout(ctx, d.duration)
+		defer cancel()
+	}
 	fed := make(chan error, 1)
 	g.Go(func() { fed <- d.feed.run(ctx); d.feed.client.Close() })
 	g.Go(func() { d.watchAlerts(ctx, broker) })
