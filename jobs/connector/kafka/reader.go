@@ -38,6 +38,7 @@ type reader struct {
 	queued int64     // bytes
 	asked  []int64   // by split, the offset behind what was fetched
 	ends   []bool    // by split, no record stands before its end any more
+	over   []bool    // by split, its end was read: what still comes is dropped
 	err    error
 	client *kgo.Client // set once
 }
@@ -66,7 +67,7 @@ func newReader(s Source, env jobs.SourceEnv, starts []jobs.Start) (*reader, erro
 		src: s, env: env, status: newStatus(env.Waiting),
 		ready: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
 		byPart: map[partKey]int{}, queue: make([][]batch, len(starts)),
-		asked: make([]int64, len(starts)), ends: make([]bool, len(starts)),
+		asked: make([]int64, len(starts)), ends: make([]bool, len(starts)), over: make([]bool, len(starts)),
 	}
 	for i, st := range starts {
 		pos, err := decodePosition(st.Position)
@@ -118,8 +119,7 @@ func (r *reader) Read(c *jobs.Chunk, want []int) error {
 			s.take(c)
 			c.Position = s.pos.encode()
 			if c.Ended {
-				s.ended = true
-				r.pause(s)
+				r.finish(i)
 			}
 			if len(c.Messages) > 0 || c.Ended {
 				return nil
@@ -152,11 +152,20 @@ func (r *reader) next(i int) bool {
 	return false
 }
 
-// pause stops fetching a partition that has ended.
-func (r *reader) pause(s *split) {
+// finish stops fetching a partition that has ended, and gives back the room of what was fetched behind its end.
+func (r *reader) finish(i int) {
+	s := r.splits[i]
+	s.ended = true
 	r.mu.Lock()
+	r.over[i] = true
+	r.queued -= s.batch.bytes
+	for _, b := range r.queue[i] {
+		r.queued -= b.bytes
+	}
+	s.batch, s.at, r.queue[i] = batch{}, 0, nil
 	cl := r.client
 	r.mu.Unlock()
+	token(r.room)
 	if cl != nil {
 		cl.PauseFetchPartitions(map[string][]int32{s.topic: {s.partition}})
 	}
@@ -398,8 +407,10 @@ func (r *reader) accept(ctx context.Context, cl *kgo.Client, fs kgo.Fetches) err
 					b.bytes += int64(len(rec.Key) + len(rec.Value))
 				}
 				r.mu.Lock()
-				r.queue[i] = append(r.queue[i], b)
-				r.queued += b.bytes
+				if !r.over[i] {
+					r.queue[i] = append(r.queue[i], b)
+					r.queued += b.bytes
+				}
 				r.asked[i] = p.Records[n-1].Offset + 1
 				r.mu.Unlock()
 				got = true
