@@ -16,8 +16,8 @@ import (
 // without a lock.
 type Config struct {
 	MemoryBytes  int64                                               // of each topic that stay in memory for live readers once durable; 0 means 16 MiB
-	OnRoom       func(TopicID)                                       // a topic that was full is not any more
-	OnNearlyFull func(topic TopicID, name, who string, fill float64) // a topic has come to 80 % of its limit; said once until it is read again
+	OnRoom       func(TopicID)                                       // a topic that was full is not any more, or is so by another subscription
+	OnNearlyFull func(topic TopicID, name, who string, fill float64) // a subscription is 80 % of the limit behind; said once until it has read on
 	Now          func() time.Time                                    // by which Retention.MaxAge is counted; nil means time.Now
 	Logger       *slog.Logger                                        // nil logs nothing
 }
@@ -50,9 +50,10 @@ type topic struct {
 	producers []ProducerMark // as of the last frame, by id
 	written   atomic.Bool    // it has or had producers, whose marks are in the partitions
 	removed   atomic.Bool
-	full      bool
-	said      bool // nearly full
 	subs      []*subscription
+	behind    *subscription // the one furthest behind, as of the last look; nil without any
+	full      bool
+	said      bool // of some subscription: nearly full
 }
 
 // generation is what a catalog's frame says of where each partition stood.
@@ -242,6 +243,10 @@ func (b *Bus) apply(lsn wal.LSN, pubs []Publication, marks []Mark, memory bool) 
 		touched = append(touched, p)
 		if i+1 == len(pubs) || pubs[i+1].Topic != pub.Topic {
 			told = append(told, b.look(t))
+			if !memory {
+				t.unsay()
+				told = told[:0]
+			}
 		}
 	}
 	for i := range marks {

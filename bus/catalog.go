@@ -123,7 +123,8 @@ func (b *Bus) LoadCatalog(body []byte) error {
 	b.asOf = c.At
 	b.visible.Store(uint64(c.Visible))
 	for _, t := range b.topics {
-		t.full = b.look(t).fill >= 1
+		b.look(t)
+		t.unsay()
 	}
 	return nil
 }

@@ -266,14 +266,20 @@ type rig struct {
 }
 
 func newRig(t testing.TB, cfg Config) *rig {
-	r := &rig{t: t, log: &memLog{}, now: time.UnixMilli(1_700_000_000_000)}
+	r := makeRig(t, cfg, &memLog{}, time.UnixMilli(1_700_000_000_000))
+	r.rotate()
+	return r
+}
+
+// makeRig is a rig over a log that may hold something.
+func makeRig(t testing.TB, cfg Config, log *memLog, now time.Time) *rig {
+	r := &rig{t: t, log: log, now: now}
 	cfg.Now = func() time.Time { return r.now }
 	cfg.OnRoom = func(id TopicID) { r.rooms = append(r.rooms, id) }
 	cfg.OnNearlyFull = func(_ TopicID, name, who string, fill float64) {
 		r.near = append(r.near, fmt.Sprintf("%s %s %.2f", name, who, fill))
 	}
 	r.Bus = New(cfg, r.log)
-	r.rotate()
 	return r
 }
 
@@ -373,15 +379,5 @@ func equal(t testing.TB, what string, got, want []string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
 		t.Errorf("%s:\n got %q\nwant %q", what, got, want)
-	}
-}
-
-// eventually waits until f is true, for as long as a slow machine may need.
-func eventually(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !f(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
-		}
 	}
 }

@@ -101,6 +101,53 @@ func TestLimit(t *testing.T) {
 	r.checkTold("said again", []string{"t sub2 0.80"}, nil)
 }
 
+// TestLimitNamesWhoIsLeft: where the reader that was furthest behind reads on and another one keeps the topic full, that is
+// told, and the other one announced.
+func TestLimitNamesWhoIsLeft(t *testing.T) {
+	r := newRig(t, Config{})
+	r.define(1, TopicSpec{Name: "t", Limit: 1000})
+	r.subscribe(1, 1, Start{Earliest: true})
+	r.subscribe(2, 1, Start{Earliest: true})
+	for range 10 {
+		r.epoch([]Publication{hundred(1, 0)})
+	}
+	r.checkFull("both as far behind", "sub1", 1)
+	r.checkTold("both", []string{"t sub1 0.80"}, nil)
+	r.passed(1, 0, 9, false)
+	r.checkFull("one has read", "sub2", 1)
+	r.checkTold("one has read", []string{"t sub2 1.00"}, []TopicID{1})
+	r.passed(1, 0, 10, false)
+	r.checkTold("nothing new", nil, nil)
+	r.passed(2, 0, 1, false)
+	r.checkTold("room", nil, []TopicID{1})
+}
+
+// TestLimitAfterRecovery: a topic that was full is full after a restart, and it is announced again once it is written.
+func TestLimitAfterRecovery(t *testing.T) {
+	r := newRig(t, Config{})
+	r.define(1, TopicSpec{Name: "t", Limit: 1000})
+	r.subscribe(1, 1, Start{Earliest: true})
+	for range 5 {
+		r.epoch([]Publication{hundred(1, 0)})
+	}
+	r.rotate()
+	for range 5 {
+		r.epoch([]Publication{hundred(1, 0)})
+	}
+	r.durable()
+	n := r.recovered()
+	n.checkFull("full by what lies behind the catalog", "sub1", 1)
+	n.checkTold("recovery", nil, nil)
+	n.epoch([]Publication{hundred(1, 0)})
+	n.checkTold("the first epoch", []string{"t sub1 1.10"}, nil)
+	n.rotate()
+	n.durable()
+	n = n.recovered()
+	n.checkFull("full by the catalog", "sub1", 1.1)
+	n.passed(1, 0, 11, false)
+	n.checkTold("read", nil, []TopicID{1})
+}
+
 // TestLimitOverPartitions: the bytes of all partitions count together.
 func TestLimitOverPartitions(t *testing.T) {
 	r := newRig(t, Config{})

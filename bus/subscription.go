@@ -14,6 +14,7 @@ type subscription struct {
 	name  string
 	topic TopicID
 	parts []subPart
+	said  bool // that it has nearly filled the topic
 }
 
 // subPart is a subscription's place in a partition, guarded by the Bus's mu.
@@ -103,7 +104,6 @@ func (b *Bus) Unsubscribe(id SubID) {
 	var n news
 	if t := b.topics[s.topic]; t != nil {
 		t.subs = slices.DeleteFunc(t.subs, func(o *subscription) bool { return o == s })
-		t.said = false // what was said may have been of this one
 		n = b.look(t)
 	}
 	b.mu.Unlock()
@@ -147,39 +147,45 @@ func (b *Bus) unread(t *topic, s *subscription) int64 {
 	return n
 }
 
-// furthest returns the subscription that is furthest behind. The caller holds b.mu.
-func (b *Bus) furthest(t *topic) (who *subscription, bytes int64) {
-	for _, s := range t.subs {
-		if n := b.unread(t, s); who == nil || n > bytes {
-			who, bytes = s, n
-		}
-	}
-	return who, bytes
-}
-
 // news is what a look at a topic found, to be told once b.mu is free. The zero news is none.
 type news struct {
 	topic TopicID
-	room  bool   // it was full and is not any more
+	room  bool   // it was full and is not any more, or by somebody else
 	who   string // not "": it has become nearly full by this subscription
 	name  string
 	fill  float64
 }
 
-// look notes how full a topic is. The caller holds b.mu, and tells what is returned when it no longer does.
+// look notes how full a topic is and by whom. The caller holds b.mu, and tells what is returned when it no longer does.
 func (b *Bus) look(t *topic) news {
-	who, bytes := b.furthest(t)
-	n := news{topic: t.id, name: t.name, fill: float64(bytes) / float64(t.spec.limit())}
-	was := t.full
-	t.full = n.fill >= 1
-	n.room = was && !t.full
-	switch {
-	case n.fill >= nearlyFull && !t.said:
-		t.said, n.who = true, who.name
-	case n.fill < nearlyFull/2:
-		t.said = false
+	n := news{topic: t.id, name: t.name}
+	limit := float64(t.spec.limit())
+	was := t.behind
+	t.behind, t.said = nil, false
+	for _, s := range t.subs {
+		fill := float64(b.unread(t, s)) / limit
+		if fill < nearlyFull/2 {
+			s.said = false
+		}
+		if t.said = t.said || s.said; t.behind == nil || fill > n.fill {
+			t.behind, n.fill = s, fill
+		}
 	}
+	if n.fill >= nearlyFull && !t.behind.said {
+		t.said, t.behind.said, n.who = true, true, t.behind.name
+	}
+	full := n.fill >= 1
+	n.room = t.full && (!full || t.behind != was)
+	t.full = full
 	return n
+}
+
+// unsay forgets what was found in recovery, where nobody was told.
+func (t *topic) unsay() {
+	t.said = false
+	for _, s := range t.subs {
+		s.said = false
+	}
 }
 
 func (b *Bus) tell(n news) {
@@ -199,8 +205,7 @@ func (b *Bus) Full(id TopicID) (who string, full bool, fill float64) {
 	if t == nil || !t.full {
 		return "", false, 0
 	}
-	s, bytes := b.furthest(t) // there is one: without a subscription no topic is full
-	return s.name, true, float64(bytes) / float64(t.spec.limit())
+	return t.behind.name, true, float64(b.unread(t, t.behind)) / float64(t.spec.limit())
 }
 
 // Lag returns how many records a subscription has yet to pass in a sealed epoch.

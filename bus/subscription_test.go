@@ -87,8 +87,7 @@ func TestStart(t *testing.T) {
 
 // recovered is a rig over the same log whose bus was made from the newest catalog and what lies behind it.
 func (r *rig) recovered() *rig {
-	n := &rig{t: r.t, log: r.log, now: r.now}
-	n.Bus = New(Config{MemoryBytes: 1, Now: func() time.Time { return n.now }}, r.log)
+	n := makeRig(r.t, Config{MemoryBytes: 1}, r.log, r.now)
 	r.log.mu.Lock()
 	frames := slices.Clone(r.log.frames)
 	r.log.mu.Unlock()
