@@ -35,7 +35,7 @@
 // a key are spread.
 //
 // With exactly once each Write is one transaction, which holds the records and, as the offset of a group that is the output's
-// own (sidestream.LOGID.JOB.OUTPUT, also its transactional id), the index behind them. Opening the sink shuts out whoever
+// own (sidestream.LOGID.WORD.JOB.OUTPUT, also its transactional id), the index behind them. Opening the sink shuts out whoever
 // sent under that name before and reads the offset: what a committed transaction holds is not sent again. An offset beyond
 // what the log knows, or none where there was one, stops the output with the choice. Who reads the topic must read committed
 // records only. The embedded broker cannot be trusted with it, and it is refused there.

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -95,8 +96,10 @@ func (s Sink) Open(ctx context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{sink: s, env: env, status: newStatus(env.Waiting), state: outputState{id: env.LogID}, known: env.Known}
-	if env.State != nil {
+	w := &writer{sink: s, env: env, status: newStatus(env.Waiting), known: env.Known}
+	if env.State == nil {
+		w.state.id = env.LogID + "." + rand.Text()[:8]
+	} else {
 		if w.state, err = decodeOutputState(env.State); err != nil {
 			return nil, err
 		}

@@ -27,8 +27,9 @@ const busyWait = 10 * time.Millisecond
 //	| version u8 | flags u8 | id text |
 //	+------------+----------+---------+
 //
-// id names the output's transactions and their group for good: it is the id that the log had when the output began. A
-// log that is given a new id goes on with it.
+// id names the output's transactions and their group for good: the log's id when the output began, and a word of chance, so
+// that an output which is removed and made again takes nothing for its own that the former sent. It is durable before
+// anything is sent.
 type outputState struct {
 	id        string
 	committed bool // the newest records were sent in a transaction

@@ -205,7 +205,11 @@ func TestTransactions(t *testing.T) {
 		if _, err := old.Write(t.Context(), numbered(0, 5)); err != nil {
 			t.Fatal(err)
 		}
-		young, err := s.Open(t.Context(), env(t, 10, []byte{outputStateVersion, 0, 'l', 'o', 'g'}))
+		began, err := old.Write(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		young, err := s.Open(t.Context(), env(t, 10, began))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +240,7 @@ func TestTransactions(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Close()
-		if _, err := adm.DeleteGroups(t.Context(), "sidestream.log.test."+t.Name()); err != nil {
+		if _, err := adm.DeleteGroups(t.Context(), w.(*writer).name()); err != nil {
 			t.Fatal(err)
 		}
 		_, err = s.Open(t.Context(), env(t, 20, state))
@@ -284,6 +288,20 @@ func TestTransactions(t *testing.T) {
 			t.Errorf("%d records are repeated", more)
 		}
 	})
+	t.Run("an output that is made again begins anew", func(t *testing.T) {
+		s, _ := begin(t)
+		w, err := s.Open(t.Context(), exactlyOnceEnv(5, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		if _, err := w.Write(t.Context(), numbered(0, 5)); err != nil {
+			t.Fatal(err)
+		}
+		if more := repeats(t, addr, s.Topic, 20); more != 5 {
+			t.Errorf("%d records of the second output arrived, want 5", more)
+		}
+	})
 	t.Run("foreign state", func(t *testing.T) {
 		s := Sink{Brokers: []string{addr}, Topic: topicName(t)}
 		if _, err := s.Open(t.Context(), env(t, 0, []byte("x"))); err == nil {
@@ -296,6 +314,10 @@ func TestTransactions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		began, err := jw.Write(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		w := jw.(*writer)
 		if err := w.cl.BeginTransaction(); err != nil {
 			t.Fatal(err)
@@ -304,7 +326,7 @@ func TestTransactions(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Close() // a crash before the commit
-		jw, err = s.Open(t.Context(), env(t, 5, nil))
+		jw, err = s.Open(t.Context(), env(t, 5, began))
 		if err != nil {
 			t.Fatal(err)
 		}
