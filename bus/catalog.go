@@ -178,7 +178,7 @@ func (b *Bus) loadSub(cs catalogSub) error {
 			return fmt.Errorf("bus: the catalog's subscription %s has durable %s, sealed %s and base %d in partition %d",
 				cs.Name, p.Durable, p.Sealed, p.Base, i)
 		}
-		s.parts = append(s.parts, subPart{p.Sealed, p.Durable, p.Marks, p.Base})
+		s.parts = append(s.parts, subPart{sealed: p.Sealed, durable: p.Sealed, marks: p.Marks, base: p.Base}) // a catalog that is read is durable
 	}
 	b.subs[cs.ID] = s
 	t.subs = append(t.subs, s)

@@ -42,7 +42,7 @@ type cursor struct {
 }
 
 // NewReader returns a reader of the partitions in states, which goes on where they say. wake is called, from any goroutine,
-// when there may be something new; it must not block. A reader of no partitions has ended.
+// when there may be something new, and perhaps once behind Close; it must not block. A reader of no partitions has ended.
 func (b *Bus) NewReader(sub SubID, topic TopicID, states []SubState, wake func()) *Reader {
 	r := &Reader{bus: b, topic: b.topic(topic)}
 	if r.topic == nil || len(states) == 0 {
