@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/wal"
@@ -36,7 +37,7 @@ type committer struct {
 	closed bool
 
 	seals    int64
-	noRoom   bool
+	noRoom   atomic.Bool // the disk is full
 	done     chan struct{}
 	durableN wal.LSN
 }
@@ -105,15 +106,25 @@ func (c *committer) sentTo(s sentEntry) {
 	}
 }
 
-// run works until ctx ends and nothing is queued; then it makes everything durable.
+// run works until ctx ends and nothing is queued; then it makes everything durable. Seals that wait for room on the disk
+// when ctx has ended are refused: nobody waits for them any more.
 func (c *committer) run(ctx context.Context) {
 	defer close(c.done)
+	ending := ctx.Done()
 	var flush <-chan time.Time
 	var retry <-chan time.Time
 	for {
 		more, full := c.work()
 		if more {
 			continue
+		}
+		if ending == nil && full {
+			c.refuseSeals(wal.ErrNoRoom)
+		}
+		if ending == nil && c.drained() {
+			c.flushSent()
+			c.finish()
+			return
 		}
 		if full && retry == nil {
 			retry = time.After(roomRetry)
@@ -132,12 +143,8 @@ func (c *committer) run(ctx context.Context) {
 			c.fatal(c.log.Err())
 			c.refuseAll(c.log.Err())
 			return
-		case <-ctx.Done():
-			if c.drained() {
-				c.flushSent()
-				c.finish()
-				return
-			}
+		case <-ending:
+			ending = nil
 		}
 	}
 }
@@ -197,14 +204,12 @@ func (c *committer) sealNext() (sealed, full bool) {
 	}
 	lsn, err := c.core.seal(s.req)
 	if errors.Is(err, wal.ErrNoRoom) {
-		if !c.noRoom {
-			c.noRoom = true
+		if !c.noRoom.Swap(true) {
 			c.logger.Warn("the disk is full: jobs wait until there is room", "err", err)
 		}
 		return false, true
 	}
-	if c.noRoom && err == nil {
-		c.noRoom = false
+	if err == nil && c.noRoom.Swap(false) {
 		c.logger.Info("there is room on the disk again: jobs go on")
 	}
 	c.mu.Lock()
@@ -250,9 +255,19 @@ func (c *committer) flushSent() {
 	}
 	clear(c.sent)
 	c.mu.Unlock()
-	if len(ch.Sent) > 0 {
-		_, err := c.core.change(ch, nil)
-		c.checkFatal(err)
+	if len(ch.Sent) == 0 {
+		return
+	}
+	_, err := c.core.change(ch, nil)
+	c.checkFatal(err)
+	if errors.Is(err, wal.ErrNoRoom) { // not even for this: later
+		c.mu.Lock()
+		for _, s := range ch.Sent {
+			if _, newer := c.sent[uint32(s.Sub)]; !newer {
+				c.sent[uint32(s.Sub)] = s
+			}
+		}
+		c.mu.Unlock()
 	}
 }
 
@@ -278,12 +293,20 @@ func (c *committer) finish() {
 func (c *committer) refuseAll(err error) {
 	c.mu.Lock()
 	c.closed = true
-	calls, queues := c.calls, c.queues
-	c.calls, c.queues, c.turn = nil, nil, nil
+	calls := c.calls
+	c.calls = nil
 	c.mu.Unlock()
 	for _, k := range calls {
 		k.done <- err
 	}
+	c.refuseSeals(err)
+}
+
+func (c *committer) refuseSeals(err error) {
+	c.mu.Lock()
+	queues := c.queues
+	c.queues, c.turn = map[uint32][]*sealCall{}, nil
+	c.mu.Unlock()
 	for _, q := range queues {
 		for _, s := range q {
 			s.done(0, err)

@@ -162,6 +162,9 @@ func (x *execution) fillStatus(st *JobStatus) {
 			}
 		}
 	}
+	if x.rt.committer.noRoom.Load() && x.barrier.Load() != 0 {
+		st.Waiting = append(st.Waiting, "room on the disk")
+	}
 	st.Counters.Epochs += x.epochs.Load()
 	if at := x.lastSeal.Load(); at != 0 {
 		st.LastCommit = time.Unix(0, at)
