@@ -32,6 +32,7 @@
 //	steps.go     watermarks over attempts and restarts      world.go   what is taken from the process around it
 //	sender.go    outputs to the outside           janitor.go   cutting the log
 //	status.go, done.go      how everything stands
+//	topics.go, offline.go   looking into topics, of a process or of its directory
 //
 // # Frames
 //

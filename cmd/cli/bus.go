@@ -59,7 +59,10 @@ func topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, withCode(exitUnreachable, fmt.Errorf("there is no data directory at %s, and no process on its socket; name one with --data-dir or --socket", dir))
 	}
-	return offline{o}, err
+	if err != nil {
+		return nil, ofLog(cmd, err)
+	}
+	return offline{o}, nil
 }
 
 // reached gives an error of asking a process its exit code.

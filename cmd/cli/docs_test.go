@@ -24,7 +24,10 @@ import (
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
 
-const root = "../.."
+const (
+	root  = "../.."
+	noVCS = "GOFLAGS=-buildvcs=false" // the sources may belong to another user, or be committed to at this moment
+)
 
 // apart lists the blocks of commands that are not run with the others of their page, and what is done instead. Whoever adds
 // one says who runs it.
@@ -159,7 +162,7 @@ func (p *docPage) check(all []block) {
 // build makes the program as README says.
 func (p *docPage) build() {
 	c := exec.Command("go", "install", "./cmd/sidestream")
-	c.Dir, c.Env = root, append(os.Environ(), "GOBIN="+p.bin)
+	c.Dir, c.Env = root, append(os.Environ(), "GOBIN="+p.bin, noVCS)
 	if out, err := c.CombinedOutput(); err != nil {
 		p.t.Fatalf("%v: %s", err, out)
 	}
@@ -215,7 +218,7 @@ func (p *docPage) execute() {
 		p.t.Fatal(err)
 	}
 	c := command(p.dir, "bash", "-c", script)
-	c.Env = append(os.Environ(), "ROOT="+abs, "GOBIN="+p.bin, "PATH="+p.bin+":"+os.Getenv("PATH"), "XDG_CONFIG_HOME="+p.dir)
+	c.Env = append(os.Environ(), "ROOT="+abs, "GOBIN="+p.bin, noVCS, "PATH="+p.bin+":"+os.Getenv("PATH"), "XDG_CONFIG_HOME="+p.dir)
 	err = within(c)
 	for n, b := range p.run {
 		where := fmt.Sprintf("%s:%d", p.page, b.line)

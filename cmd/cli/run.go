@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -127,13 +128,14 @@ type process struct {
 
 	rt     *runtime.Runtime
 	broker *kafka.Embedded
+	told   sync.Once // the broker's address
 	admin  *admin.Server
 }
 
 // start opens the data directory and starts the jobs.
 func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	p.broker = &kafka.Embedded{Dir: filepath.Join(p.dataDir, "kafka"), Port: p.kafkaPort, Logger: p.logger}
-	cfg.Services = p.broker
+	cfg.Services = p
 	var err error
 	if p.rt, err = runtime.Open(cfg); err != nil {
 		return opened(err)
@@ -168,6 +170,15 @@ func opened(err error) error {
 		return fmt.Errorf("%w. This version has no repair yet: put back a copy of the directory, or move it away and begin with a new one", err)
 	}
 	return err
+}
+
+// Kafka returns the embedded broker's address, and tells people who want to write to it. It makes a process jobs.Services.
+func (p *process) Kafka(ctx context.Context) (string, error) {
+	addr, err := p.broker.Kafka(ctx)
+	if err == nil {
+		p.told.Do(func() { p.logger.Info("the embedded Kafka broker listens", "address", addr) })
+	}
+	return addr, err
 }
 
 // serve lets the outside look at the process.
