@@ -107,7 +107,7 @@ func TestBrokerDies(t *testing.T) {
 	jobs.To(in, "kafka", kafka.Sink{Brokers: []string{b.addr()}, Topic: "out"}, jobs.JSON[int64]())
 	other := newTap(total, half)
 	rt := start(t, runtime.Config{DataDir: t.TempDir()}, j, counting("other", other, out, nil))
-	read := func() int { return len(fileLines(t, filepath.Join(out, "kafka.txt"))) }
+	read := func() int { return linesOf(t, filepath.Join(out, "kafka.txt")) }
 	until(t, rt, "the first half is through", func() bool {
 		st := jobStatus(t, rt, "kafka")
 		return read() == half && slices.IndexFunc(st.Outputs, func(o runtime.OutputStatus) bool { return o.Unsent > 0 }) < 0

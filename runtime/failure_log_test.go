@@ -18,7 +18,7 @@ func TestLogDamaged(t *testing.T) {
 	data, out := t.TempDir(), t.TempDir()
 	const total = 20_000
 	rt := start(t, runtime.Config{DataDir: data}, counting("j", newTap(total, total/2), out, nil))
-	until(t, rt, "half of it is through", func() bool { return len(fileLines(t, filepath.Join(out, "j.jsonl"))) == total/2 })
+	until(t, rt, "half of it is through", func() bool { return linesOf(t, filepath.Join(out, "j.jsonl")) == total/2 })
 	stop(t, rt)
 
 	segments, err := filepath.Glob(filepath.Join(data, "wal", "0*", "0*"))

@@ -94,7 +94,7 @@ func TestDiskFull(t *testing.T) {
 		}
 		return defs
 	}
-	lines := func(name string) int { return len(fileLines(t, filepath.Join(out, name+".jsonl"))) }
+	lines := func(name string) int { return linesOf(t, filepath.Join(out, name+".jsonl")) }
 	rt := start(t, cfg, build(in)...)
 	until(t, rt, "the first numbers are through", func() bool { return lines("a") == 1000 && lines("b") == 1000 })
 

@@ -47,7 +47,7 @@ func TestLastBarrier(t *testing.T) {
 	for _, opened := range []int64{150, 150, 199, 450, 999} {
 		rt := start(t, runtime.Config{DataDir: data}, build(newTap(total, opened)))
 		until(t, rt, "all windows that are over are out", func() bool {
-			return jobStatus(t, rt, "windows").State == runtime.StateRunning && len(fileLines(t, filepath.Join(out, "windows.jsonl"))) >= len(want(opened/100*1000))
+			return jobStatus(t, rt, "windows").State == runtime.StateRunning && linesOf(t, filepath.Join(out, "windows.jsonl")) >= len(want(opened/100*1000))
 		})
 		stop(t, rt)
 		sameLines(t, fmt.Sprintf("stopped at %d", opened), fileLines(t, filepath.Join(out, "windows.jsonl")), want(opened/100*1000))
