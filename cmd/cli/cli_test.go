@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,14 +56,15 @@ func TestScripts(t *testing.T) {
 		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits":  exits,
-			"until":  until,
-			"follow": follow,
-			"flip":   flip,
-			"tear":   tear,
-			"answer": answer,
-			"sample": writeSample,
-			"lines":  countLines,
+			"exits":    exits,
+			"until":    until,
+			"follow":   follow,
+			"flip":     flip,
+			"tear":     tear,
+			"answer":   answer,
+			"sample":   writeSample,
+			"lines":    countLines,
+			"sequence": sequence,
 			"terminate": func(ts *testscript.TestScript, neg bool, args []string) { // SIGTERM to what runs in the background
 				for _, c := range ts.BackgroundCmds() {
 					ts.Check(c.Process.Signal(syscall.SIGTERM))
@@ -224,5 +226,24 @@ func countLines(ts *testscript.TestScript, neg bool, args []string) {
 	got := strings.Count(ts.ReadFile(args[0]), "\n")
 	if want := fmt.Sprint(args[1]); strconv.Itoa(got) != want {
 		ts.Fatalf("%s has %d lines, want %s", args[0], got, want)
+	}
+}
+
+// sequence wants the records in stdout to be the generator's first ones, each once, in order, at dense offsets.
+func sequence(ts *testscript.TestScript, neg bool, args []string) {
+	n := 0
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		var r struct {
+			Offset int
+			Value  struct{ Seq int }
+		}
+		ts.Check(json.Unmarshal([]byte(line), &r))
+		if r.Offset != n || r.Value.Seq != n {
+			ts.Fatalf("record %d has offset %d and is the generator's %d", n, r.Offset, r.Value.Seq)
+		}
+		n++
+	}
+	if n == 0 {
+		ts.Fatalf("there are no records")
 	}
 }
