@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,9 +14,9 @@ import (
 )
 
 const (
-	roomRetry     = 100 * time.Millisecond // how often a full disk is looked at again
-	sentEvery     = 50 * time.Millisecond  // how often senders' positions are written
-	sealsQueueMax = 8                      // epochs of one job that wait for the committer; two barriers are under way at most
+	roomRetry  = 100 * time.Millisecond // how often a full disk is looked at again
+	sentEvery  = 50 * time.Millisecond  // how often senders' positions are written
+	sentAtOnce = 100                    // senders' positions in one small frame
 )
 
 // committer owns a core with one goroutine. Seals wait in one queue a job and are taken in turn; calls (fences,
@@ -249,25 +251,26 @@ func (c *committer) hasSent() bool {
 
 func (c *committer) flushSent() {
 	c.mu.Lock()
-	ch := &control{}
-	for _, s := range c.sent {
-		ch.Sent = append(ch.Sent, s)
-	}
+	sent := slices.Collect(maps.Values(c.sent))
 	clear(c.sent)
 	c.mu.Unlock()
-	if len(ch.Sent) == 0 {
-		return
-	}
-	_, err := c.core.change(ch, nil)
-	c.checkFatal(err)
-	if errors.Is(err, wal.ErrNoRoom) { // not even for this: later
-		c.mu.Lock()
-		for _, s := range ch.Sent {
-			if _, newer := c.sent[uint32(s.Sub)]; !newer {
-				c.sent[uint32(s.Sub)] = s
-			}
+	for some := range slices.Chunk(sent, sentAtOnce) {
+		_, err := c.core.change(&control{Sent: some}, nil)
+		c.checkFatal(err)
+		if err != nil {
+			c.keepSent(some)
 		}
-		c.mu.Unlock()
+	}
+}
+
+// keepSent keeps positions that could not be written for the next flush.
+func (c *committer) keepSent(sent []sentEntry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range sent {
+		if _, newer := c.sent[uint32(s.Sub)]; !newer {
+			c.sent[uint32(s.Sub)] = s
+		}
 	}
 }
 

@@ -91,7 +91,11 @@ func (b *inbox) send(ctx context.Context, i int, e element) (held time.Duration,
 		}
 		b.mu.Lock()
 	}
-	in.queue = append(in.queue, e)
+	if n := len(in.queue); e.kind == elementWatermark && n > in.head && in.queue[n-1].kind == elementWatermark {
+		in.queue[n-1] = e // the newer one says it all, and a queue of watermarks has no other bound
+	} else {
+		in.queue = append(in.queue, e)
+	}
 	in.records += e.n
 	b.mu.Unlock()
 	b.wake()

@@ -34,7 +34,6 @@ type execution struct {
 	result   chan outcome
 
 	snapping     atomic.Bool  // the header of each sealed epoch is wanted
-	wantSnapshot atomic.Bool  // whoever cuts the log asks for one
 	snapshotBusy *atomic.Bool // the job's: one is being written
 
 	durableMu sync.Mutex
@@ -47,30 +46,32 @@ type execution struct {
 	markMoved atomic.Bool // a watermark has moved since the last barrier
 	large     atomic.Bool
 	held      atomic.Bool // a topic is full: no new epoch begins
+	epochFull atomic.Bool // the epoch under way has come to its bound and waits for those before it
 	running   sync.WaitGroup
 	alive     atomic.Int32
 
 	// The master's own, under master.
-	master   sync.Mutex
-	spare    []event
-	tick     timer
-	over     *outcome
-	coord    *checkpoint.Coordinator
-	pieces   map[checkpoint.Epoch][]*piece
-	finished []bool                     // subtasks that have ended
-	sentAt   map[checkpoint.Epoch]int64 // when each barrier under way was sent
-	dry      []bool
-	marks    map[bus.TopicID]topicMark // last mark given to each topic
-	outside  map[int]topicMark         // last watermark of each subtask
-	stopping bool
-	full     bool             // a topic that the job writes is full
-	final    checkpoint.Epoch // the last one, once its barrier is sent
-	snap     *snapshotRun
-	newTasks string        // see extraTasks: to be said in the next epoch
-	handed   []handedPiece // of epochs given to the committer and not known to be sealed
-	barrier  atomic.Int64  // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
-	lastSeal atomic.Int64  // Unix nanoseconds
-	epochs   atomic.Int64
+	master       sync.Mutex
+	spare        []event
+	tick         timer
+	over         *outcome
+	coord        *checkpoint.Coordinator
+	pieces       map[checkpoint.Epoch][]*piece
+	finished     []bool                     // subtasks that have ended
+	sentAt       map[checkpoint.Epoch]int64 // when each barrier under way was sent
+	dry          []bool
+	marks        map[bus.TopicID]topicMark // last mark given to each topic
+	outside      map[int]topicMark         // last watermark of each subtask
+	stopping     bool
+	full         bool             // a topic that the job writes is full
+	final        checkpoint.Epoch // the last one, once its barrier is sent
+	snap         *snapshotRun
+	wantSnapshot bool          // though none is due
+	newTasks     string        // see extraTasks: to be said in the next epoch
+	handed       []handedPiece // of epochs given to the committer and not known to be sealed
+	barrier      atomic.Int64  // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
+	lastSeal     atomic.Int64  // Unix nanoseconds
+	epochs       atomic.Int64
 }
 
 type topicMark struct {
@@ -106,6 +107,7 @@ const (
 	eventStop
 	eventRoom
 	eventScanned
+	eventSnapshot // whoever cuts the log asks for one
 	eventTick
 )
 
@@ -144,6 +146,11 @@ func (x *execution) durableUpTo(lsn wal.LSN) {
 		n++
 	}
 	x.undurable = append(x.undurable[:0], x.undurable[n:]...)
+	for _, s := range x.subtasks {
+		if _, ok := s.feed.(*outsideFeed); ok && n > 0 {
+			s.wake() // also where nothing more is to be read
+		}
+	}
 }
 
 func cloneHeader(h checkpoint.Header) checkpoint.Header {
@@ -221,6 +228,7 @@ func (x *execution) ack(p *piece) { x.post(event{kind: eventPiece, piece: p}) }
 // failed. The master's work is done by whoever posts an event.
 func (x *execution) run() (ended bool, err error) {
 	defer x.cancel()
+	x.post(event{kind: eventRoom}) // a topic may be full before the first epoch
 	for _, s := range x.subtasks {
 		x.running.Add(1)
 		x.alive.Add(1)
@@ -290,6 +298,9 @@ func (x *execution) handle(e event) error {
 	case eventTick: // decide looks at the clock
 	case eventScanned:
 		return x.finishSnapshot()
+	case eventSnapshot:
+		x.wantSnapshot = true
+		x.coord.Changed(now, 0) // it begins with an epoch, also where nothing happens
 	}
 	return nil
 }
@@ -361,7 +372,8 @@ func (x *execution) decide() (done, ended bool, err error) {
 		x.sendBarrier(now, d)
 		x.checkFull()
 	}
-	if x.held.Swap(d.Pause) && !d.Pause {
+	paused, full := x.held.Swap(d.Pause), x.epochFull.Swap(d.Full)
+	if paused && !d.Pause || full && !d.Full {
 		for _, s := range x.subtasks {
 			s.wake()
 		}
@@ -520,17 +532,21 @@ func (x *execution) abandon(deadline time.Duration) (stuck []*leftBehind) {
 		}
 	}
 	for _, s := range x.subtasks {
-		if s.feed != nil && len(stuck) == 0 {
+		if !s.gone.Load() {
+			continue
+		}
+		if s.feed != nil {
+			if f, ok := s.feed.(*outsideFeed); ok {
+				f.showDurable(checkpoint.Epoch(x.durable.Load()))
+			}
 			if err := s.feed.close(); err != nil {
 				x.logger.Warn("closing a source", "task", s.plan.name(), "err", err)
 			}
 		}
-		if len(stuck) == 0 {
-			for _, n := range s.nodes {
-				if n.built.Close != nil {
-					if err := n.built.Close(); err != nil {
-						x.logger.Warn("closing a step", "step", n.node.ID, "err", err)
-					}
+		for _, n := range s.nodes {
+			if n.built.Close != nil {
+				if err := n.built.Close(); err != nil {
+					x.logger.Warn("closing a step", "step", n.node.ID, "err", err)
 				}
 			}
 		}

@@ -1,7 +1,9 @@
 package runtime_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -85,5 +87,36 @@ func TestStopAnywhere(t *testing.T) {
 			finish(t, start(t, runtime.Config{DataDir: data}, sixJobs(in, out, parallelism, jobs.ExactlyOnce, topic)...))
 			compare(t, got(t, out), want)
 		})
+	}
+}
+
+// closedSink is never ready.
+type closedSink struct{}
+
+func (closedSink) Kind() string       { return "closed" }
+func (closedSink) ExactlyOnce() error { return nil }
+
+func (closedSink) Open(context.Context, jobs.SinkEnv) (jobs.Writer, error) {
+	return nil, errors.New("closed")
+}
+
+// TestStopDeadline: one deadline bounds a stop, also where a job is stuck and an output cannot be sent (R9).
+func TestStopDeadline(t *testing.T) {
+	free := make(chan struct{})
+	defer close(free)
+	stuck := counting("stuck", newTap(100, 10), t.TempDir(), func(int, int64) error { <-free; return nil })
+	unsent := jobs.New("unsent")
+	jobs.To(numbers(unsent, newTap(100, 10)), "main", closedSink{}, jobs.JSON[int64]())
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), StopTimeout: 200 * time.Millisecond, StuckAfter: 200 * time.Millisecond}, stuck, unsent)
+	until(t, rt, "records to send", func() bool { return jobStatus(t, rt, "unsent").Outputs[0].Unsent == 10 })
+	stopped := make(chan error, 1)
+	go func() { stopped <- rt.Stop() }()
+	select {
+	case err := <-stopped:
+		if stuck := new(runtime.StuckError); !errors.As(err, &stuck) {
+			t.Errorf("Stop returned %v, want a StuckError", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Stop does not return")
 	}
 }

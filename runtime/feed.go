@@ -117,6 +117,7 @@ func (f *outsideFeed) poll(s *subtask) (int, error) {
 		return 0, &JobError{Job: s.ex.name, Step: f.node.ID, Subtask: s.index, Err: err}
 	}
 	n := len(f.chunk.Messages)
+	f.judgeIdle(n > 0 || f.chunk.Ended)
 	if n == 0 && !f.chunk.Ended {
 		return 0, nil
 	}
@@ -143,6 +144,24 @@ func (f *outsideFeed) poll(s *subtask) (int, error) {
 	return max(n, 1), nil
 }
 
+// judgeIdle takes for idle each split that had nothing when it was asked and has been silent for IdleAfter. One behind the
+// split that gave something was not asked: it may have records that the job itself, being slow, has not come to.
+func (f *outsideFeed) judgeIdle(some bool) {
+	after := f.node.Source.IdleAfter
+	if after == 0 {
+		return
+	}
+	now := f.now()
+	for _, i := range f.want {
+		if some && i == f.chunk.Split {
+			return
+		}
+		if sp := &f.splits[i]; !sp.idle && now.Sub(sp.seen) >= after {
+			sp.idle, sp.moved = true, true
+		}
+	}
+}
+
 func (f *outsideFeed) watermark() (w jobs.Watermark, idle, ended bool) {
 	w, idle, ended = jobs.WatermarkMax, true, f.node.Source.Source.Bounded()
 	for i := range f.splits {
@@ -151,9 +170,6 @@ func (f *outsideFeed) watermark() (w jobs.Watermark, idle, ended bool) {
 			continue
 		}
 		ended = false
-		if after := f.node.Source.IdleAfter; after > 0 && !sp.idle && f.now().Sub(sp.seen) >= after {
-			sp.idle, sp.moved = true, true
-		}
 		if sp.idle {
 			continue
 		}

@@ -37,19 +37,30 @@ func (rt *Runtime) janitor() {
 			named = who
 			rt.logger.Warn("the log is longer than it should be", "bytes", bytes, "limit", rt.cfg.LogBytes, "held by", who, "at", pins[0].LSN)
 		}
-		rt.askSnapshots(pins[0].LSN)
+		if err := rt.askSnapshots(); err != nil {
+			rt.logger.Error("jobs could not be asked for snapshots", "err", err)
+		}
 	}
 }
 
-// askSnapshots asks every job whose state pins the log at lsn for a snapshot.
-func (rt *Runtime) askSnapshots(lsn wal.LSN) {
+// askSnapshots asks every job whose state keeps the oldest generation for a snapshot.
+func (rt *Runtime) askSnapshots() error {
+	oldest := rt.log.Generations()[0].Last
+	asked := map[uint32]bool{}
+	err := rt.do(func(c *core) error {
+		for id, j := range c.ledger.Jobs {
+			asked[id] = j.pin() <= oldest
+		}
+		return nil
+	})
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	for _, j := range rt.jobs {
-		if x := j.exec.Load(); x != nil {
-			x.wantSnapshot.Store(true)
+		if x := j.exec.Load(); x != nil && asked[j.id] {
+			x.post(event{kind: eventSnapshot})
 		}
 	}
+	return err
 }
 
 // cutLog drops the generations behind the oldest frame that somebody still needs. A durable frame says so first.

@@ -209,6 +209,9 @@ func (j *job) begin(ctx context.Context) (*execution, error) {
 func (j *job) attempt(ctx context.Context) (ended, sealed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	j.mu.Lock()
+	clear(j.waiting) // what an attempt waited for is over with it
+	j.mu.Unlock()
 	go func() { // a stop also ends the wait for an outside that is away
 		select {
 		case <-j.stopped:
@@ -238,6 +241,9 @@ func (j *job) attempt(ctx context.Context) (ended, sealed bool, err error) {
 	}()
 	j.move(StateRunning)
 	ended, err = x.runUntil(ctx)
+	if last := j.rt.log.Last(); err == nil && j.rt.log.WaitDurable(ctx, last) == nil {
+		x.durableUpTo(last)
+	}
 	if stuck := x.abandon(j.rt.cfg.StuckAfter); len(stuck) > 0 {
 		j.mu.Lock()
 		j.left = append(j.left, stuck...)

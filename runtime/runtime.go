@@ -274,8 +274,9 @@ func (rt *Runtime) Stop() error {
 	for _, j := range running {
 		j.stop()
 	}
-	deadline := time.After(rt.cfg.StopTimeout)
-	if !waitUntil(&rt.jobsDone, deadline) {
+	deadline, cancel := context.WithTimeout(context.Background(), rt.cfg.StopTimeout)
+	defer cancel()
+	if !waitUntil(&rt.jobsDone, deadline.Done()) {
 		rt.logger.Warn("jobs did not stop in time; they are cut at their last epoch", "after", rt.cfg.StopTimeout)
 	}
 	drained := make(chan struct{})
@@ -294,7 +295,7 @@ func (rt *Runtime) Stop() error {
 	}()
 	select {
 	case <-drained:
-	case <-deadline:
+	case <-deadline.Done():
 		rt.logger.Warn("not all outputs could be sent before the end; the next run goes on with them")
 	}
 	close(stopDrain)
@@ -321,7 +322,7 @@ func (rt *Runtime) Stop() error {
 	return err
 }
 
-func waitUntil(wg *sync.WaitGroup, deadline <-chan time.Time) bool {
+func waitUntil(wg *sync.WaitGroup, deadline <-chan struct{}) bool {
 	done := make(chan struct{})
 	go func() {
 		wg.Wait()

@@ -45,7 +45,11 @@ func (s *sender) run(ctx context.Context) {
 	at.Sub = s.entry.Sub
 	s.next.Store(uint64(at.Next))
 	for attempt := 0; ; attempt++ {
+		from := at.Next
 		err := s.runWriter(ctx, &at)
+		if at.Next > from {
+			attempt = 0
+		}
 		var stop *jobs.StoppedError
 		switch {
 		case ctx.Err() != nil:

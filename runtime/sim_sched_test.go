@@ -208,7 +208,7 @@ func (s *sim) chores() {
 	}
 	if len(p.jobs) > 0 && rng.IntN(6) == 0 {
 		if a := p.jobs[rng.IntN(len(p.jobs))]; a.x != nil {
-			a.x.wantSnapshot.Store(true)
+			a.x.post(event{kind: eventSnapshot})
 		}
 	}
 }

@@ -58,8 +58,9 @@ func (x *execution) startSnapshot() {
 	}
 	r := &snapshotRun{from: make([]checkpoint.Epoch, len(x.subtasks))}
 	r.left.Store(int32(len(x.subtasks)))
-	x.snap = r
+	x.snap, x.wantSnapshot = r, false
 	x.snapping.Store(true)
+	x.coord.Changed(x.rt.now(), 0) // it ends with an epoch
 	for _, s := range x.subtasks {
 		s.snapshot.Store(r)
 		s.wake()
@@ -116,7 +117,7 @@ func (x *execution) snapshotSealed(e event) error {
 		for _, s := range x.subtasks {
 			state += s.stats.stateBytes.Load()
 		}
-		if x.wantSnapshot.Swap(false) || checkpoint.SnapshotDue(x.frames.Load(), state, x.rt.cfg.SnapshotBytes) {
+		if x.wantSnapshot || checkpoint.SnapshotDue(x.frames.Load(), state, x.rt.cfg.SnapshotBytes) {
 			x.startSnapshot()
 		}
 		return nil

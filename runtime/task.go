@@ -131,7 +131,11 @@ func (s *subtask) start(ctx context.Context) error {
 			n.built.Watermark(s.watermark)
 		}
 	}
-	return s.err
+	if err := s.flushEdges(); err != nil {
+		return err
+	}
+	// Those behind must not wait for one that has nothing new to say.
+	return s.sendAll(ctx, element{kind: elementWatermark, watermark: s.watermark})
 }
 
 // step does one thing; progressed is false if there was nothing to do.
@@ -174,7 +178,7 @@ func (s *subtask) stepSource(ctx context.Context) (progressed, last bool, err er
 		}
 		return true, last, nil
 	}
-	if s.ended || s.ex.held.Load() && !s.begun {
+	if s.ended || s.ex.epochFull.Load() || s.ex.held.Load() && !s.begun {
 		return false, false, nil
 	}
 	began := time.Now()
@@ -392,17 +396,15 @@ func (s *subtask) wait(ctx context.Context) error {
 	began := time.Now()
 	var ready <-chan struct{}
 	var timer <-chan time.Time
-	if s.feed != nil && !s.ended {
-		if !s.ex.held.Load() {
-			ready = s.feed.ready()
-		}
+	held := s.feed != nil && (s.ex.held.Load() || s.ex.epochFull.Load())
+	if s.feed != nil && !s.ended && !held {
+		ready = s.feed.ready()
 		if d := s.feed.idleIn(); d > 0 {
 			t := time.NewTimer(d)
 			defer t.Stop()
 			timer = t.C
 		}
 	}
-	held := s.feed != nil && s.ex.held.Load()
 	select {
 	case <-s.wakeup:
 	case <-ready:
@@ -436,11 +438,9 @@ func (s *subtask) cut(e checkpoint.Epoch) *piece {
 		_, size := n.store.Size()
 		state += size
 		for _, dirty := n.store.Dirty(); dirty > s.ex.rt.cfg.FrameBytes; _, dirty = n.store.Dirty() {
-			b, entries := n.store.CutPart(s.ex.rt.cfg.FrameBytes / 2)
-			if entries == 0 {
-				break
+			if b, entries := n.store.CutPart(s.ex.rt.cfg.FrameBytes / 2); entries > 0 { // 0 where all of it came and went
+				p.states = append(p.states, appendStep(n.node.ID, b))
 			}
-			p.states = append(p.states, appendStep(n.node.ID, b))
 		}
 		if b, entries := n.store.Cut(); entries > 0 {
 			p.states = append(p.states, appendStep(n.node.ID, b))
