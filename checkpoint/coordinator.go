@@ -56,7 +56,10 @@ type Decision struct {
 	// Pause says that sources read nothing behind the last barrier sent, until a decision without it. It begins with a
 	// barrier or while nothing waits for one, so that no epoch is held open.
 	Pause bool
-	Next  time.Time // call Tick again then, if no event comes first; zero is never
+	// Full says that the epoch under way has come to EpochBytes, and its barrier has to wait for those before it: sources
+	// read nothing until a decision without it. Pause lets an epoch that has begun grow, Full does not.
+	Full bool
+	Next time.Time // call Tick again then, if no event comes first; zero is never
 }
 
 // Coordinator decides for one attempt of a job when barriers are sent and which epochs are complete. It is told events and
@@ -188,6 +191,7 @@ func (c *Coordinator) Tick(now time.Time) Decision {
 	}
 	c.paused = c.hold && (c.paused || d.Barrier != 0 || !c.changes && !c.marks)
 	d.Pause = c.paused || c.over != 0
+	d.Full = c.over == 0 && c.bytes >= c.cfg.EpochBytes && int(c.growing-1-c.sealed) >= c.cfg.UnderWay
 	complete := c.growing - 1
 	for i, e := range c.acked {
 		if !c.ended[i] {

@@ -296,6 +296,11 @@ func (w *coordination) checkPause(d Decision, idle bool) error {
 	if d.Pause != want {
 		return fmt.Errorf("pause %v, want %v: hold %v, before %v, barrier %s, nothing waits %v", d.Pause, want, w.hold, w.pause, d.Barrier, idle)
 	}
+	if full := w.over == 0 && w.bytes >= w.cfg.EpochBytes && w.sent-w.sealed == 2; d.Full != full {
+		return fmt.Errorf("full %v, want %v: %d bytes, %s sent, %s sealed", d.Full, full, w.bytes, w.sent, w.sealed)
+	} else if full {
+		w.tried["full epochs"]++
+	}
 	w.pause = d.Pause && w.over == 0
 	if w.pause {
 		w.tried["pauses"]++

@@ -25,6 +25,7 @@ type frameLog interface {
 	Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error)
 	AppendSmall(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error)
 	Rotate(sections []wal.Section) (wal.LSN, error)
+	Room(bytes int64) error
 	RotateDue() bool
 	Last() wal.LSN
 	Durable() wal.LSN
@@ -147,6 +148,11 @@ func (c *core) writeParts(r *sealRequest) ([]wal.Section, error) {
 	for i, p := range r.pubs {
 		items = append(items, item{wal.Section{Kind: bus.SectionRecords, Owner: uint32(p.Topic), Body: p.Data}, i})
 		total += len(p.Data)
+	}
+	if total > c.frameBytes { // parts whose last finds no room would fill the disk in vain, again and again
+		if err := c.log.Room(int64(total)); err != nil {
+			return nil, fmt.Errorf("runtime: %d bytes of epoch %s: %w", total, r.header.Epoch, err)
+		}
 	}
 	id := wal.Section{Kind: checkpoint.SectionHeader, Owner: r.job,
 		Body: checkpoint.AppendHeader(nil, checkpoint.Header{Job: r.job, Attempt: r.attempt, Epoch: r.header.Epoch})}

@@ -126,3 +126,34 @@ func TestDiskFull(t *testing.T) {
 		sameLines(t, name, fileLines(t, filepath.Join(out, name+".jsonl")), tallied(total, nil))
 	}
 }
+
+// TestFullDiskBoundsMemory: while epochs wait for room a source is read no further than epoch.bytes allow (R10).
+func TestFullDiskBoundsMemory(t *testing.T) {
+	disk := withOwnDisk(t, 64<<20)
+	if disk == "" {
+		return
+	}
+	noLeaks(t)
+	cfg := runtime.Config{DataDir: filepath.Join(disk, "data"), EpochBytes: 256 << 10, StopTimeout: 300 * time.Millisecond, Log: wal.Config{SegmentBytes: 1 << 20}}
+	const total = 1 << 40
+	in := newTap(total, 1)
+	j := jobs.New("j")
+	jobs.ToTopic(numbers(j, in), jobs.BusTopic[int64]{Name: "numbers"})
+	rt := start(t, cfg, j)
+	until(t, rt, "the first number is through", func() bool { return rt.Status().Topics[0].Partitions[0].Next == 1 })
+	fill(t, disk, 1<<20)
+	in.open(total)
+	taken, still := int64(0), 0
+	until(t, rt, "the source is read no further", func() bool {
+		n := jobStatus(t, rt, "j").Counters.In
+		if still++; n != taken || n == 1 {
+			taken, still = n, 0
+		}
+		return still == 40 // polls, 5 ms apart
+	})
+	// Each number is seven bytes or less, an epoch's bound is looked at between batches; two wait, the third is full.
+	if taken > 2_000_000 {
+		t.Errorf("%d numbers were read while there was no room", taken)
+	}
+	stop(t, rt)
+}

@@ -88,6 +88,13 @@ func (l *simLog) prefix(last wal.LSN) *simLog {
 	return p
 }
 
+func (l *simLog) Room(int64) error {
+	if l.full {
+		return wal.ErrNoRoom
+	}
+	return nil
+}
+
 func (l *simLog) append(kind wal.FrameKind, sections []wal.Section, small bool) (wal.LSN, error) {
 	switch {
 	case l.dead:

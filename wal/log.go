@@ -117,6 +117,17 @@ func (l *Log) AppendSmall(kind FrameKind, sections []Section) (LSN, error) {
 	return l.append(kind, sections, l.cfg.SmallBytes, true)
 }
 
+// Room reports, by [ErrNoRoom], that frames of so many bytes in all would not be taken now: for what is to be appended
+// wholly or not at all.
+func (l *Log) Room(bytes int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return err
+	}
+	return l.room.check(bytes, l.appended-l.writtenBytes.Load())
+}
+
 // Rotate starts a new generation with this catalog as its first frame, in its turn behind what is queued. It passes the
 // check for room like AppendSmall: without it nothing could be dropped from a full disk.
 func (l *Log) Rotate(sections []Section) (LSN, error) {
