@@ -22,8 +22,8 @@
 // # Memory
 //
 // The newest items are in memory: all that is not durable, and Config.MemoryBytes of what is, a topic. A reader takes items
-// from there as long as none that it lacks has gone; then it reads the log to the end of what is durable, and looks into
-// memory again. It may read a frame before Publish has told of it.
+// from there as long as none that it lacks has gone; then it reads the log until it has come to the newer half of what is in
+// memory, or to the end of what is durable. It may read a frame before Publish has told of it.
 //
 // # Bytes
 //

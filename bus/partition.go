@@ -168,3 +168,12 @@ func (p *partition) find(pos Position) (i int, ok bool) {
 	}
 	return i, true
 }
+
+// reached reports whether a reader of the log may go on in memory without having to leave it again at once: it has come to
+// the newer half of what is there.
+func (p *partition) reached(pos Position) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i, ok := p.find(pos)
+	return ok && 2*i >= len(p.items)
+}

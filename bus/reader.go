@@ -158,6 +158,12 @@ func (c *cursor) next(b *Bus, t *topic, max int) (Batch, bool, error) {
 		if len(c.queue) > 0 {
 			return c.takeCold(b, t, max)
 		}
+		if c.reading > 0 && c.part.reached(c.Position) {
+			if err := c.closeCold(); err != nil {
+				return Batch{}, false, err
+			}
+			continue
+		}
 		more, err := c.readFrame(b, t)
 		if err != nil {
 			return Batch{}, false, err
