@@ -26,7 +26,6 @@ type logScan struct {
 	removeGen LSN             // a generation whose catalog never became whole; 0 for none
 	torn      *CorruptError   // why something is cut; nil when nothing is
 	cut       behind          // what is cut
-	cutSegs   int             // segments that go as a whole
 	lost      *generationScan // the generation removed
 }
 
@@ -55,6 +54,10 @@ func scanLog(d disk, dir string, gens []LSN) (*logScan, error) {
 	if g.frames == 0 { // its catalog was torn: the one before is the newest
 		s.removeGen, s.lost = g.first, g
 		if n == 0 {
+			if g.first != 1 { // what was before it was dropped, for which its catalog had to be durable
+				g.damage.Last = max(g.first, s.cut.last)
+				return nil, &DamagedError{g.damage}
+			}
 			return s, nil
 		}
 		gens, n = gens[:n], n-1
@@ -96,9 +99,6 @@ func (s *logScan) judge(d disk, dir string, g *generationScan) error {
 		return &DamagedError{g.damage}
 	}
 	s.torn, s.cut = g.damage, b
-	if len(g.segments) > 0 {
-		s.cutSegs = len(g.segments) - 1 - g.end.seg
-	}
 	return nil
 }
 

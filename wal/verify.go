@@ -107,7 +107,8 @@ func (r *Report) add(d disk, dir string, g *generationScan, newest bool) error {
 		return err
 	}
 	r.Marked = max(r.Marked, b.durable)
-	if newest && b.durable < g.due.lsn {
+	lost := g.frames == 0 && len(r.Generations) == 1 && g.first != 1 // what was before it was dropped: it had been durable
+	if newest && b.durable < g.due.lsn && !lost {
 		r.Torn, r.TornBytes, r.TornFrames = g.damage, b.bytes, b.frames
 		return nil
 	}
