@@ -147,6 +147,11 @@ func (d *devRun) run(ctx context.Context, rate int) error {
 	fed := make(chan error, 1)
 	g.Go(func() { fed <- d.feed.run(ctx); d.feed.client.Close() })
 	g.Go(func() { d.watchAlerts(ctx, broker) })
+	g.Go(func() {
+		if d.rt.Wait(ctx, false) != nil { // the log has failed: whoever stops the runtime is told why
+			cancel()
+		}
+	})
 	every := time.Second
 	if d.live.terminal {
 		every = 250 * time.Millisecond
