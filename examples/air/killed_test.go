@@ -1,6 +1,7 @@
 package air_test
 
 import (
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -43,8 +44,8 @@ func TestKilledOverKafka(t *testing.T) {
 			t.Logf("at_least_once: %d lines repeated in run %d", repeated, n)
 			return
 		}
-		if n == 10 {
-			t.Fatal("no line was repeated at least once in 10 runs: the test sees nothing")
+		if n == 20 {
+			t.Fatal("no line was repeated at least once in 20 runs: the test sees nothing")
 		}
 	}
 }
@@ -95,25 +96,39 @@ func exactly(t *testing.T, dir string) string {
 	return edited(t, dir, "version: 1\n", "version: 1\ndelivery: exactly_once\n")
 }
 
-// killedUntilDone runs the program, kills it up to twenty times, and lets it end.
+// killedUntilDone runs the program, kills it up to twenty times, each time when its log has grown by some more, and lets it
+// end.
 func killedUntilDone(t *testing.T, bin, defs, data, addr string, rng *rand.Rand) {
 	t.Helper()
 	kills := 0
 	env := []string{"KAFKA_BROKERS=" + addr, "KAFKA_END=latest"}
-	for n := range 20 {
+	for range 20 {
 		var log strings.Builder
 		cmd := exec.CommandContext(t.Context(), bin, "run", defs, "--until-done", "--data-dir", data)
 		cmd.Env = append(os.Environ(), env...)
 		cmd.Stderr = &log
+		at := logBytes(data) + 3_000 + rng.Int64N(100_000)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		after := time.Duration(30+rng.IntN(60+25*n)) * time.Millisecond // in the end all get somewhere
-		timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+		ended := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-ended:
+					return
+				case <-time.After(time.Millisecond):
+					if logBytes(data) >= at {
+						_ = cmd.Process.Kill()
+						return
+					}
+				}
+			}
+		}()
 		err := cmd.Wait()
-		timer.Stop()
+		close(ended)
 		if err == nil {
-			break // it was quicker
+			break // there was no more to come
 		}
 		if code := cmd.ProcessState.ExitCode(); code != -1 {
 			t.Fatalf("it ended by itself with %d:\n%s", code, log.String())
@@ -121,5 +136,22 @@ func killedUntilDone(t *testing.T, bin, defs, data, addr string, rng *rand.Rand)
 		kills++
 	}
 	t.Logf("killed %d times", kills)
+	if kills == 0 {
+		t.Error("it was never killed")
+	}
 	runDone(t, bin, defs, data, env...)
+}
+
+// logBytes is how long the log of a data directory is.
+func logBytes(data string) (n int64) {
+	_ = filepath.WalkDir(filepath.Join(data, "wal"), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() == "RESERVE" {
+			return nil // it is being made, or gone
+		}
+		if info, err := d.Info(); err == nil {
+			n += info.Size()
+		}
+		return nil
+	})
+	return n
 }
