@@ -38,6 +38,10 @@ type RecordScope interface {
 	EndRecord()
 }
 
+// RecordBytesMax is how many bytes key and value of a record may have that is written to a topic or an output: a frame of
+// the log must hold it with what was written just before. A larger one is an error of that record.
+const RecordBytesMax = 8 << 20
+
 // Out collects an output's records for the epoch under way.
 type Out interface {
 	// Write takes a copy of m and returns the partition it went to. key decides the partition; a zero key goes in turn.

@@ -371,6 +371,9 @@ func buildOutput[T any](env *Env, out Output[T]) (Built, error) {
 			scratch, err = out.Encode(scratch[:0], r.Value)
 		}
 		m = Message{Key: k.Bytes, Value: scratch, Time: r.Time, Headers: r.Headers}
+		if n := len(m.Key) + len(m.Value); err == nil && n > RecordBytesMax {
+			err = fmt.Errorf("a record of %d bytes; at most %d can be written", n, RecordBytesMax)
+		}
 		if err != nil {
 			env.Reject(m, r.Origin, err)
 			return

@@ -257,6 +257,9 @@ func (b *builder) rejecter(s *subtask, step string, on jobs.OnError) func(jobs.M
 		m.Headers = append(slices.Clone(m.Headers), jobs.Header{Name: "error", Value: []byte(err.Error())},
 			jobs.Header{Name: "step", Value: []byte(step)}, jobs.Header{Name: "origin", Value: []byte(o.String())})
 		m.Key = nil
+		if len(m.Value) > jobs.RecordBytesMax { // the headers say what it was
+			m.Value = m.Value[:jobs.RecordBytesMax]
+		}
 		dead.Write(&m, jobs.Key{})
 	}
 }

@@ -136,3 +136,12 @@ func TestEdgeOfWatermarks(t *testing.T) {
 		t.Errorf("kinds %v", kinds)
 	}
 }
+
+// TestPendingIsTheCommitters: what may wait to be durable is the committer's to bound, which lets one epoch alone pass; the
+// log must not refuse it, or its job would fail for ever.
+func TestPendingIsTheCommitters(t *testing.T) {
+	cfg, err := Config{DataDir: "data"}.withDefaults()
+	if err != nil || cfg.Log.PendingBytes < 1<<50 {
+		t.Errorf("the log refuses more than %d bytes: %v", cfg.Log.PendingBytes, err)
+	}
+}

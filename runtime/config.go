@@ -3,6 +3,7 @@ package runtime
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/jobs"
@@ -36,6 +37,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.CommitInterval, 5*time.Millisecond)
 	def(&c.EpochBytes, 64<<20)
 	def(&c.SealedBytes, 2*c.EpochBytes)
+	def(&c.Log.PendingBytes, math.MaxInt64) // SealedBytes is the bound, which one epoch alone may pass
 	def(&c.FrameBytes, 1<<20)
 	def(&c.TopicMemory, 16<<20)
 	def(&c.SnapshotBytes, 64<<20)

@@ -65,3 +65,27 @@ func TestEntryTooLarge(t *testing.T) {
 		stop(t, rt)
 	})
 }
+
+// TestRecordTooLarge: a record too large to be written is an error of that record; its dead letter is cut.
+func TestRecordTooLarge(t *testing.T) {
+	noLeaks(t)
+	const total = 100
+	out := t.TempDir()
+	j := jobs.New("j")
+	in := numbers(j, newTap(total, total), jobs.ErrorsTo("dead"))
+	sized := jobs.Map(in, func(n int64) string { return strings.Repeat("x", int(n/(total-1))*2*jobs.RecordBytesMax) })
+	jobs.To(sized, "main", file.Sink{Path: filepath.Join(out, "main.jsonl")}, jobs.JSON[string]())
+	jobs.DeadLetters(j, "dead", file.Sink{Path: filepath.Join(out, "dead.jsonl")}, "")
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), AttemptsMax: 2}, j)
+	wait(t, rt)
+	if st := jobStatus(t, rt, "j"); st.Restarts != 0 || st.Counters.Rejected != 1 {
+		t.Errorf("%d restarts, %d rejected", st.Restarts, st.Counters.Rejected)
+	}
+	stop(t, rt)
+	if n := linesOf(t, filepath.Join(out, "main.jsonl")); n != total-1 {
+		t.Errorf("%d records were written, want %d", n, total-1)
+	}
+	if n := linesOf(t, filepath.Join(out, "dead.jsonl")); n != 1 {
+		t.Errorf("%d dead letters", n)
+	}
+}
