@@ -253,6 +253,9 @@ func (rt *Runtime) Wait(ctx context.Context, untilDone bool) error {
 		case <-rt.fatal:
 			return rt.fatalErr
 		case <-tick.C:
+			if err := rt.log.Err(); err != nil {
+				return err // also where jobs have failed with it meanwhile
+			}
 			if !untilDone {
 				continue
 			}

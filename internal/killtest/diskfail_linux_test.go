@@ -93,7 +93,7 @@ func TestDiskFails(t *testing.T) {
 			if !errors.As(err, &exit) || exit.ExitCode() != 74 {
 				t.Fatalf("it ended with %v, want exit code 74:\n%s", err, out.Bytes())
 			}
-			if line := out.String(); strings.Count(line, "\n") != 1 || !strings.HasPrefix(line, "sidestream: wal: failed for good: "+tt.says) {
+			if line := out.String(); strings.Count(line, "\n") != 1 || !strings.HasPrefix(line, "sidestream: ") || !strings.Contains(line, "wal: failed for good: "+tt.says) {
 				t.Errorf("it should say one line with %q:\n%s", tt.says, line)
 			}
 			if _, err := runOnce(Sidestream(t)(w), nil, w, nil); err != nil {
