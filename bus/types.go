@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -230,9 +229,6 @@ func (e *OffsetError) Error() string {
 	return fmt.Sprintf("bus: topic %s, partition %d: offset %s is not there; there are %s to %s: start from one of these, from earliest or latest",
 		e.Topic, e.Partition, e.Offset, e.First, e.Next-1)
 }
-
-// ErrNoTopic says that a topic is not there, or no longer.
-var ErrNoTopic = errors.New("bus: there is no such topic")
 
 // Log is what the bus reads cold records from.
 type Log interface {

@@ -14,7 +14,6 @@ import (
 const (
 	snapshotSuffix = ".snapshot"
 	tempSuffix     = ".tmp"
-	snapshotsKept  = 2
 )
 
 // SnapshotFile is a snapshot as its name tells; it was not opened.
@@ -77,19 +76,15 @@ func ListSnapshots(dir string) ([]SnapshotFile, error) {
 	return files, nil
 }
 
-// KeepSnapshots removes all but a job's two newest snapshots and returns what it removed. Call it once the newest one's
-// announcement is durable.
-func KeepSnapshots(dir string, job uint32) (removed []SnapshotFile, err error) {
+// KeepSnapshots removes a job's snapshots of epochs before oldest and returns what it removed. Call it once the
+// announcements of oldest and of those that are kept behind it are durable: one that was never announced counts for none.
+func KeepSnapshots(dir string, job uint32, oldest Epoch) (removed []SnapshotFile, err error) {
 	files, err := ListSnapshots(dir)
 	if err != nil {
 		return nil, err
 	}
-	kept := 0
 	for _, f := range files {
-		if f.Job != job {
-			continue
-		}
-		if kept++; kept <= snapshotsKept {
+		if f.Job != job || f.Epoch >= oldest {
 			continue
 		}
 		if err := os.Remove(f.Path); err != nil {

@@ -222,7 +222,7 @@ func TestListKeepAndRemove(t *testing.T) {
 	if got := list(); !slices.Equal(got, []string{"1@100", "1@10", "1@9", "1@2", "2@7", "2@5", "11@1"}) {
 		t.Errorf("listed %v", got)
 	}
-	removed, err := KeepSnapshots(dir, 1)
+	removed, err := KeepSnapshots(dir, 1, 10)
 	if err != nil || len(removed) != 2 || removed[0].Epoch != 9 || removed[1].Epoch != 2 {
 		t.Errorf("removed %+v, %v", removed, err)
 	}

@@ -109,9 +109,6 @@ func (b *builder) addSubtask(t *taskPlan, i int) {
 			}
 		}
 	}
-	if t.head().Source != nil {
-		b.x.sources++
-	}
 	b.subtasks[t] = append(b.subtasks[t], s)
 	b.x.subtasks = append(b.x.subtasks, s)
 }

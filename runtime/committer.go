@@ -25,10 +25,9 @@ type committer struct {
 	core        *core
 	log         processLog
 	logger      *slog.Logger
-	sealedBytes int64            // no epoch is sealed while more than this is not durable
-	onDurable   func(wal.LSN)    // runs on the committer's goroutine; must not block
-	onFatal     func(error)      // the log's last word
-	housekeep   func(core *core) // once a generation has begun or a snapshot was announced: cut the log
+	sealedBytes int64         // no epoch is sealed while more than this is not durable
+	onDurable   func(wal.LSN) // runs on the committer's goroutine; must not block
+	onFatal     func(error)   // the log's last word
 
 	wakeup chan struct{}
 	mu     sync.Mutex
@@ -38,7 +37,6 @@ type committer struct {
 	sent   map[uint32]sentEntry
 	closed bool
 
-	seals    int64
 	noRoom   atomic.Bool // the disk is full
 	done     chan struct{}
 	durableN wal.LSN
@@ -224,12 +222,8 @@ func (c *committer) sealNext() (sealed, full bool) {
 		delete(c.queues, job)
 	}
 	c.mu.Unlock()
-	c.seals++
 	c.checkFatal(err)
 	s.done(lsn, err)
-	if c.housekeep != nil && err == nil && c.log.RotateDue() {
-		c.housekeep(c.core)
-	}
 	return true, false
 }
 

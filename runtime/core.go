@@ -40,7 +40,6 @@ type core struct {
 	frameBytes int // an epoch larger than this is written as parts
 	attempts   map[uint32]uint32
 	passes     []passed // what sealed epochs have read, until they are durable
-	scratch    []byte
 }
 
 // sealRequest is one epoch of one job, joined from its subtasks' pieces.
@@ -107,8 +106,7 @@ func (c *core) trySeal(r *sealRequest) (wal.LSN, error) {
 		return 0, err
 	}
 	c.bus.Assign(r.pubs)
-	c.scratch = checkpoint.AppendHeader(nil, r.header)
-	sections = append(sections, wal.Section{Kind: checkpoint.SectionHeader, Owner: r.job, Body: c.scratch})
+	sections = append(sections, wal.Section{Kind: checkpoint.SectionHeader, Owner: r.job, Body: checkpoint.AppendHeader(nil, r.header)})
 	if len(r.pubs) > 0 || len(r.marks) > 0 {
 		sections = append(sections, wal.Section{Kind: bus.SectionIndex, Body: bus.AppendIndex(nil, r.pubs, r.marks)})
 	}

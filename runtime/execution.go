@@ -23,7 +23,6 @@ type execution struct {
 	attempt  uint32
 	plan     *jobPlan
 	subtasks []*subtask
-	sources  int                    // subtasks that begin with a source
 	topics   map[bus.TopicID]string // that the job writes, outputs to the outside among them
 	onBus    []bus.TopicID          // those that others read
 	logger   *slog.Logger
@@ -48,7 +47,6 @@ type execution struct {
 	held      atomic.Bool // a topic is full: no new epoch begins
 	epochFull atomic.Bool // the epoch under way has come to its bound and waits for those before it
 	running   sync.WaitGroup
-	alive     atomic.Int32
 
 	// The master's own, under master.
 	master       sync.Mutex
@@ -231,7 +229,6 @@ func (x *execution) run() (ended bool, err error) {
 	x.post(event{kind: eventRoom}) // a topic may be full before the first epoch
 	for _, s := range x.subtasks {
 		x.running.Add(1)
-		x.alive.Add(1)
 		go x.runSubtask(s)
 	}
 	select {
@@ -244,7 +241,6 @@ func (x *execution) run() (ended bool, err error) {
 
 func (x *execution) runSubtask(s *subtask) {
 	defer x.running.Done()
-	defer x.alive.Add(-1)
 	defer s.gone.Store(true)
 	x.guard(s, func() error { return s.run(x.ctx) })
 }

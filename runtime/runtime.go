@@ -36,13 +36,12 @@ type Runtime struct {
 	fatal      chan struct{}
 	fatalErr   error
 
-	mu       sync.Mutex
-	jobs     []*job
-	senders  []*sender
-	missing  []string // jobs that the log knows and nobody gave a definition of
-	stopping bool
-	durable  chan struct{} // closed and replaced whenever more is durable
-	started  time.Time
+	mu      sync.Mutex
+	jobs    []*job
+	senders []*sender
+	missing []string      // jobs that the log knows and nobody gave a definition of
+	durable chan struct{} // closed and replaced whenever more is durable
+	started time.Time
 }
 
 // Open opens the data directory, finds the log's tail and reads what it says. No job runs yet. The error of a
@@ -271,7 +270,6 @@ func (rt *Runtime) Wait(ctx context.Context, untilDone bool) error {
 // in the error.
 func (rt *Runtime) Stop() error {
 	rt.mu.Lock()
-	rt.stopping = true
 	running := slices.Clone(rt.jobs)
 	rt.mu.Unlock()
 	for _, j := range running {

@@ -316,21 +316,10 @@ func (d *simSnapshots) read(file string, into restorer) error {
 	return nil
 }
 
-// keep removes all but the two newest of a job, as checkpoint.KeepSnapshots does.
-func (d *simSnapshots) keep(job uint32) error {
-	var newest [keptSnapshots]checkpoint.Epoch
-	for _, f := range d.files {
-		if f.meta.Job == job {
-			switch e := f.meta.Epoch; {
-			case e > newest[0]:
-				newest[0], newest[1] = e, newest[0]
-			case e > newest[1]:
-				newest[1] = e
-			}
-		}
-	}
+// keep removes those before oldest, as checkpoint.KeepSnapshots does.
+func (d *simSnapshots) keep(job uint32, oldest checkpoint.Epoch) error {
 	for name, f := range d.files {
-		if f.meta.Job == job && f.meta.Epoch < newest[1] {
+		if f.meta.Job == job && f.meta.Epoch < oldest {
 			delete(d.files, name)
 		}
 	}

@@ -165,12 +165,17 @@ func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 		return err
 	}
 	var lsn wal.LSN
+	var oldest checkpoint.Epoch // of those that are announced and kept
 	err = rt.do(func(c *core) (err error) {
-		if c.ledger.Jobs[id] == nil {
+		j := c.ledger.Jobs[id]
+		if j == nil {
 			return nil
 		}
 		lsn, err = c.change(&control{Snapshot: &snapshotChange{Job: id,
 			Snapshot: snapshotEntry{Epoch: r.epoch, LSN: r.lsn, File: file, Bytes: bytes}}}, nil)
+		if err == nil {
+			oldest = j.Snapshots[0].Epoch
+		}
 		return err
 	})
 	if err != nil {
@@ -179,7 +184,7 @@ func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
 		return err
 	}
-	return rt.snapshots.keep(id)
+	return rt.snapshots.keep(id, oldest)
 }
 
 // loadSnapshot fills a job's stores from its newest snapshot that is whole and returns its LSN, or 0 if it has none.

@@ -53,7 +53,7 @@ type timer interface {
 type snapshotFiles interface {
 	write(meta checkpoint.SnapshotMeta, bodies [][]byte) (file string, bytes int64, err error)
 	read(file string, into restorer) error
-	keep(job uint32) error // removes all but those that are kept
+	keep(job uint32, oldest checkpoint.Epoch) error // removes those before oldest
 }
 
 func (rt *Runtime) realWorld(log *wal.Log) world {
@@ -88,7 +88,10 @@ func (d snapshotDir) write(meta checkpoint.SnapshotMeta, bodies [][]byte) (file 
 		}
 	}
 	path, bytes, err := w.Commit()
-	return filepath.Base(path), bytes, err
+	if err != nil {
+		return "", 0, errors.Join(err, w.Abort())
+	}
+	return filepath.Base(path), bytes, nil
 }
 
 // read reads and checks the whole file before it gives away the first entry.
@@ -136,7 +139,7 @@ func (d snapshotDir) removeUnannounced(l *ledger) error {
 	return nil
 }
 
-func (d snapshotDir) keep(job uint32) error {
-	_, err := checkpoint.KeepSnapshots(string(d), job)
+func (d snapshotDir) keep(job uint32, oldest checkpoint.Epoch) error {
+	_, err := checkpoint.KeepSnapshots(string(d), job, oldest)
 	return err
 }
