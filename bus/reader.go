@@ -94,11 +94,12 @@ func (r *Reader) Next(max int) (b Batch, ok bool, err error) {
 		return Batch{}, false, nil
 	}
 	written := r.topic.written.Load() // before looking: who then finds nothing has taken the marks of all who wrote
-	for _, c := range r.cursors {
+	for i, c := range r.cursors {
 		b, ok, err = c.next(r.bus, r.topic, max)
 		if ok || err != nil {
 			if ok && len(r.cursors) > 1 {
 				c.seen = b.latest(c.seen)
+				r.cursors = append(slices.Delete(r.cursors, i, i+1), c) // of those as far behind the others come first
 			}
 			r.caughtUp.Store(false)
 			return b, ok, err
