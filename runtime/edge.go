@@ -156,10 +156,11 @@ func (b *inbox) queued() int {
 	return n
 }
 
-// combined returns the lowest watermark of the inputs that are neither idle nor at their end, whether all that are left
-// are idle, and whether all have ended. Only the reader calls it.
+// combined returns the lowest watermark of the inputs that are neither idle nor at their end, the highest where all that
+// are left are idle, whether they are, and whether all have ended. Only the reader calls it.
 func (b *inbox) combined() (w jobs.Watermark, idle, ended bool) {
 	w, idle, ended = jobs.WatermarkMax, true, true
+	highest := jobs.WatermarkNone
 	for i := range b.inputs {
 		in := &b.inputs[i]
 		if in.ended {
@@ -167,10 +168,14 @@ func (b *inbox) combined() (w jobs.Watermark, idle, ended bool) {
 		}
 		ended = false
 		if in.idle {
+			highest = max(highest, in.watermark)
 			continue
 		}
 		idle = false
 		w = min(w, in.watermark)
 	}
-	return w, idle && !ended, ended
+	if idle && !ended {
+		return highest, true, false
+	}
+	return w, false, ended
 }

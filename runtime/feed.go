@@ -164,6 +164,7 @@ func (f *outsideFeed) judgeIdle(some bool) {
 
 func (f *outsideFeed) watermark() (w jobs.Watermark, idle, ended bool) {
 	w, idle, ended = jobs.WatermarkMax, true, f.node.Source.Source.Bounded()
+	highest := jobs.WatermarkNone // of those that are idle
 	for i := range f.splits {
 		sp := &f.splits[i]
 		if sp.ended {
@@ -171,13 +172,14 @@ func (f *outsideFeed) watermark() (w jobs.Watermark, idle, ended bool) {
 		}
 		ended = false
 		if sp.idle {
+			highest = max(highest, sp.watermark)
 			continue
 		}
 		idle = false
 		w = min(w, sp.watermark)
 	}
-	if w == jobs.WatermarkMax {
-		w = jobs.WatermarkNone // nothing to say: all idle, or none left; the subtask's own never goes back
+	if idle {
+		w = highest // whichever became idle last: where all do at once it must not depend on their order
 	}
 	return w, idle, ended
 }

@@ -141,13 +141,18 @@ func TestSlowJobIsNoIdleSplit(t *testing.T) {
 	stop(t, rt)
 }
 
-// TestIdleSplit: a split that is asked and has nothing is idle after a while, and holds no window back.
+// TestIdleSplit: a split that is asked and has nothing is idle after a while, and holds no window back, also where the other
+// one becomes idle at the same moment, or in another subtask before it.
 func TestIdleSplit(t *testing.T) {
-	noLeaks(t)
-	out := t.TempDir()
-	rt := start(t, runtime.Config{DataDir: t.TempDir()}, windowing(newTaps(1000, 100, 0), out, 1, func(int64) {}, jobs.IdleAfter(50*time.Millisecond)))
-	until(t, rt, "the windows below 80 ms", func() bool { return linesOf(t, filepath.Join(out, "counts.jsonl")) == 4 })
-	stop(t, rt)
+	for _, parallelism := range []int{1, 2} {
+		t.Run(strconv.Itoa(parallelism), func(t *testing.T) {
+			noLeaks(t)
+			out := t.TempDir()
+			rt := start(t, runtime.Config{DataDir: t.TempDir()}, windowing(newTaps(1000, 100, 0), out, parallelism, func(int64) {}, jobs.IdleAfter(50*time.Millisecond)))
+			until(t, rt, "the windows below 80 ms", func() bool { return linesOf(t, filepath.Join(out, "counts.jsonl")) == 4 })
+			stop(t, rt)
+		})
+	}
 }
 
 // TestDurablePositionsAreShown: a source learns that its positions are durable, also where nothing more comes.

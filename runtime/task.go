@@ -251,7 +251,7 @@ func (s *subtask) take(ctx context.Context, e element, from int) (last bool, err
 
 func (s *subtask) advanceInputs(ctx context.Context) error {
 	w, idle, ended := s.inbox.combined()
-	if ended || idle {
+	if ended {
 		w = s.watermark
 	}
 	_, err := s.advance(ctx, w, idle)
