@@ -531,23 +531,29 @@ func (x *execution) abandon(deadline time.Duration) (stuck []*leftBehind) {
 		if !s.gone.Load() {
 			continue
 		}
-		if s.feed != nil {
-			if f, ok := s.feed.(*outsideFeed); ok {
-				f.showDurable(checkpoint.Epoch(x.durable.Load()))
-			}
-			if err := s.feed.close(); err != nil {
-				x.logger.Warn("closing a source", "task", s.plan.name(), "err", err)
-			}
-		}
-		for _, n := range s.nodes {
-			if n.built.Close != nil {
-				if err := n.built.Close(); err != nil {
-					x.logger.Warn("closing a step", "step", n.node.ID, "err", err)
-				}
-			}
+		if err := x.closeSubtask(s); err != nil {
+			x.logger.Warn("closing a subtask", "task", s.plan.name(), "err", err)
 		}
 	}
 	return stuck
+}
+
+// closeSubtask gives free what the source and the steps of a subtask hold whose goroutine is gone. It is the job's own code.
+func (x *execution) closeSubtask(s *subtask) (err error) {
+	defer recovered(&err, x.name, s.plan.name(), s.index)
+	var errs []error
+	if s.feed != nil {
+		if f, ok := s.feed.(*outsideFeed); ok {
+			f.showDurable(checkpoint.Epoch(x.durable.Load()))
+		}
+		errs = append(errs, s.feed.close())
+	}
+	for _, n := range s.nodes {
+		if n.built.Close != nil {
+			errs = append(errs, n.built.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // runUntil is run, cut short when ctx ends.

@@ -44,6 +44,85 @@ func TestPanicIsContained(t *testing.T) {
 	}
 }
 
+// panicky is a source and a sink, each of which panics in a method when it is first called.
+type panicky struct {
+	*tap
+	in   string
+	once atomic.Bool
+}
+
+func (p *panicky) at(method string) {
+	if p.in == method && !p.once.Swap(true) {
+		panic(method)
+	}
+}
+
+func (p *panicky) Splits(ctx context.Context, env jobs.SourceEnv) ([]jobs.Start, error) {
+	p.at("Splits")
+	return p.tap.Splits(ctx, env)
+}
+
+func (p *panicky) Open(ctx context.Context, env jobs.SourceEnv, starts []jobs.Start) (jobs.Reader, error) {
+	p.at("source's Open")
+	r, err := p.tap.Open(ctx, env, starts)
+	return panickyReader{r, p}, err
+}
+
+type panickyReader struct {
+	jobs.Reader
+	p *panicky
+}
+
+func (r panickyReader) Close() error {
+	r.p.at("source's Close")
+	return r.Reader.Close()
+}
+
+type panickySink struct {
+	file.Sink
+	p *panicky
+}
+
+func (s panickySink) Open(ctx context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
+	s.p.at("sink's Open")
+	w, err := s.Sink.Open(ctx, env)
+	return panickyWriter{w, s.p}, err
+}
+
+type panickyWriter struct {
+	jobs.Writer
+	p *panicky
+}
+
+func (w panickyWriter) Write(ctx context.Context, ms []jobs.Message) ([]byte, error) {
+	w.p.at("sink's Write")
+	return w.Writer.Write(ctx, ms)
+}
+
+// TestPanicAnywhere: wherever a job's own code panics, also beside the records, it is that job's failure.
+func TestPanicAnywhere(t *testing.T) {
+	for _, method := range []string{"setup", "Splits", "source's Open", "source's Close", "sink's Open", "sink's Write"} {
+		t.Run(method, func(t *testing.T) {
+			noLeaks(t)
+			const total = 100
+			p := &panicky{tap: newTap(total, total), in: method}
+			out := filepath.Join(t.TempDir(), "out.jsonl")
+			j := jobs.New("j")
+			keyed := jobs.KeyBy(numbers(j, p), func(n int64) int64 { return n })
+			same, _ := jobs.Process(keyed, func(s *jobs.Step[int64, int64, int64, jobs.None]) {
+				p.at("setup")
+				s.OnRecord = func(n int64) error { s.Emit(n); return nil }
+			})
+			jobs.To(same, "main", panickySink{file.Sink{Path: out}, p}, jobs.JSON[int64]())
+			rt := start(t, runtime.Config{DataDir: t.TempDir()}, j)
+			finish(t, rt)
+			if !p.once.Load() || linesOf(t, out) != total {
+				t.Errorf("panicked: %v; %d lines", p.once.Load(), linesOf(t, out))
+			}
+		})
+	}
+}
+
 // TestTenBarrenAttemptsFail: a job whose ten attempts in a row seal nothing is failed. It stays a producer: who reads what
 // it writes waits for it by name. Mended, it goes on where it stood.
 func TestTenBarrenAttemptsFail(t *testing.T) {

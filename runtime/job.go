@@ -182,10 +182,11 @@ func (j *job) backoff(ctx context.Context, barren int) bool {
 }
 
 // begin makes the next attempt. The fence comes first: whatever an older one hands over later is refused.
-func (j *job) begin(ctx context.Context) (*execution, error) {
+func (j *job) begin(ctx context.Context) (x *execution, err error) {
+	defer recovered(&err, j.def.Name, "", 0) // building steps and asking sources runs the job's own code
 	var entry *jobEntry
 	var attempt uint32
-	err := j.rt.do(func(c *core) error {
+	err = j.rt.do(func(c *core) error {
 		n, _, err := c.fence(j.id)
 		if err != nil {
 			return err
@@ -197,8 +198,7 @@ func (j *job) begin(ctx context.Context) (*execution, error) {
 		return nil, err
 	}
 	j.stores.handOver(entry.Epoch)
-	x, err := j.rt.newExecution(ctx, j, entry, attempt)
-	if err != nil {
+	if x, err = j.rt.newExecution(ctx, j, entry, attempt); err != nil {
 		return nil, err
 	}
 	j.exec.Store(x)

@@ -92,6 +92,7 @@ func (s *sender) setWaiting(why string) {
 
 // runWriter opens the sink where at stands and sends until something fails.
 func (s *sender) runWriter(ctx context.Context, at *sentEntry) (err error) {
+	defer recovered(&err, s.job, "out-"+s.entry.Name, 0) // a sink may be the job's own code
 	wakeup := make(chan struct{}, 1)
 	w, g, err := s.open(ctx, at, func() {
 		select {
