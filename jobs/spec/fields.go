@@ -65,7 +65,7 @@ var eventTimeFields = []Field{
 }
 
 var sourceFields = []Field{
-	{Name: "decode", Shape: Choice, Choices: []string{"json", "text"}, Doc: "What the records are; json if not given."},
+	{Name: "decode", Shape: Choice, Choices: []string{"json", "text"}, Doc: "What the records are; json if not given. On a bus source only text, for records that are no JSON."},
 	{Name: "event_time", Shape: Block, Fields: eventTimeFields, Doc: "When records happened; without it as the source says."},
 	{Name: "on_error", Shape: Other, Doc: "What becomes of a record that cannot be decoded or makes a step fail: fail (if not given), skip, or {to: OUTPUT}."},
 	{Name: "parallelism", Shape: Whole, Doc: "How many subtasks read; the job's number if not given."},

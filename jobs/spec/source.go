@@ -76,9 +76,15 @@ func (w *draft) commonSource(b block) {
 }
 
 func (w *draft) busSource(b block) {
-	for _, name := range []string{"decode", "event_time"} {
-		if b.has(name) {
-			w.problem(b.at(name), "remove it", "%s is not for a bus source: value, key, time, headers and watermark come as they were given", name)
+	if b.has("event_time") {
+		w.problem(b.at("event_time"), "remove it", "event_time is not for a bus source: value, key, time, headers and watermark come as they were given")
+	}
+	if b.has("decode") {
+		switch s, ok := w.text(b.get("decode"), "decode"); {
+		case ok && s == string(connector.Text):
+			w.source.text, w.scope.Value = true, expr.String
+		case ok:
+			w.problem(b.get("decode"), "remove decode", "decode: of a bus source it is text, which takes records that are no JSON, such as dead letters, or left out, not %s", describe(b.get("decode")))
 		}
 	}
 	w.scope.Key = expr.Any
@@ -219,6 +225,8 @@ func (s *sourceDraft) decoder(paths [][]string) func(*jobs.Message, *rec) error 
 		mark := e.Arena.Mark()
 		if r.Value, err = dec.Decode(m.Value, e.Arena); err == nil {
 			err = at(r)
+		} else if s.topic != "" {
+			err = fmt.Errorf("%w (what is no JSON, such as a dead letter, is read with decode: text)", err)
 		}
 		if err != nil {
 			e.Arena.Release(mark)
