@@ -350,8 +350,8 @@ func newPlan(rng *rand.Rand) *simPlan {
 	}
 	topic := func(name string) string {
 		t := jobs.Topic{Name: name, Partitions: 1 + rng.IntN(3), RetentionBytes: 1 + rng.Int64N(1+rng.Int64N(1500))}
-		if rng.IntN(4) == 0 {
-			t.LimitBytes = 300 + rng.Int64N(1500)
+		if rng.IntN(3) == 0 {
+			t.LimitBytes = 100 + rng.Int64N(900)
 		}
 		p.topics = append(p.topics, t)
 		return name

@@ -23,8 +23,9 @@ type sim struct {
 	twin  simTwin
 	now   time.Time
 	boots int
-	quiet bool // no more faults: the end is awaited
-	slow  int  // how much an fsync takes now
+	quiet bool         // no more faults: the end is awaited
+	slow  int          // how much an fsync takes now
+	lame  *simAttempts // a job that gets less time than the others now
 	steps int
 
 	log       *simLog
@@ -312,7 +313,7 @@ func (s *sim) crash() {
 
 // damage makes the newest snapshot of a job unusable, where the one before it is whole.
 func (s *sim) damage() {
-	if s.rng.IntN(3) > 0 {
+	if s.rng.IntN(3) == 0 {
 		return
 	}
 	for _, sj := range s.plan.jobs {

@@ -35,6 +35,10 @@ func (s *sim) step() bool {
 		s.now = s.now.Add(time.Duration(s.rng.IntN(2000)) * time.Microsecond)
 		return true
 	}
+	if s.lame != nil {
+		s.lame = nil
+		return true
+	}
 	next := s.nextTime()
 	switch {
 	case s.ended() && s.quiet:
@@ -114,6 +118,9 @@ func (s *sim) runnable() []simAct {
 		if a.x == nil && !a.over && !a.again.After(s.now) {
 			acts = append(acts, simAct{begin: a})
 		}
+		if a == s.lame && s.rng.IntN(15) > 0 {
+			continue
+		}
 		for _, b := range a.subs {
 			if !b.over && s.token(b, false) && roomBehind(b.s) {
 				acts = append(acts, simAct{sub: b})
@@ -186,11 +193,14 @@ func (s *sim) fault() bool {
 		return false
 	}
 	a := p.jobs[rng.IntN(len(p.jobs))]
+	if one(120) {
+		s.lame = a
+	}
 	switch {
 	case a.x == nil:
 	case one(60):
 		s.armed[s.specOf(a).idx] = 1 + rng.IntN(20)
-	case a.x.held.Load():
+	case a.x.full || a.x.held.Load():
 		s.count("jobs held back by a full topic")
 	case one(600):
 		s.stop()
@@ -241,7 +251,7 @@ func (s *sim) allStopped() bool {
 func (s *sim) calm() {
 	s.tracef("no more faults")
 	s.quiet = true
-	s.log.full = false
+	s.log.full, s.lame = false, nil
 	clear(s.armed)
 	switch {
 	case s.proc.defs == len(s.plan.jobs) || s.proc.stopping:
