@@ -97,11 +97,14 @@ func allBounded(defs []*jobs.Job) error {
 		strings.Join(names, ", "))
 }
 
-// untilSignal returns a context that the first SIGINT or SIGTERM ends. The second ends the process.
+// signalTwice is how soon after the first a second signal is taken for the same.
+const signalTwice = 300 * time.Millisecond
+
+// untilSignal returns a context that the first SIGINT, SIGTERM or SIGHUP ends. The second ends the process.
 func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		select {
 		case <-signals:
@@ -110,7 +113,9 @@ func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 		}
 		a.say("stopping: last commits, then what is yet to be sent; once more ends at once")
 		cancel()
-		<-signals
+		for told := time.Now(); time.Since(told) < signalTwice; {
+			<-signals // of whoever asked twice with one breath, such as a terminal and a parent that passes it on
+		}
 		a.say("ended at once; the next run goes on from what is committed")
 		os.Exit(exitFailed)
 	}()
