@@ -120,3 +120,35 @@ func TestStopDeadline(t *testing.T) {
 		t.Fatal("Stop does not return")
 	}
 }
+
+// stuckSink takes nothing and does not come back.
+type stuckSink struct {
+	closedSink
+	free chan struct{}
+}
+
+func (s stuckSink) Open(context.Context, jobs.SinkEnv) (jobs.Writer, error) {
+	<-s.free
+	return nil, errors.New("closed")
+}
+
+// TestStopWithStuckSink: a sender stuck in a job's own sink is left behind and named (R9); the next run goes on with what it
+// did not send.
+func TestStopWithStuckSink(t *testing.T) {
+	free := make(chan struct{})
+	defer close(free)
+	job := func() *jobs.Job {
+		j := jobs.New("j")
+		jobs.To(numbers(j, newTap(10, 10)), "main", stuckSink{free: free}, jobs.JSON[int64]())
+		return j
+	}
+	cfg := runtime.Config{DataDir: t.TempDir(), StopTimeout: 200 * time.Millisecond, StuckAfter: 200 * time.Millisecond}
+	for range 2 {
+		rt := start(t, cfg, job())
+		until(t, rt, "records to send", func() bool { return jobStatus(t, rt, "j").Outputs[0].Unsent == 10 })
+		err := rt.Stop()
+		if stuck := new(runtime.StuckError); !errors.As(err, &stuck) || len(stuck.Tasks) != 1 || stuck.Tasks[0] != "j: the sender of main" {
+			t.Errorf("Stop returned %v, want a StuckError that names the sender", err)
+		}
+	}
+}

@@ -303,7 +303,9 @@ func (rt *Runtime) Stop() error {
 	<-drained
 	rt.cancel()
 	rt.jobsDone.Wait()
-	rt.sendDone.Wait()
+	left, give := context.WithTimeout(context.Background(), rt.cfg.StuckAfter)
+	defer give()
+	waitUntil(&rt.sendDone, left.Done())
 	rt.endCommits()
 	<-rt.committer.done
 	rt.background.Wait()
@@ -311,6 +313,11 @@ func (rt *Runtime) Stop() error {
 	for _, j := range rt.jobs {
 		for _, s := range j.stuckTasks() {
 			stuck = append(stuck, j.def.Name+": "+s)
+		}
+	}
+	for _, s := range rt.senders {
+		if !s.gone.Load() {
+			stuck = append(stuck, s.job+": the sender of "+s.entry.Name)
 		}
 	}
 	err := rt.log.Close()

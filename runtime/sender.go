@@ -33,6 +33,7 @@ type sender struct {
 	next    atomic.Uint64 // index of the next record to send
 	sent    atomic.Int64
 	stopped atomic.Bool // by a *jobs.StoppedError
+	gone    atomic.Bool // its goroutine has returned
 
 	mu      sync.Mutex
 	waiting string
@@ -41,6 +42,7 @@ type sender struct {
 
 // run sends until ctx ends or the sink stops it.
 func (s *sender) run(ctx context.Context) {
+	defer s.gone.Store(true)
 	at := s.entry.Sent
 	at.Sub = s.entry.Sub
 	s.next.Store(uint64(at.Next))
