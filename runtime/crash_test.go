@@ -79,7 +79,7 @@ func child(t testing.TB, kind string) func(w *killtest.Work) *exec.Cmd {
 // writing and announcing them too, and recovery begins with them.
 func TestKillWithSnapshots(t *testing.T) {
 	snapshots := 0
-	s := killtest.Suite{Command: child(t, "snapshots"), Variant: killtest.ExactlyOnce, Times: 3, Kills: killtest.Kills(t, 6, 15), Campaign: 20,
+	s := killtest.Suite{Command: child(t, "snapshots"), Variant: killtest.ExactlyOnce, Times: 2, Kills: killtest.Kills(t, 4, 15), Campaign: 20,
 		When: killtest.Anywhere(0.25), Killed: func(tb testing.TB, w *killtest.Work) {
 			files, err := filepath.Glob(filepath.Join(w.Dir, "snapshots", "*"))
 			if err != nil {
