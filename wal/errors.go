@@ -65,8 +65,7 @@ type DamagedError struct {
 func (e *DamagedError) Unwrap() error { return e.Corrupt }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("%v; these frames were acknowledged, so nothing was cut: see `wal verify`, mend with `wal repair`",
-		e.Corrupt)
+	return fmt.Sprintf("%v; these frames were acknowledged, so nothing was cut: see `wal verify`", e.Corrupt)
 }
 
 // fault is what did not hold, inside a CorruptError. Only a fault may be taken for a torn tail; an error of any other

@@ -44,6 +44,7 @@ func exitCode(err error) int {
 	var exit *exitError
 	var locked *wal.LockedError
 	var stalled *runtime.StalledError
+	var failed *wal.FailedError
 	if err == nil {
 		return exitOK
 	}
@@ -54,18 +55,25 @@ func exitCode(err error) int {
 		return exitAgain
 	case errors.As(err, &stalled):
 		return exitFailed
+	case damaged(err) && !errors.As(err, &failed):
+		return exitData // to start it again is no help
 	case ofDisk(err):
 		return exitDisk
 	}
 	return exitFailed
 }
 
+// damaged reports whether an error is of what was acknowledged and cannot be read as it was written.
+func damaged(err error) bool {
+	var damaged *wal.DamagedError
+	var corrupt *wal.CorruptError
+	return errors.As(err, &damaged) || errors.As(err, &corrupt)
+}
+
 // ofDisk reports whether an error is the disk's or the log's.
 func ofDisk(err error) bool {
 	var failed *wal.FailedError
-	var damaged *wal.DamagedError
-	var corrupt *wal.CorruptError
 	var path *fs.PathError
 	var sys *os.SyscallError
-	return errors.As(err, &failed) || errors.As(err, &damaged) || errors.As(err, &corrupt) || errors.As(err, &path) || errors.As(err, &sys)
+	return errors.As(err, &failed) || damaged(err) || errors.As(err, &path) || errors.As(err, &sys)
 }

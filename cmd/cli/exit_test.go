@@ -27,8 +27,9 @@ func TestExitCode(t *testing.T) {
 		{"locked", &wal.LockedError{}, 75},
 		{"a failed fsync", &wal.FailedError{}, 74},
 		{"a failed fsync behind others", errors.Join(errors.New("x"), fmt.Errorf("y: %w", &wal.FailedError{})), 74},
-		{"damaged", &wal.DamagedError{Corrupt: &wal.CorruptError{}}, 74},
-		{"corrupt", &wal.CorruptError{}, 74},
+		{"damaged", &wal.DamagedError{Corrupt: &wal.CorruptError{}}, 65},
+		{"corrupt", fmt.Errorf("x: %w", &wal.CorruptError{}), 65},
+		{"failed by what is corrupt", &wal.FailedError{Err: &wal.CorruptError{}}, 74},
 		{"a file", &fs.PathError{}, 74},
 	}
 	for _, tt := range tests {

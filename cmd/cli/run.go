@@ -167,14 +167,18 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 // opened adds to an error of opening a data directory what can be done.
 func opened(err error) error {
 	var locked *wal.LockedError
-	var damaged *wal.DamagedError
 	switch {
 	case errors.As(err, &locked):
 		return fmt.Errorf("%w; stop that process first, or give this one another --data-dir", err)
-	case errors.As(err, &damaged):
-		return fmt.Errorf("%w. This version has no repair yet: put back a copy of the directory, or move it away and begin with a new one", err)
+	case damaged(err):
+		return noRepair(err)
 	}
 	return err
+}
+
+// noRepair adds to an error of a damaged log what can be done.
+func noRepair(err error) error {
+	return fmt.Errorf("%w. This version has no repair yet: put back a copy of the directory, or move it away and begin with a new one", err)
 }
 
 // Kafka returns the embedded broker's address, and tells people who want to write to it. It makes a process jobs.Services.

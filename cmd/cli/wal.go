@@ -26,13 +26,11 @@ func logDir(cmd *cobra.Command) string { return filepath.Join(text(cmd, "data-di
 
 // ofLog gives an error of reading a log its exit code.
 func ofLog(cmd *cobra.Command, err error) error {
-	var damaged *wal.DamagedError
-	var corrupt *wal.CorruptError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return withCode(exitUnreachable, fmt.Errorf("there is no log in %s; name the data directory with --data-dir", text(cmd, "data-dir")))
-	case errors.As(err, &damaged), errors.As(err, &corrupt):
-		return withCode(exitData, err)
+	case damaged(err):
+		return withCode(exitData, noRepair(err))
 	}
 	return err
 }
