@@ -42,28 +42,34 @@ func TestSnapshotsWhileRunning(t *testing.T) {
 		data, out := t.TempDir(), t.TempDir()
 		const total = 50_000
 		seen := map[string]bool{}
-		restarts := 0
-		for done := false; !done && restarts < 300; restarts++ {
-			rt := start(t, runtime.Config{DataDir: data, SnapshotBytes: 1, CommitInterval: time.Millisecond}, snapshotting(newTap(total, total), out, parallelism))
-			if restarts%3 == 2 { // now and then long enough for one more, however slow the machine is
+		runs, opened := 0, int64(0)
+		for ; opened < total; runs++ {
+			in := newTap(total, opened)
+			rt := start(t, runtime.Config{DataDir: data, SnapshotBytes: 1, CommitInterval: time.Millisecond}, snapshotting(in, out, parallelism))
+			opened = min(total, opened+rng.Int64N(6000))
+			in.open(opened)
+			if runs%3 == 2 { // now and then as much as one more snapshot takes
 				until(t, rt, "a snapshot", func() bool {
-					files := snapshotFiles(t, data)
-					return len(files) > 0 && !seen[files[len(files)-1]] || jobStatus(t, rt, "snapshots").State == runtime.StateEnded
+					if files := snapshotFiles(t, data); len(files) > 0 && !seen[files[len(files)-1]] {
+						return true
+					}
+					opened = min(total, opened+100)
+					in.open(opened)
+					return jobStatus(t, rt, "snapshots").State == runtime.StateEnded
 				})
 			} else {
-				time.Sleep(time.Duration(rng.Int64N(int64(15 * time.Millisecond))))
+				time.Sleep(time.Duration(rng.Int64N(int64(10 * time.Millisecond))))
 			}
-			done = jobStatus(t, rt, "snapshots").State == runtime.StateEnded
 			stop(t, rt)
 			for _, f := range snapshotFiles(t, data) {
 				seen[f] = true
 			}
 		}
 		finish(t, start(t, runtime.Config{DataDir: data}, snapshotting(newTap(total, total), out, parallelism)))
-		if n := len(snapshotFiles(t, data)); n > 2 || len(seen) < 2 || restarts < 3 {
-			t.Errorf("%d snapshots are there; %d were seen over %d runs", n, len(seen), restarts)
+		if n := len(snapshotFiles(t, data)); n > 2 || len(seen) < 2 || runs < 3 {
+			t.Errorf("%d snapshots are there; %d were seen over %d runs", n, len(seen), runs)
 		}
-		t.Logf("parallelism %d: %d runs, %d snapshots", parallelism, restarts, len(seen))
+		t.Logf("parallelism %d: %d runs, %d snapshots", parallelism, runs, len(seen))
 		sameLines(t, "main", fileLines(t, filepath.Join(out, "main.jsonl")), talliedBy(total, snapshotKeys, nil))
 	}
 }
