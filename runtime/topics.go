@@ -20,7 +20,7 @@ var ErrNoTopic = errors.New("there is no such topic")
 type Tail struct {
 	Topic     string
 	Partition int         // -1 for all
-	Last      int         // begin so many records before the end of each partition, if From is nil
+	Last      int         // begin so many records before the end of each partition; behind From at most so many, 0 for all
 	From      *bus.Offset // begin here
 	Follow    bool        // go on with what is written later, until the context ends
 }
@@ -51,7 +51,7 @@ func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, 
 	}
 	n := b.Partitions(id)
 	if q.Partition >= n {
-		return fmt.Errorf("topic %q has %d partitions, from 0; there is no partition %d: %w", q.Topic, n, q.Partition, ErrNoTopic)
+		return &noPartitionError{q.Topic, n, q.Partition}
 	}
 	wakes := make(chan struct{}, 1)
 	wake := func() {
@@ -76,6 +76,9 @@ func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, 
 		if err != nil {
 			return err
 		}
+		if q.From != nil && q.Last > 0 {
+			ends[p] = min(ends[p], *q.From+bus.Offset(q.Last))
+		}
 		readers = append(readers, b.NewReader(0, id, []bus.SubState{st}, wake))
 	}
 	for {
@@ -93,6 +96,21 @@ func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, 
 			return nil
 		}
 	}
+}
+
+// noPartitionError is an ErrNoTopic of a topic that is there.
+type noPartitionError struct {
+	topic        string
+	n, partition int
+}
+
+func (e *noPartitionError) Is(target error) bool { return target == ErrNoTopic }
+
+func (e *noPartitionError) Error() string {
+	if e.n == 1 {
+		return fmt.Sprintf("topic %q has partition 0 only; there is no partition %d", e.topic, e.partition)
+	}
+	return fmt.Sprintf("topic %q has partitions 0 to %d; there is no partition %d", e.topic, e.n-1, e.partition)
 }
 
 // start is where to begin in a partition.

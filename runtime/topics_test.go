@@ -90,6 +90,12 @@ func TestTailAndOffline(t *testing.T) {
 				t.Errorf("%s: the last five of partition 1 are %v, want %v", what, last, want)
 			}
 		}
+		from := bus.Offset(7)
+		for p, first := range tailed(t, src, runtime.Tail{Topic: "numbers", Partition: 2, From: &from, Last: 3}) {
+			if want := all[2][7:10]; p != 2 || !reflect.DeepEqual(first, want) {
+				t.Errorf("%s: three of partition 2 from 7 on are %v, want %v", what, first, want)
+			}
+		}
 		return all
 	}
 	check("the process", rt)

@@ -140,7 +140,7 @@ It claims nothing: no subscription is made, and nothing is kept for it.`,
 	}, a.doBusTail)
 	c.Flags().IntP("last", "n", 10, "how many records of each partition")
 	c.Flags().Int("partition", -1, "only this one")
-	c.Flags().Int64("from", -1, "begin at this offset instead of near the end")
+	c.Flags().Int64("from", -1, "begin at this offset instead of near the end, and show all from there on, or -n")
 	c.Flags().BoolP("follow", "f", false, "go on with what is written from now on, until Ctrl-C; a process must run")
 	take(c, "data-dir", "socket")
 	prints(c, "jsonl", "json", "yaml", "table", "name", "value")
@@ -155,6 +155,14 @@ func (a *app) doBusTail(cmd *cobra.Command, args []string) error {
 	if from, _ := cmd.Flags().GetInt64("from"); from >= 0 {
 		o := bus.Offset(from)
 		q.From = &o
+	}
+	switch last := cmd.Flags().Changed("last"); {
+	case q.Last < 0 || q.From != nil && last && q.Last == 0:
+		return withCode(exitUsage, fmt.Errorf("-n is %d; it is a number of records", q.Last))
+	case q.From != nil && last && q.Follow:
+		return withCode(exitUsage, errors.New("--from with --follow shows all there is from there on; leave -n out"))
+	case q.From != nil && !last:
+		q.Last = 0 // all
 	}
 	format := text(cmd, "output")
 	if q.Follow && (format == "json" || format == "yaml" || format == "table") {

@@ -296,6 +296,9 @@ func tailOf(v url.Values) (runtime.Tail, error) {
 		set(n)
 		return nil
 	}
+	if v.Has("from") {
+		q.Last = 0
+	}
 	return q, errors.Join(
 		number("partition", 1<<16, func(n uint64) { q.Partition = int(n) }),
 		number("last", lastMax, func(n uint64) { q.Last = int(n) }),
