@@ -203,6 +203,15 @@ func (b *Bus) Producers(id TopicID) []ProducerID {
 	return out
 }
 
+// Written reports whether a topic has, or ever had, a producer. Where it had and has none left, its readers end once they
+// have taken all of it.
+func (b *Bus) Written(id TopicID) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	t := b.topics[id]
+	return t != nil && t.written.Load()
+}
+
 // Assign sets the Base of each publication to the offset it will have if it is published next. Nothing else changes until
 // Publish, so that an epoch that finds no room leaves no trace.
 func (b *Bus) Assign(pubs []Publication) {

@@ -225,7 +225,10 @@ func decodeLedger(body []byte) (*ledger, error) {
 	if err := json.Unmarshal(body, l); err != nil {
 		return nil, fmt.Errorf("runtime: the catalog's ledger: %w", err)
 	}
-	for _, j := range l.Jobs {
+	for id, j := range l.Jobs {
+		if j == nil {
+			return nil, fmt.Errorf("runtime: the catalog's ledger: job %d is null", id)
+		}
 		if len(j.HeaderBin) > 0 {
 			h, err := checkpoint.DecodeHeader(j.HeaderBin)
 			if err != nil {

@@ -6,7 +6,6 @@ type JobPhase string
 const (
 	PhaseActive  JobPhase = "active"  // runs whenever the runtime does
 	PhaseStopped JobPhase = "stopped" // keeps its state and waits: by hand, or because its definition is missing
-	PhaseFailed  JobPhase = "failed"  // attemptsMax attempts in a row sealed nothing
 	PhaseEnded   JobPhase = "ended"   // all its bounded inputs have been read to their end
 )
 

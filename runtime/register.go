@@ -81,7 +81,7 @@ func (rt *Runtime) register(defs []*jobs.Job) (entries map[string]*jobEntry, err
 		if err := c.rotateIfDue(); err != nil {
 			return err
 		}
-		r := &registration{core: c, change: &control{}, topics: map[string]bus.TopicID{}}
+		r := &registration{core: c, change: &control{}, topics: map[string]bus.TopicID{}, over: map[string]bool{}}
 		if err := r.defineTopics(defs); err != nil {
 			return err
 		}
@@ -105,10 +105,23 @@ func (rt *Runtime) register(defs []*jobs.Job) (entries map[string]*jobEntry, err
 		}
 		for _, d := range defs {
 			entries[d.Name] = c.ledger.job(d.Name).clone()
+			if changed, over := r.over[d.Name]; over {
+				rt.sayOver(d.Name, changed)
+			}
 		}
 		return nil
 	})
 	return entries, err
+}
+
+// sayOver says why a job does nothing.
+func (rt *Runtime) sayOver(job string, changed bool) {
+	const again = "it ended in an earlier run and stays ended; another data directory, or another name, runs it again"
+	if changed {
+		rt.logger.Warn("the definition of an ended job has changed, for nothing: "+again, "job", job)
+		return
+	}
+	rt.logger.Info(again, "job", job)
 }
 
 // registration gathers one change; it runs on the committer's goroutine.
@@ -117,6 +130,7 @@ type registration struct {
 	change *control
 	marks  []bus.Mark
 	topics map[string]bus.TopicID
+	over   map[string]bool // jobs that have ended; true where the definition is another since
 	next   uint32
 }
 
@@ -201,7 +215,10 @@ func (r *registration) job(d *jobs.Job) error {
 		definition = d.Describe()
 	}
 	have := r.core.ledger.job(d.Name)
-	if have != nil && bytes.Equal(have.Definition, definition) && have.Phase != PhaseStopped && have.Phase != PhaseFailed {
+	if have != nil && have.Phase == PhaseEnded {
+		r.over[d.Name] = !bytes.Equal(have.Definition, definition)
+	}
+	if have != nil && bytes.Equal(have.Definition, definition) && have.Phase != PhaseStopped {
 		return nil
 	}
 	jc := jobChange{Name: d.Name, Definition: definition, Origin: "file", Phase: PhaseActive, Replace: true}

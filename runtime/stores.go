@@ -90,7 +90,7 @@ func appendStep(step string, entries []byte) []byte {
 
 func cutStep(body []byte) (step string, entries []byte, err error) {
 	n, k := binary.Uvarint(body)
-	if k <= 0 || n > uint64(len(body)-k) {
+	if k <= 0 || k > 1 && body[k-1] == 0 || n > uint64(len(body)-k) {
 		return "", nil, fmt.Errorf("runtime: a state section of %d bytes does not begin with its step", len(body))
 	}
 	return string(body[k : k+int(n)]), body[k+int(n):], nil

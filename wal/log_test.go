@@ -280,8 +280,8 @@ func TestRoom(t *testing.T) {
 		t.Error("the reserve was not given up")
 	}
 	waitAll(t, l)
-	if _, err := l.Append(2, body); !errors.Is(err, ErrNoRoom) {
-		t.Errorf("with the reserve given up: %v; want ErrNoRoom", err)
+	if _, err := l.Append(2, body); !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), " KiB are needed") {
+		t.Errorf("with the reserve given up: %v; want ErrNoRoom, and how much is needed", err)
 	}
 	setFree(4<<20 + 10_000)
 	mustDo(t)(l.Append(2, body))

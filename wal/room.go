@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"fmt"
 	"path/filepath"
 	"time"
 )
@@ -72,9 +73,15 @@ func (r *room) check(n, unwritten int64) error {
 		return err
 	}
 	if left < enough || !r.held && r.reserve > 0 && !r.takeBack() {
-		return ErrNoRoom
+		return r.refusal(left+n, enough+n)
 	}
 	return nil
+}
+
+// refusal is ErrNoRoom with what there is and what was wanted.
+func (r *room) refusal(free, wanted int64) error {
+	return fmt.Errorf("%w: %d KiB are free, %d KiB are needed (two segments, the reserve where it is not made yet, and what is to be written)",
+		ErrNoRoom, max(0, free)>>10, (wanted+1023)>>10)
 }
 
 // checkSmall is for the log's owner's small frames: where the disk is full, they get the space of the reserve.
@@ -95,7 +102,7 @@ func (r *room) checkSmall(n, unwritten int64) error {
 		}
 	}
 	if left < smallSlack {
-		return ErrNoRoom
+		return fmt.Errorf("%w: %d KiB are free", ErrNoRoom, max(0, left+n)>>10)
 	}
 	return nil
 }

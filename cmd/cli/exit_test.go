@@ -31,6 +31,8 @@ func TestExitCode(t *testing.T) {
 		{"corrupt", fmt.Errorf("x: %w", &wal.CorruptError{}), 65},
 		{"failed by what is corrupt", &wal.FailedError{Err: &wal.CorruptError{}}, 74},
 		{"a file", &fs.PathError{}, 74},
+		{"no room to start", unstarted(fmt.Errorf("x: %w", wal.ErrNoRoom)), 74},
+		{"a definition against the log", unstarted(errors.New("x")), 78},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -93,6 +93,11 @@ func (a *app) command(c cobra.Command, do func(cmd *cobra.Command, args []string
 		if err := a.checkFormat(cmd); err != nil {
 			return err
 		}
+		if f := cmd.Flags().Lookup("data-dir"); f != nil && f.Value.String() == "" {
+			if _, is := f.Annotations["setting"]; is { // dev takes a temporary one
+				return a.bad(cmd, "data-dir", "the name of a directory")
+			}
+		}
 		a.ran = true
 		return do(cmd, args)
 	}

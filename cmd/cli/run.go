@@ -152,7 +152,7 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 		if ofDisk(err) {
 			return err // the log's last word, said once: nothing more can be committed
 		}
-		return errors.Join(withCode(exitConfig, err), p.rt.Stop(), p.broker.Close())
+		return errors.Join(unstarted(err), p.rt.Stop(), p.broker.Close())
 	}
 	if missing := p.rt.Status().Missing; len(missing) > 0 {
 		p.logger.Warn("jobs in the data directory that no file defines stay stopped, with their state", "jobs", strings.Join(missing, ", "))
@@ -174,6 +174,14 @@ func opened(err error) error {
 		return noRepair(err)
 	}
 	return err
+}
+
+// unstarted gives an error of starting jobs its exit code: what is defined is at fault, unless the disk is.
+func unstarted(err error) error {
+	if errors.Is(err, wal.ErrNoRoom) {
+		return withCode(exitDisk, fmt.Errorf("%w; make room on the disk of the data directory, or name another with --data-dir", err))
+	}
+	return withCode(exitConfig, err)
 }
 
 // noRepair adds to an error of a damaged log what can be done.
