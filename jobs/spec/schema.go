@@ -3,6 +3,7 @@ package spec
 import (
 	"encoding/json"
 
+	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector"
 )
 
@@ -25,7 +26,7 @@ func Schema(reg connector.Registry) []byte {
 	job["version"] = object{"const": 1}
 	job["source"] = sourceSchema(reg)
 	job["steps"] = object{"type": "array", "description": docOf(jobFields, "steps"),
-		"items": object{"type": "object", "properties": steps, "additionalProperties": false}}
+		"items": object{"type": "object", "properties": steps, "additionalProperties": false, "oneOf": kindsOf(stepKinds)}}
 	job["outputs"] = object{"type": "object", "description": docOf(jobFields, "outputs"), "minProperties": 1, "additionalProperties": outputSchema(reg)}
 	job["topics"] = object{"type": "object", "description": docOf(jobFields, "topics"), "additionalProperties": blockSchema(topicFields)}
 	root := blockSchema(jobFields)
@@ -36,6 +37,14 @@ func Schema(reg connector.Registry) []byte {
 		panic("spec: the schema is no JSON: " + err.Error()) // it holds strings, numbers and maps only
 	}
 	return append(b, '\n')
+}
+
+// envPattern is what stands for a word or a number that the environment has, or a number in quotes.
+const envPattern = `\$\{env:|^[0-9]+$`
+
+// oneOf is one of a few words, or what the environment says.
+func oneOf(words []string) object {
+	return object{"anyOf": []object{{"enum": words}, {"type": "string", "pattern": `\$\{env:`}}}
 }
 
 func withDoc(s object, doc string) object {
@@ -92,13 +101,13 @@ func fieldSchema(f Field) object {
 	case Name:
 		s = object{"type": "string"}
 	case Whole:
-		s = object{"type": []string{"integer", "string"}}
+		s = object{"type": []string{"integer", "string"}, "minimum": 1, "maximum": jobs.KeyGroups, "pattern": envPattern}
 	case Duration:
-		s = object{"type": "string", "pattern": `^(\$\{env:.*|([0-9.]+(ns|us|ms|s|m|h|d))+)$`}
+		s = object{"type": []string{"string", "integer"}, "maximum": 0, "pattern": `\$\{env:|^([0-9.]+(ns|us|µs|ms|s|m|h|d))+$|^0$`}
 	case Bytes:
 		s = object{"type": []string{"integer", "string"}}
 	case Choice:
-		s = object{"enum": f.Choices}
+		s = oneOf(f.Choices)
 	case Block:
 		s = blockSchema(f.Fields)
 	default:
@@ -123,7 +132,8 @@ func settingsSchema(doc string, fields []connector.Field, sink bool) object {
 		case connector.List:
 			s["type"], s["items"] = []string{"array", "string"}, object{"type": "string"}
 		case connector.Enum:
-			s["enum"] = f.Enum
+			s = oneOf(f.Enum)
+			s["description"] = f.Doc
 		default:
 			s["type"] = "string"
 		}
@@ -137,20 +147,29 @@ func settingsSchema(doc string, fields []connector.Field, sink bool) object {
 	return object{"type": []string{"object", "null"}, "description": doc, "properties": p, "required": required, "additionalProperties": false}
 }
 
+// kindsOf wants exactly one of several fields.
+func kindsOf(names []string) []object {
+	var kinds []object
+	for _, n := range names {
+		kinds = append(kinds, object{"required": []string{n}})
+	}
+	return kinds
+}
+
 func sourceSchema(reg connector.Registry) object {
 	s := blockSchema(sourceFields)
 	p := s["properties"].(object)
-	p["on_error"] = withDoc(object{"anyOf": []object{{"enum": []string{"fail", "skip"}},
+	p["on_error"] = withDoc(object{"anyOf": []object{oneOf([]string{"fail", "skip"}),
 		{"type": "object", "properties": object{"to": object{"type": "string"}}, "required": []string{"to"}, "additionalProperties": false}}}, docOf(sourceFields, "on_error"))
 	bus := blockSchema(busSourceFields)
 	bus["properties"].(object)["start"] = object{"type": []string{"string", "integer"}, "description": docOf(busSourceFields, "start")}
 	p["bus"] = object{"anyOf": []object{{"type": "string"}, bus}}
-	ends := []object{{"required": []string{"bus"}}}
+	ends := []string{"bus"}
 	for _, k := range reg.Sources {
 		p[k.Name] = settingsSchema(k.Doc, k.Fields, false)
-		ends = append(ends, object{"required": []string{k.Name}})
+		ends = append(ends, k.Name)
 	}
-	s["oneOf"] = ends
+	s["oneOf"] = kindsOf(ends)
 	return s
 }
 
