@@ -145,7 +145,7 @@ func (k FieldKind) describe() string {
 	case List:
 		return "a list of strings"
 	case Int:
-		return "a whole number"
+		return "a whole number, 0 or more"
 	case Bool:
 		return "true or false"
 	}

@@ -36,7 +36,7 @@ func TestComplete(t *testing.T) {
 		{"all errors, by name", map[string]any{"n": "x", "on": 1, "wait": "soon", "size": "1XB", "names": true, "format": "c", "fromat": "a"}, nil, []string{
 			`format: "c" is not one of a, b`,
 			`fromat: is not a setting (known are path, n, on, wait, size, names, format)`,
-			`n: want a whole number, not "x"`,
+			`n: want a whole number, 0 or more, not "x"`,
 			`names: want a list of strings, not true`,
 			`on: want true or false, not 1`,
 			`path: is required`,
@@ -44,7 +44,7 @@ func TestComplete(t *testing.T) {
 			`wait: want a duration such as 250ms, 5s or 1h30m, not "soon"`,
 		}},
 		{"negative", map[string]any{"path": "p", "n": -1, "wait": -time.Second, "size": -1}, nil, []string{
-			`n: want a whole number, not "-1"`,
+			`n: want a whole number, 0 or more, not "-1"`,
 			`size: want a size such as 4096, 64KiB or 1MB, not "-1"`,
 			`wait: want a duration such as 250ms, 5s or 1h30m, not "-1s"`,
 		}},

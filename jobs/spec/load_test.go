@@ -86,7 +86,7 @@ func TestProblems(t *testing.T) {
 		{"nothing there", "version: 1\n", `f:1:1: a job needs job | The job's name.
 f:1:1: a job needs source | Where records come from.
 f:1:1: a job needs outputs | Where they go, by name; main takes what the last step emits.`},
-		{"another version", "version: 2\njob: j\nsource:\n" + okSource + main, `f:1:10: version: want a whole number from 1 to 1, not "2"`},
+		{"another version", "version: 2\njob: j\nsource:\n" + okSource + main, `f:1:10: version: want 1, not "2"`},
 		{"a bad name", "version: 1\njob: a b\nsource:\n" + okSource + main, `f:2:6: job: name "a b": want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit`},
 		{"unknown field", small(okSource, "step: []\n"+main), `f:5:1: a job has no field step | did you mean steps?`},
 		{"twice", small(okSource, "job: k\n"+main), `f:5:1: job is given twice, first in line 2`},
@@ -152,6 +152,9 @@ f:7:85: sum takes a number, this is a string`},
 		{"output without end", small(okSource, "outputs: {main: {}}\n"), `f:5:17: output main: it does not say where records go | name one of bus, kafka, file, stdout`},
 		{"output unknown", small(okSource, "outputs: {main: {kafk: {topic: x}}}\n"), `f:5:18: output main has no field kafk | did you mean kafka?`},
 		{"unused output", small(okSource, "outputs: {main: {stdout: {}}, spare: {bus: x}}\n"), `f:5:31: nothing is written to the output spare | write to it with side, late_to or on_error, or remove it`},
+		{"a filter without if", steps("  - filter: value.a > 1\n"), `f:6:13: filter: want fields, not "value.a > 1" | write filter: {if: …}`},
+		{"the source's own file", small("  file: {path: d/x, format: lines}\n", "outputs:\n  main: {file: {path: ./d/x}}\n"), `f:6:23: output main: the job's own source reads this file | name another file, or a folder that the source does not read`},
+		{"one of the source's own files", small("  file: {path: \"d/*.jsonl\"}\n", "outputs:\n  main: {file: {path: d/x.jsonl}}\n"), `f:6:23: output main: the job's own source reads this file | name another file, or a folder that the source does not read`},
 		{"one file twice", small(okSource+"  on_error: {to: b}\n", "outputs:\n  main: {file: {path: x}}\n  b: {file: {path: ./x}}\n"), `f:8:20: output b: another output writes this file: f:7 | a file belongs to one output`},
 		{"output key", small(okSource, "outputs: {main: {bus: {topic: t, key: vale.x}}}\n"), `f:5:39: there is no vale | did you mean value?`},
 		{"topic of two kinds", small(okSource, "topics: {t: {partitions: 4}}\noutputs: {main: {bus: {topic: t, partitions: 8}}}\n"), `f:6:23: the topic t has another number of partitions at f:5 | say it in one place`},

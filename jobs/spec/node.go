@@ -274,7 +274,11 @@ func (b block) at(name string) *yaml.Node {
 // pairs reads a mapping with any names, each once, in order.
 func (f *file) pairs(n *yaml.Node, what string) []entry {
 	if n.Kind != yaml.MappingNode {
-		f.problem(n, "", "%s: want fields, not %s", what, describe(n))
+		hint := ""
+		if what == "filter" && n.Kind == yaml.ScalarNode {
+			hint = "write filter: {if: …}"
+		}
+		f.problem(n, hint, "%s: want fields, not %s", what, describe(n))
 		return nil
 	}
 	seen := map[string]*yaml.Node{}

@@ -109,16 +109,25 @@ func (w *draft) outsideOutput(o *outputDraft, name string, at, n *yaml.Node) {
 
 // claimPath makes a file the output's own.
 func (w *draft) claimPath(o *outputDraft, n *yaml.Node, path string) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		abs = filepath.Clean(path)
-	}
+	abs := absolute(path)
 	if i := settingNode(n, "path"); i != nil {
 		n = i
+	}
+	if own, err := filepath.Match(w.source.files, abs); own || err == nil && abs == w.source.files {
+		w.problem(n, "name another file, or a folder that the source does not read", "output %s: the job's own source reads this file", o.name)
+		return
 	}
 	if first, ok := w.claim(w.written, abs, n); !ok {
 		w.problem(n, "a file belongs to one output", "output %s: another output writes this file: %s:%d", o.name, first.File, first.Line)
 	}
+}
+
+func absolute(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return filepath.Clean(path)
+	}
+	return abs
 }
 
 // given reads the settings that stand at a connector; ok is false where something is wrong.

@@ -224,3 +224,20 @@ func mustDecoder(j *jobs.Job, env *jobs.Env) func([]jobs.Message) {
 	split := &jobs.Split{ID: "t-0"}
 	return func(ms []jobs.Message) { source.Messages(split, ms) }
 }
+
+// TestTextOfATopicIsDecoded: what a publisher in the same process has attached to its records is not taken for their text.
+func TestTextOfATopicIsDecoded(t *testing.T) {
+	published := any([]jobs.Rec[Row]{{}})
+	for src, want := range map[string]bool{"  bus: t\n": true, "  bus: t\n  decode: text\n": false} {
+		j := mustLoad(t, small(src, "outputs: {main: {stdout: {}}}\n"))
+		n := j.Nodes[0]
+		failed := false
+		built, err := n.Build(&jobs.Env{Failed: &failed}, [][]any{nil})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := built.Payload(nil, 0, published, 0, 1); ok != want {
+			t.Errorf("%q takes what the publisher attached: %v, want %v", src, ok, want)
+		}
+	}
+}

@@ -79,6 +79,10 @@ func (d *document) whole(n *yaml.Node, what string, least, most int64) int64 {
 		return least
 	}
 	i, err := strconv.ParseInt(s, 10, 64)
+	if (err != nil || i != least) && least == most {
+		d.problem(n, "", "%s: want %d, not %s", what, least, describe(n))
+		return least
+	}
 	if err != nil || i < least || i > most {
 		d.problem(n, "", "%s: want a whole number from %d to %d, not %s", what, least, most, describe(n))
 		return least

@@ -21,6 +21,7 @@ import (
 type sourceDraft struct {
 	id             string
 	kind           string         // the connector's name
+	files          string         // the pattern of a file source's files, absolute
 	given          map[string]any // its settings as they stand there
 	source         jobs.Source    // nil for a topic on the bus
 	topic          string
@@ -132,6 +133,9 @@ func (w *draft) outsideSource(b block, name string) {
 		return
 	}
 	w.source.source = src
+	if name == "file" {
+		w.source.files = absolute(w.cfg.Place.Path(vals.String("path")))
+	}
 	is := kind.Decodes(vals)
 	if b.has("decode") {
 		s := w.choice(b.get("decode"), "decode", []string{"json", "text"})
@@ -196,11 +200,18 @@ func (w *draft) readEventTime(n *yaml.Node) {
 
 // input returns the source for the graph. paths are the fields that anybody reads of its records.
 func (s *sourceDraft) input(paths [][]string) jobs.Input[Row] {
-	return jobs.Input[Row]{
+	in := jobs.Input[Row]{
 		ID: s.id, Source: s.source, Topic: s.topic, Start: s.start, Parallelism: s.parallelism, Encode: encodeRow,
 		OutOfOrderness: s.outOfOrderness, IdleAfter: s.idleAfter, OnError: s.onError,
 		Decode: func(*jobs.Env) func(*jobs.Message, *rec) error { return s.decoder(paths) },
 	}
+	if s.text {
+		// The publisher's values are not the text of its records: they are decoded, whether or not they come from memory.
+		in.Adopt = func(*jobs.Env) func(any) (func(int, *rec), bool) {
+			return func(any) (func(int, *rec), bool) { return nil, false }
+		}
+	}
+	return in
 }
 
 // csvErrorHeader is what the file source says of a record that is not what its header says.
