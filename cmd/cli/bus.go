@@ -26,7 +26,7 @@ import (
 func socketIn(dataDir string) string { return filepath.Join(dataDir, "run", "admin.sock") }
 
 func (a *app) busCommands() *cobra.Command {
-	c := &cobra.Command{Use: "bus", Short: "Look into the topics on the bus", Args: cobra.NoArgs,
+	c := &cobra.Command{Use: "bus", Short: "Look into the topics on the bus", Args: noSuch,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	c.AddCommand(a.busList(), a.busTail())
 	return c
@@ -136,7 +136,12 @@ func (a *app) busTail() *cobra.Command {
 It claims nothing: no subscription is made, and nothing is kept for it.`,
 		Example: `  sidestream bus tail exceedances -n 3
   sidestream bus tail exceedances --follow -o value`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("name a topic; '%s bus list' names those there are", a.name)
+			}
+			return nil
+		},
 	}, a.doBusTail)
 	c.Flags().IntP("last", "n", 10, "how many records of each partition")
 	c.Flags().Int("partition", -1, "only this one")

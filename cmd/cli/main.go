@@ -11,9 +11,11 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/sidestream-dev/sidestream/bench"
 	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/spec/expr"
 )
 
 // Main runs the command that the program's arguments name and returns the exit code. defs are jobs written in Go, which
@@ -43,7 +45,7 @@ func (a *app) main(args []string) (code int) {
 	}()
 	root := a.tree()
 	root.SetArgs(args)
-	err := root.Execute()
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return exitOK
 	}
@@ -56,7 +58,7 @@ func (a *app) main(args []string) (code int) {
 		a.say("%s", strings.TrimRight(msg, "\n"))
 	}
 	if code == exitUsage {
-		a.say("see '%s --help'", a.name)
+		a.say("see '%s --help'", cmd.CommandPath())
 	}
 	return code
 }
@@ -73,14 +75,48 @@ func (a *app) tree() *cobra.Command {
 		Short:         "Stream-processing jobs in one process, joined by a durable bus",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noSuch,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(badFlag)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.AddCommand(a.dev(), a.run(), a.check(), a.busCommands(), a.walCommands(), a.bench(), a.schema(), a.completion(), a.version())
 	return root
+}
+
+// noSuch refuses what should be the name of a command below cmd, and is none.
+func noSuch(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	return fmt.Errorf("unknown command %q; %s", args[0], expr.DidYouMean(args[0], names))
+}
+
+// badFlag puts what the parser of flags says into our words.
+func badFlag(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+		if hint := expr.DidYouMean("--"+unknown.GetSpecifiedName(), names); strings.HasPrefix(hint, "did you mean") {
+			return fmt.Errorf("%w; %s", err, hint)
+		}
+	case errors.As(err, &invalid):
+		want, ok := map[string]string{"int": "a whole number", "int64": "a whole number", "uint64": "a whole number, 0 or more",
+			"duration": "a duration such as 10s or 2m", "bool": "true or false"}[invalid.GetFlag().Value.Type()]
+		if ok {
+			return fmt.Errorf("--%s is %q; it is %s", invalid.GetFlag().Name, invalid.GetValue(), want)
+		}
+	}
+	return err
 }
 
 // command returns a command whose settings are filled before do runs.

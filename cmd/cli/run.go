@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector/kafka"
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -70,13 +72,18 @@ func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
 	if err != nil {
 		return nil, cfg, err
 	}
-	p := &process{app: a, logger: logger, dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket"), listen: text(cmd, "listen")}
+	p := &process{app: a, logger: logger, dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket")}
 	if p.kafkaPort, err = strconv.Atoi(text(cmd, "kafka-port")); err != nil || p.kafkaPort < 0 || p.kafkaPort > 65535 {
 		return nil, cfg, a.bad(cmd, "kafka-port", "a number from 0 to 65535")
 	}
 	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger}
 	cfg.StopTimeout, err = a.duration(cmd, "drain-timeout")
 	cfg.StopTimeout = max(cfg.StopTimeout, time.Nanosecond) // 0 would be its default
+	if listen := text(cmd, "listen"); err == nil && listen != "" {
+		if p.listener, err = admin.Loopback(listen); err != nil {
+			err = withCode(exitConfig, err)
+		}
+	}
 	return p, cfg, err
 }
 
@@ -127,8 +134,8 @@ type process struct {
 	app       *app
 	logger    *slog.Logger
 	dataDir   string
-	socket    string // "" is the one in the data directory
-	listen    string // "" listens to nothing
+	socket    string       // "" is the one in the data directory
+	listener  net.Listener // of --listen, from before the data directory is touched; nil listens to nothing
 	kafkaPort int
 
 	rt     *runtime.Runtime
@@ -160,8 +167,37 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	if err := p.serve(); err != nil {
 		return errors.Join(err, p.stop())
 	}
+	for _, w := range waitsForNobody(defs, p.rt.Status().Topics) {
+		p.logger.Warn("a topic is empty and no job here writes it: who reads it waits", "topic", w.topic, "job", w.job)
+	}
 	p.logger.Info("running", "jobs", len(defs), "data_dir", p.dataDir, "pid", os.Getpid())
 	return nil
+}
+
+// waits is a job that reads a topic.
+type waits struct{ job, topic string }
+
+// waitsForNobody returns who reads topics that are empty and that none of defs writes.
+func waitsForNobody(defs []*jobs.Job, topics []bus.TopicStat) (ws []waits) {
+	written := map[string]bool{}
+	for _, t := range topics {
+		for _, p := range t.Partitions {
+			written[t.Name] = written[t.Name] || p.Next > 0
+		}
+	}
+	for _, d := range defs {
+		for _, n := range d.Outputs() {
+			written[n.Output.Topic] = true
+		}
+	}
+	for _, d := range defs {
+		for _, n := range d.Nodes {
+			if n.Source != nil && n.Source.Source == nil && !written[n.Source.Topic] {
+				ws = append(ws, waits{d.Name, n.Source.Topic})
+			}
+		}
+	}
+	return ws
 }
 
 // opened adds to an error of opening a data directory what can be done.
@@ -211,14 +247,9 @@ func (p *process) serve() error {
 		}
 		p.logger.Warn("there is no admin socket; name a place for it with --socket", "err", err)
 	}
-	if p.listen == "" {
-		return nil
+	if p.listener != nil {
+		p.logger.Info("serving metrics and status", "url", "http://"+p.admin.ServeTCP(p.listener)+"/metrics")
 	}
-	addr, err := p.admin.ListenTCP(p.listen)
-	if err != nil {
-		return withCode(exitConfig, err)
-	}
-	p.logger.Info("serving metrics and status", "url", "http://"+addr+"/metrics")
 	return nil
 }
 

@@ -138,19 +138,33 @@ func removeDead(path string) error {
 
 // ListenTCP serves the metrics and the status on a loopback address, and returns the address, whose port may have been 0.
 func (s *Server) ListenTCP(addr string) (string, error) {
+	l, err := Loopback(addr)
+	if err != nil {
+		return "", err
+	}
+	return s.ServeTCP(l), nil
+}
+
+// ServeTCP is ListenTCP on what Loopback returned, which is the Server's from now on.
+func (s *Server) ServeTCP(l net.Listener) string {
+	s.serve(l, localOnly(s.handlers()))
+	return l.Addr().String()
+}
+
+// Loopback listens on a loopback address, before there is a runtime to serve: a wrong address is found out first.
+func Loopback(addr string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", fmt.Errorf("admin: address %q: want a loopback address and a port, such as 127.0.0.1:9600", addr)
+		return nil, fmt.Errorf("admin: address %q: want a loopback address and a port, such as 127.0.0.1:9600", addr)
 	}
 	if !loopback(host) {
-		return "", fmt.Errorf("admin: address %q: %q is no loopback address; what is served has no login, so it stays on this machine", addr, host)
+		return nil, fmt.Errorf("admin: address %q: %q is no loopback address; what is served has no login, so it stays on this machine", addr, host)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return "", fmt.Errorf("admin: %w", err)
+		return nil, fmt.Errorf("admin: %w", err)
 	}
-	s.serve(l, localOnly(s.handlers()))
-	return l.Addr().String(), nil
+	return l, nil
 }
 
 func loopback(host string) bool {
