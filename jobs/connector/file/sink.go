@@ -128,7 +128,7 @@ func (w *writer) agree(env jobs.SinkEnv) error {
 	}
 	tail := make([]byte, st.tailN)
 	if _, err := w.f.ReadAt(tail, st.length-int64(len(tail))); err != nil && len(tail) > 0 {
-		return fmt.Errorf("file: read %s: %w", w.path, err)
+		return failed("read", w.path, err)
 	}
 	if checksum(tail) != st.tail {
 		return stopped("file %s is not what was written: the bytes before %d are others", w.path, st.length)
@@ -156,7 +156,7 @@ func (w *writer) lastLine(committed, size int64) (int64, error) {
 	for end := size; end > committed; {
 		n := min(int64(len(buf)), end-committed)
 		if _, err := w.f.ReadAt(buf[:n], end-n); err != nil && !errors.Is(err, io.EOF) {
-			return 0, fmt.Errorf("file: read %s: %w", w.path, err)
+			return 0, failed("read", w.path, err)
 		}
 		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
 			return end - n + int64(i) + 1, nil
@@ -169,7 +169,7 @@ func (w *writer) lastLine(committed, size int64) (int64, error) {
 func (w *writer) loadTail() error {
 	w.last = make([]byte, min(checkBytes, w.length))
 	if _, err := w.f.ReadAt(w.last, w.length-int64(len(w.last))); err != nil && len(w.last) > 0 {
-		return fmt.Errorf("file: read %s: %w", w.path, err)
+		return failed("read", w.path, err)
 	}
 	return nil
 }
@@ -177,10 +177,10 @@ func (w *writer) loadTail() error {
 // cut makes the file as long as what was committed.
 func (w *writer) cut() error {
 	if err := w.f.Truncate(w.length); err != nil {
-		return fmt.Errorf("file: cut %s: %w", w.path, err)
+		return failed("cut", w.path, err)
 	}
 	if err := w.f.Sync(); err != nil {
-		return fmt.Errorf("file: sync %s: %w", w.path, err)
+		return failed("sync", w.path, err)
 	}
 	w.torn = false
 	return nil
@@ -249,7 +249,7 @@ func (w *writer) Write(ctx context.Context, ms []jobs.Message) ([]byte, error) {
 	last := w.last
 	flush := func() error {
 		if _, err := w.f.WriteAt(w.buf, length); err != nil {
-			return fmt.Errorf("file: write %s: %w", w.path, err)
+			return failed("write", w.path, err)
 		}
 		length += int64(len(w.buf))
 		last = append(last, w.buf[max(0, len(w.buf)-checkBytes):]...)
@@ -272,7 +272,7 @@ func (w *writer) Write(ctx context.Context, ms []jobs.Message) ([]byte, error) {
 		}
 	}
 	if err := w.f.Sync(); err != nil {
-		return nil, fmt.Errorf("file: sync %s: %w", w.path, err)
+		return nil, failed("sync", w.path, err)
 	}
 	w.torn, w.length, w.last = false, length, last
 	return w.state(), nil
@@ -312,4 +312,12 @@ func (w *writer) Close() error {
 		return fmt.Errorf("file: %w", err)
 	}
 	return nil
+}
+
+// failed says what could not be done with a file, once: what comes from the system has named both.
+func failed(verb, path string, err error) error {
+	if errors.As(err, new(*fs.PathError)) {
+		return fmt.Errorf("file: %w", err)
+	}
+	return fmt.Errorf("file: %s %s: %w", verb, path, err)
 }

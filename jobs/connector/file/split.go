@@ -103,7 +103,7 @@ func (s *split) check() error {
 
 func (s *split) readFull(b []byte, at int64) error {
 	if _, err := s.f.ReadAt(b, at); err != nil && (len(b) > 0 || !errors.Is(err, io.EOF)) {
-		return fmt.Errorf("file: read %s: %w", s.path, err)
+		return failed("read", s.path, err)
 	}
 	return nil
 }
@@ -145,7 +145,7 @@ func (s *split) refill() error {
 		return nil
 	}
 	if !errors.Is(err, io.EOF) {
-		return fmt.Errorf("file: read %s: %w", s.path, err)
+		return failed("read", s.path, err)
 	}
 	s.eof = true
 	info, err := s.f.Stat()
