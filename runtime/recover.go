@@ -212,7 +212,7 @@ func applyBus(b *bus.Bus, c *control) error {
 		}
 		for _, o := range j.Outputs {
 			if o.Outside {
-				if err := resubscribe(b, o.Sub, j.Name+"/"+o.Name, o.Topic, sentStates(o.Sent)); err != nil {
+				if err := resubscribe(b, o.Sub, senderName(j.Name, o.Name), o.Topic, sentStates(o.Sent)); err != nil {
 					return err
 				}
 			}

@@ -134,6 +134,9 @@ type registration struct {
 	next   uint32
 }
 
+// senderName is what the subscription of an output's sender is called, in the first run as in all later ones.
+func senderName(job, output string) string { return "sender:" + job + "/" + output }
+
 func (r *registration) id() uint32 {
 	r.next = max(r.next, r.core.ledger.NextID)
 	r.next++
@@ -294,7 +297,7 @@ func (r *registration) outputs(d *jobs.Job, have *jobEntry, jc *jobChange) error
 			if err := r.core.bus.Define(o.Topic, spec); err != nil {
 				return err
 			}
-			if _, err := r.core.bus.Subscribe(o.Sub, "the sender of "+d.Name+"/"+o.Name, o.Topic, bus.Start{Earliest: true}); err != nil {
+			if _, err := r.core.bus.Subscribe(o.Sub, senderName(d.Name, o.Name), o.Topic, bus.Start{Earliest: true}); err != nil {
 				return err
 			}
 			o.Sent = sentEntry{Sub: o.Sub}

@@ -125,7 +125,7 @@ func topicRow(t bus.TopicStat) []string {
 		lag = max(lag, s.Lag)
 		readers = append(readers, s.Name)
 	}
-	return []string{t.Name, fmt.Sprint(len(t.Partitions)), fmt.Sprint(records), strings.Join(oldest, ","), fmt.Sprint(size), strings.Join(readers, ", "), fmt.Sprint(lag)}
+	return []string{t.Name, fmt.Sprint(len(t.Partitions)), fmt.Sprint(records), strings.Join(oldest, ","), fmt.Sprint(size), strings.Join(readers, ","), fmt.Sprint(lag)}
 }
 
 func (a *app) busTail() *cobra.Command {
