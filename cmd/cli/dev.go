@@ -169,9 +169,12 @@ func (d *devRun) run(ctx context.Context, rate int) error {
 			}
 			allFed = true
 			d.live.say("The whole sample has been fed. The jobs wait for more; the last day's windows stay open, for a stream has no end.")
+			if !d.once {
+				d.live.say("Ctrl-C ends.")
+			}
 		case <-tick.C:
 			st := d.rt.Status()
-			d.live.draw(st, d.notes())
+			d.live.draw(st, d.notes(st))
 			if allFed && d.once && quiet(st) {
 				return nil
 			}
@@ -206,12 +209,18 @@ func (d *devRun) greet(broker string) {
 	d.live.say("")
 }
 
-func (d *devRun) notes() []string {
+func (d *devRun) notes(st runtime.Status) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	notes := []string{fmt.Sprintf("fed %d readings, up to %s; %d alerts", d.feed.fed.Load(), time.UnixMilli(d.feed.reached.Load()).UTC().Format("2006-01-02 15:04"), d.alerts)}
 	if d.last != "" {
 		notes = append(notes, "newest alert: "+d.last)
+	}
+	for _, j := range st.Jobs {
+		if j.Counters.Rejected > 0 {
+			notes = append(notes, fmt.Sprintf("dead letters, such as readings that are \"NA\": %s bus tail dead-letters --data-dir %s", d.app.called(), d.dataDir))
+			break
+		}
 	}
 	return notes
 }
@@ -258,9 +267,14 @@ func (d *devRun) farewell() {
 		d.live.say("  %s bus tail exceedances --data-dir %s", called, filepath.Clean(d.dataDir))
 		d.live.say("      what the five told the sixth")
 	}
-	d.live.say("  %s check examples/air/jobs", called)
-	d.live.say("      the six jobs are YAML: change one, and see what the loader says")
-	d.live.say("  README.md")
+	if _, err := os.Stat("examples/air/jobs"); err == nil {
+		d.live.say("  %s check examples/air/jobs", called)
+		d.live.say("      the six jobs are YAML: change one, and see what the loader says")
+	} else {
+		d.live.say("  examples/air/jobs, in Sidestream's repository")
+		d.live.say("      the six jobs are YAML: change one, and see what '%s check' says", called)
+	}
+	d.live.say("  README.md, in the repository")
 	d.live.say("      how a job is written, in YAML and in Go, and what is promised")
 }
 
