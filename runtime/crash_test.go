@@ -90,9 +90,11 @@ func TestKillWithSnapshots(t *testing.T) {
 				tb.Log("a kill fell into the writing of a snapshot")
 			}
 		}}
-	s.Run(t)
-	if snapshots == 0 {
-		t.Error("no snapshot was there at any kill")
+	for n := 0; snapshots == 0; n++ { // a few kills may all come too early
+		if n == 10 {
+			t.Fatal("no snapshot was there at any kill")
+		}
+		s.Run(t)
 	}
 }
 
