@@ -160,6 +160,9 @@ func (x *execution) fillStatus(st *JobStatus) {
 			if names := x.rt.blame(f); len(names) > 0 {
 				st.Waiting = append(st.Waiting, fmt.Sprintf("the watermark of topic %s, which %s holds back", f.node.Source.Topic, strings.Join(names, ", ")))
 			}
+			if s.index == 0 && len(x.rt.bus.Producers(f.topic)) == 0 && !x.rt.bus.Written(f.topic) {
+				st.Waiting = append(st.Waiting, fmt.Sprintf("topic %s, which no job writes", f.node.Source.Topic))
+			}
 		}
 	}
 	if x.rt.committer.noRoom.Load() && x.barrier.Load() != 0 {
