@@ -34,7 +34,7 @@ const (
 var apart = map[string]func(t *testing.T, block string){
 	"go run ./cmd/sidestream dev": runDev,
 	"go test ./...":               func(*testing.T, string) {}, // it is what runs this test
-	"sidestream bench all": func(t *testing.T, block string) { // takes minutes; .ci/run does not need it: bench has tests of its own
+	"sidestream bench all": func(t *testing.T, block string) { // takes minutes; .ci/run asks for it
 		if os.Getenv("SIDESTREAM_DOCS_LONG") != "" {
 			sh(t, t.TempDir(), block)
 		}
