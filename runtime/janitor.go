@@ -22,6 +22,9 @@ func (rt *Runtime) janitor() {
 			return
 		}
 		pins, err := rt.cutLog()
+		if rt.log.Err() != nil {
+			return // it says its last word itself (R7)
+		}
 		if err != nil {
 			rt.logger.Error("the log could not be cut", "err", err)
 		}
@@ -37,7 +40,7 @@ func (rt *Runtime) janitor() {
 			named = who
 			rt.logger.Warn("the log is longer than it should be", "bytes", bytes, "limit", rt.cfg.LogBytes, "held by", who, "at", pins[0].LSN)
 		}
-		if err := rt.askSnapshots(); err != nil {
+		if err := rt.askSnapshots(); err != nil && rt.log.Err() == nil {
 			rt.logger.Error("jobs could not be asked for snapshots", "err", err)
 		}
 	}

@@ -54,7 +54,7 @@ func (s *sender) run(ctx context.Context) {
 		}
 		var stop *jobs.StoppedError
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil || s.rt.log.Err() != nil: // the log says its last word itself (R7)
 			return
 		case errors.As(err, &stop):
 			s.stopped.Store(true)

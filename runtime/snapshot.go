@@ -146,7 +146,7 @@ func (x *execution) finishSnapshot() error {
 	x.snapshotBusy.Store(true) // one at a time, so that they are announced in the order of their epochs
 	x.rt.spawn(func() {
 		defer x.snapshotBusy.Store(false)
-		if err := x.rt.writeSnapshot(x.job, r); err != nil && !errors.Is(err, wal.ErrClosed) {
+		if err := x.rt.writeSnapshot(x.job, r); err != nil && !errors.Is(err, wal.ErrClosed) && x.rt.log.Err() == nil {
 			x.logger.Error("a snapshot was not written; the log keeps what it would have replaced", "job", x.name, "err", err)
 		}
 	})
