@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -25,11 +26,11 @@ func TestDiskFails(t *testing.T) {
 
 	tests := []struct {
 		name string
-		says string
+		says string // pattern
 		disk func(w *Work) *Disk
 		then func(cmd *exec.Cmd, w *Work) // once the log has grown a little
 	}{
-		{name: "the first fsync", says: "fsync: ", disk: func(w *Work) *Disk {
+		{name: "the first fsync", says: "fsync: sync ", disk: func(w *Work) *Disk {
 			return &Disk{Fail: func(path string) unix.Errno {
 				if inLog(w, path) {
 					return unix.EIO
@@ -37,11 +38,11 @@ func TestDiskFails(t *testing.T) {
 				return 0
 			}}
 		}},
-		{name: "a later fsync", says: "fsync: ", disk: func(w *Work) *Disk {
+		{name: "a later fsync", says: "(fsync|close): sync ", disk: func(w *Work) *Disk {
 			n := 0
 			return &Disk{Fail: func(path string) unix.Errno {
 				if inLog(w, path) {
-					if n++; n == 10 { // and none after it: it must not be asked again
+					if n++; n == 10 { // on a busy machine, which writes few groups, it may be the one of closing; and none after it: it must not be asked again
 						return unix.EIO
 					}
 				}
@@ -93,7 +94,7 @@ func TestDiskFails(t *testing.T) {
 			if !errors.As(err, &exit) || exit.ExitCode() != 74 {
 				t.Fatalf("it ended with %v, want exit code 74:\n%s", err, out.Bytes())
 			}
-			if line := out.String(); strings.Count(line, "\n") != 1 || !strings.HasPrefix(line, "sidestream: ") || !strings.Contains(line, "wal: failed for good: "+tt.says) {
+			if line := out.String(); strings.Count(line, "\n") != 1 || !regexp.MustCompile(`^sidestream: .*wal: failed for good: `+tt.says).MatchString(line) {
 				t.Errorf("it should say one line with %q:\n%s", tt.says, line)
 			}
 			if _, err := runOnce(Sidestream(t)(w), nil, w, nil); err != nil {
