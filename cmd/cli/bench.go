@@ -130,12 +130,18 @@ ratios are not. Run it on an idle machine, in a directory of the disk that is me
 func (a *app) measure(cmd *cobra.Command, ms []measurement) (reps []*bench.Report, err error) {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	for _, m := range ms {
+	all := a.progress("measuring")
+	defer all.end()
+	for i, m := range ms {
 		dir, err := os.MkdirTemp(text(cmd, "dir"), "sidestream-bench-")
 		if err != nil {
 			return reps, err
 		}
+		all.end()
 		a.say("measuring %s", m.name)
+		if len(ms) > 1 {
+			all.at(int64(i), int64(len(ms)), m.name)
+		}
 		of := cmd
 		if len(ms) > 1 { // each with its defaults
 			of = &cobra.Command{}
@@ -172,8 +178,8 @@ func (a *app) showReports(cmd *cobra.Command, reps []*bench.Report) error {
 			}
 			lines = append(lines, []string{q.Name, figure(q.Value), "", q.Wanted + ": " + verdict})
 		}
-		err := view[[]string]{head: []string{"WHAT", "VALUE", "UNIT", "WANTED"}, row: func(l []string) []string { return l }}.table(a.stdout, lines)
-		if err != nil {
+		columns, _ := sizeOf(a.stdout)
+		if err := (gridded{columns, colored(cmd, a.stdout)}).write(a.stdout, []string{"WHAT", "VALUE", "UNIT", "WANTED"}, lines); err != nil {
 			return err
 		}
 		fmt.Fprintln(a.stdout)

@@ -193,21 +193,18 @@ func (a *app) doBusTail(cmd *cobra.Command, args []string) error {
 		},
 		name: where,
 	}
-	var all []runtime.TopicRecord
-	err = src.Tail(ctx, q, func(r runtime.TopicRecord) error {
-		switch format {
-		case "value":
-			return writeValue(a.stdout, r)
-		case "jsonl", "name":
-			return each.lines(a.stdout, format, []runtime.TopicRecord{r})
+	out := newPrinter(a, cmd, each)
+	add := out.add
+	if format == "value" {
+		add = func(r runtime.TopicRecord) error { return writeValue(a.stdout, r) }
+	}
+	if err := src.Tail(ctx, q, add); err != nil {
+		if out.n > 0 {
+			err = errors.Join(err, out.end())
 		}
-		all = append(all, r)
-		return nil
-	})
-	if err != nil || format == "value" || format == "jsonl" || format == "name" {
 		return reached(err)
 	}
-	return show(a, cmd, each, all)
+	return out.end()
 }
 
 func where(r runtime.TopicRecord) string {

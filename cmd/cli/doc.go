@@ -11,5 +11,6 @@
 //
 //	main.go      Main, the tree, what every command shares     exit.go    errors and exit codes
 //	settings.go  flag > SIDESTREAM_* > file > default           output.go  -o table|json|yaml|jsonl|name
+//	terminal.go  tables that fit, colours, progress
 //	one file a command: run.go, check.go, dev.go (with sample.go, its data, and live.go, its table), …
 package cli

@@ -3,12 +3,9 @@ package cli
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sidestream-dev/sidestream/runtime"
 )
@@ -22,20 +19,15 @@ type live struct {
 
 // width returns the columns of the terminal.
 func (l *live) width() int {
-	if f, ok := l.w.(*os.File); ok {
-		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-			return int(size.Col)
-		}
+	if columns, _ := sizeOf(l.w); columns > 0 {
+		return columns
 	}
 	return 80
 }
 
 func newLive(w io.Writer) *live {
 	l := &live{w: w}
-	if f, ok := w.(*os.File); ok {
-		_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-		l.terminal = err == nil
-	}
+	_, l.terminal = terminalOf(w)
 	return l
 }
 
@@ -74,10 +66,7 @@ func (l *live) draw(st runtime.Status, notes []string) {
 	width := l.width()
 	var picture strings.Builder
 	for line := range strings.Lines(b.String()) {
-		if r := []rune(strings.TrimRight(line, "\n")); len(r) > width {
-			line = string(r[:width-1]) + "…\n"
-		}
-		picture.WriteString(line)
+		picture.WriteString(cut(strings.TrimRight(line, "\n"), width) + "\n")
 	}
 	l.erase()
 	fmt.Fprint(l.w, picture.String())

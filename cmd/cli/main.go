@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"strings"
 
@@ -34,6 +35,7 @@ type app struct {
 	stderr io.Writer         // messages
 	ran    bool              // a command was found and its arguments were right
 	from   map[string]string // where a setting that is no flag is from
+	shape  reflect.Type      // of what was printed last, for the test that compares it with the guide
 }
 
 func (a *app) main(args []string) (code int) {

@@ -1,103 +1,148 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 )
 
-// view says how things are shown as a table and by name; json, yaml and jsonl show them as they encode to JSON.
+// view says how things are shown as a table and by name; json, yaml and jsonl show them as they encode to JSON. What a T
+// encodes to is a promise to whoever reads it with a program: docs/guide/output.md lists the fields, and a test compares.
 type view[T any] struct {
 	head []string
 	row  func(T) []string
 	name func(T) string
 }
 
-// prints gives a command -o with the formats it knows, the first of which is its default. None stands for all.
+// prints gives a command -o with the formats it knows, the first of which is its default; none stands for all five. A command
+// that has something to say calls it, and then show, showOne or a printer; nothing else writes data to stdout.
 func prints(cmd *cobra.Command, formats ...string) {
 	if formats == nil {
 		formats = []string{"table", "json", "yaml", "jsonl", "name"}
 	}
 	cmd.Flags().StringP("output", "o", formats[0], strings.Join(formats, ", "))
 	isSetting(cmd, "output")
-	cmd.Annotations = map[string]string{"formats": strings.Join(formats, " ")}
+	if slices.Contains(formats, "table") {
+		take(cmd, "color")
+	}
+	if cmd.Annotations == nil {
+		cmd.Annotations = map[string]string{}
+	}
+	cmd.Annotations["formats"] = strings.Join(formats, " ")
+	completes(cmd, "output", formats...)
+}
+
+// completes gives a flag the values that a shell offers for it.
+func completes(cmd *cobra.Command, flag string, values ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic("cli: " + err.Error()) // there is no such flag, or it has them: our own mistake
+	}
 }
 
 // checkFormat refuses one that a command does not know, before it does anything.
 func (a *app) checkFormat(cmd *cobra.Command) error {
 	formats := strings.Fields(cmd.Annotations["formats"])
-	if len(formats) == 0 || slices.Contains(formats, text(cmd, "output")) {
-		return nil
+	if len(formats) > 0 && !slices.Contains(formats, text(cmd, "output")) {
+		return a.bad(cmd, "output", "one of "+strings.Join(formats, ", "))
 	}
-	return a.bad(cmd, "output", "one of "+strings.Join(formats, ", "))
+	if c := text(cmd, "color"); !slices.Contains([]string{"", "auto", "always", "never"}, c) {
+		return a.bad(cmd, "color", "auto, always or never")
+	}
+	return nil
 }
 
-// show prints things in the format that -o asks for.
+// show prints things in the format that -o asks for: a list, in JSON and YAML.
 func show[T any](a *app, cmd *cobra.Command, v view[T], items []T) error {
-	if items == nil {
-		items = []T{}
+	p := newPrinter(a, cmd, v)
+	for _, it := range items {
+		if err := p.add(it); err != nil {
+			return err
+		}
 	}
-	switch text(cmd, "output") {
-	case "json":
-		return writeJSON(a.stdout, items)
-	case "yaml":
-		return writeYAML(a.stdout, items)
-	}
-	return v.lines(a.stdout, text(cmd, "output"), items)
+	return p.end()
 }
 
 // showOne is show of one thing, which is no list in JSON and YAML.
 func showOne[T any](a *app, cmd *cobra.Command, v view[T], item T) error {
+	a.shape = reflect.TypeFor[T]()
 	switch text(cmd, "output") {
 	case "json":
 		return writeJSON(a.stdout, item)
 	case "yaml":
 		return writeYAML(a.stdout, item)
 	}
-	return v.lines(a.stdout, text(cmd, "output"), []T{item})
+	return show(a, cmd, v, []T{item})
 }
 
-func (v view[T]) lines(w io.Writer, format string, items []T) error {
-	switch format {
-	case "jsonl":
-		enc := json.NewEncoder(w)
+// printer prints things as they come, in the format that -o asks for. A table is printed at the end, since its columns are as
+// wide as what stands in them; every other format at once.
+type printer[T any] struct {
+	w      io.Writer
+	format string
+	view   view[T]
+	grid   gridded
+	rows   [][]string
+	n      int
+}
+
+// newPrinter returns a printer of a command's output. Whoever gets it calls end, also after an error of its own: what was
+// printed is whole JSON then.
+func newPrinter[T any](a *app, cmd *cobra.Command, v view[T]) *printer[T] {
+	a.shape = reflect.TypeFor[T]()
+	columns, _ := sizeOf(a.stdout)
+	return &printer[T]{w: a.stdout, format: text(cmd, "output"), view: v, grid: gridded{columns, colored(cmd, a.stdout)}}
+}
+
+func (p *printer[T]) add(item T) error {
+	p.n++
+	switch p.format {
+	case "json":
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)
-		for _, it := range items {
-			if err := enc.Encode(it); err != nil {
-				return err
-			}
+		enc.SetIndent("  ", "  ")
+		if err := enc.Encode(item); err != nil {
+			return err
 		}
-		return nil
+		before := ",\n  "
+		if p.n == 1 {
+			before = "[\n  "
+		}
+		_, err := fmt.Fprintf(p.w, "%s%s", before, bytes.TrimRight(b.Bytes(), "\n"))
+		return err
+	case "yaml":
+		return writeYAML(p.w, []T{item})
+	case "jsonl":
+		enc := json.NewEncoder(p.w)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(item)
 	case "name":
-		for _, it := range items {
-			if _, err := fmt.Fprintln(w, v.name(it)); err != nil {
-				return err
-			}
-		}
-		return nil
+		_, err := fmt.Fprintln(p.w, p.view.name(item))
+		return err
 	}
-	return v.table(w, items)
+	p.rows = append(p.rows, p.view.row(item))
+	return nil
 }
 
-func (v view[T]) table(w io.Writer, items []T) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, strings.Join(v.head, "\t"))
-	for _, it := range items {
-		row := v.row(it)
-		for i, cell := range row {
-			if cell == "" {
-				row[i] = "-"
-			}
-		}
-		fmt.Fprintln(t, strings.Join(row, "\t"))
+// end prints what is left.
+func (p *printer[T]) end() error {
+	var err error
+	switch {
+	case p.format == "json" && p.n == 0, p.format == "yaml" && p.n == 0:
+		_, err = io.WriteString(p.w, "[]\n")
+	case p.format == "json":
+		_, err = io.WriteString(p.w, "\n]\n")
+	case p.format == "table":
+		err = p.grid.write(p.w, p.view.head, p.rows)
 	}
-	return t.Flush()
+	return err
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -34,6 +34,7 @@ var settings = []setting{
 	{name: "log-level", def: "info", doc: "debug, info, warn or error"},
 	{name: "log-format", def: "text", doc: "text or json"},
 	{name: "output"}, // see prints
+	{name: "color", def: "auto", doc: "auto (on a terminal, unless NO_COLOR is set), always, never"},
 }
 
 // take gives a command the settings it takes.

@@ -208,31 +208,22 @@ func (a *app) walDump() *cobra.Command {
 			},
 			name: func(f frameInfo) string { return f.LSN.String() },
 		}
-		format := text(cmd, "output")
-		stream := format == "jsonl" || format == "name"
-		var all []frameInfo
+		out := newPrinter(a, cmd, v)
 		err := wal.Dump(logDir(cmd), wal.LSN(from), wal.LSN(to), func(f *wal.Frame) error {
 			i := frameInfo{LSN: f.LSN, Kind: runtime.KindName(f.Kind), Durable: f.Durable, Bytes: f.Bytes, Segment: f.Segment, Offset: f.Offset, Sections: []sectionInfo{}}
 			for k := range f.Len() {
 				s := f.Section(k)
 				i.Sections = append(i.Sections, sectionInfo{runtime.SectionName(s.Kind), s.Owner, s.Len})
 			}
-			if stream {
-				return v.lines(a.stdout, format, []frameInfo{i})
-			}
-			all = append(all, i)
-			return nil
+			return out.add(i)
 		})
+		if err == nil || out.n > 0 {
+			err = errors.Join(err, out.end())
+		}
 		if errors.Is(err, wal.ErrGone) {
 			return withCode(exitFailed, fmt.Errorf("frame %d was dropped: what it held is no longer needed", from))
 		}
-		if err != nil {
-			return ofLog(cmd, err)
-		}
-		if stream {
-			return nil
-		}
-		return show(a, cmd, v, all)
+		return ofLog(cmd, err)
 	})
 	c.Flags().Uint64("from", 0, "the first LSN; 0 is the oldest")
 	c.Flags().Uint64("to", 0, "the last LSN; 0 is the newest")
