@@ -18,6 +18,12 @@ func checkSet(defs []*jobs.Job) error {
 	seen := map[string]bool{}
 	places := map[string]string{}
 	writers := map[string][]string{} // topic → jobs
+	drops := map[string]bool{}       // topics that hold back nobody
+	for _, d := range defs {
+		for _, t := range d.Topics {
+			drops[t.Name] = drops[t.Name] || t.OnFull == string(bus.DropOldest)
+		}
+	}
 	for _, d := range defs {
 		if err := d.Check(); err != nil {
 			return err
@@ -44,7 +50,7 @@ func checkSet(defs []*jobs.Job) error {
 	feeds := map[string][]string{} // job → jobs it reads from
 	for _, d := range defs {
 		for _, n := range d.Nodes {
-			if n.Source != nil && n.Source.Source == nil {
+			if n.Source != nil && n.Source.Source == nil && !drops[n.Source.Topic] {
 				feeds[d.Name] = append(feeds[d.Name], writers[n.Source.Topic]...)
 			}
 		}

@@ -26,23 +26,23 @@ func (e *badDefinitions) Error() string {
 	return b.String()
 }
 
-// load returns the jobs of files and of the program itself, checked by themselves and as a set.
-func (a *app) load(paths []string) ([]*jobs.Job, error) {
+// load returns the jobs of files and of the program itself, checked by themselves and as a set, and what is odd about them.
+func (a *app) load(paths []string) (defs []*jobs.Job, warnings []spec.Problem, err error) {
 	if len(paths) == 0 && len(a.defs) == 0 {
-		return nil, withCode(exitUsage, errors.New("name the files, or directories of files, that define the jobs"))
+		return nil, nil, withCode(exitUsage, errors.New("name the files, or directories of files, that define the jobs"))
 	}
-	defs := a.defs
+	defs = a.defs
 	if len(paths) > 0 {
-		loaded, problems := spec.Load(spec.Config{Connectors: all.Registry()}, paths...)
+		loaded, problems, odd := spec.Check(spec.Config{Connectors: all.Registry(), Beside: a.defs}, paths...)
 		if len(problems) > 0 {
-			return nil, withCode(exitData, &badDefinitions{Problems: problems})
+			return nil, nil, withCode(exitData, &badDefinitions{Problems: problems})
 		}
-		defs = append(loaded, a.defs...)
+		defs, warnings = append(loaded, a.defs...), odd
 	}
 	if err := runtime.CheckSet(defs); err != nil {
-		return nil, withCode(exitData, err)
+		return nil, nil, withCode(exitData, err)
 	}
-	return defs, nil
+	return defs, warnings, nil
 }
 
 // jobInfo is what check says of a job.
@@ -76,12 +76,22 @@ func (a *app) check() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "check [FILE|DIR...]",
 		Short: "Load job definitions without running them, and say everything that is wrong with them",
+		Long: `Check loads the jobs that files define, as run would, and says everything that is wrong with them, each with its place.
+What is only odd, such as a topic that nobody reads or nobody writes, is a warning; with --strict it is an error.`,
 		Example: `  sidestream check jobs/             every .yaml file in jobs
+  sidestream check --strict jobs/    warnings are errors too
   sidestream check -o name a.yaml    only the names of the jobs`,
 	}, func(cmd *cobra.Command, args []string) error {
-		defs, err := a.load(args)
+		defs, warnings, err := a.load(args)
 		if err != nil {
 			return a.problems(cmd, err)
+		}
+		if strict, _ := cmd.Flags().GetBool("strict"); strict && len(warnings) > 0 {
+			return a.problems(cmd, withCode(exitData, &badDefinitions{Problems: warnings}))
+		}
+		for _, w := range warnings {
+			w.Msg = "warning: " + w.Msg
+			fmt.Fprintln(a.stderr, w)
 		}
 		var infos []jobInfo
 		for _, d := range defs {
@@ -95,17 +105,23 @@ func (a *app) check() *cobra.Command {
 			name: func(d jobInfo) string { return d.Job },
 		}, infos)
 	})
+	c.Flags().Bool("strict", false, "take warnings for errors")
 	prints(c)
 	return c
 }
 
 // problem is a mistake in a definition, as data.
 type problem struct {
-	File    string `json:"file"`
+	place
+	Hint string  `json:"hint,omitempty"`
+	Also []place `json:"also,omitempty"` // what else has a part in it
+}
+
+type place struct {
+	File    string `json:"file,omitempty"`
 	Line    int    `json:"line,omitempty"`
 	Column  int    `json:"column,omitempty"`
 	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
 	Source  string `json:"source,omitempty"`
 }
 
@@ -124,7 +140,11 @@ func (a *app) problems(cmd *cobra.Command, err error) error {
 	}
 	var list []problem
 	for _, p := range bad.Problems {
-		list = append(list, problem{p.File, p.Line, p.Column, p.Msg, p.Hint, p.Source})
+		d := problem{place: place{p.File, p.Line, p.Column, p.Msg, p.Source}, Hint: p.Hint}
+		for _, q := range p.Also {
+			d.Also = append(d.Also, place{q.File, q.Line, q.Column, q.Msg, q.Source})
+		}
+		list = append(list, d)
 	}
 	if err := show(a, cmd, view[problem]{}, list); err != nil {
 		return err

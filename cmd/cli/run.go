@@ -44,7 +44,7 @@ one ends the process at once. Neither loses anything: the next run goes on.`,
 
 func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	untilDone, _ := cmd.Flags().GetBool("until-done")
-	defs, err := a.load(args)
+	defs, _, err := a.load(args)
 	if err != nil {
 		return a.problems(cmd, err)
 	}

@@ -24,6 +24,7 @@ type draft struct {
 	untimed     string     // why records have no event time; "" if they have one
 	outputs     []*outputDraft
 	topics      []jobs.Topic
+	described   []*yaml.Node // names of the topics under topics
 }
 
 // graph is the job that is made of a draft.
@@ -79,7 +80,7 @@ func (w *draft) head(b block) {
 	if b.has("job") {
 		if w.name = w.document.name(b.get("job"), "job"); w.name != "" {
 			if first, ok := w.claim(w.named, w.name, b.get("job")); !ok {
-				w.problem(b.get("job"), "", "there is a job %s already: %s:%d", w.name, first.File, first.Line)
+				w.problemWith(earlier(first, notFromFile), b.get("job"), "", "there is a job %s already", w.name)
 			}
 		}
 	}
@@ -207,6 +208,7 @@ func (w *draft) build() *jobs.Job {
 		w.problem(w.root, "", "%v", err)
 		return nil
 	}
+	w.uses()
 	return g.job
 }
 

@@ -17,6 +17,7 @@ type Config struct {
 	Connectors connector.Registry // what source and outputs may name
 	Env        func(name string) (value string, set bool)
 	Place      connector.LoadEnv
+	Beside     []*jobs.Job // of the set too, but not from a file: written in Go, or running already
 }
 
 func (c Config) withDefaults() Config {
@@ -29,6 +30,12 @@ func (c Config) withDefaults() Config {
 // Load reads the definitions in files, and in the .yaml and .yml files of directories, and returns their jobs, in the
 // order of paths and names. It returns either no problem and every job, or every problem and no job.
 func Load(c Config, paths ...string) ([]*jobs.Job, []Problem) {
+	js, problems, _ := Check(c, paths...)
+	return js, problems
+}
+
+// Check is Load that also tells what is odd about the set of jobs, where it finds no problem.
+func Check(c Config, paths ...string) (js []*jobs.Job, problems, warnings []Problem) {
 	l := newLoader(c)
 	for _, p := range paths {
 		for _, name := range l.files(p) {
@@ -47,7 +54,8 @@ func Load(c Config, paths ...string) ([]*jobs.Job, []Problem) {
 func LoadBytes(c Config, name string, content []byte) ([]*jobs.Job, []Problem) {
 	l := newLoader(c)
 	l.load(name, content)
-	return l.result()
+	js, problems, _ := l.result()
+	return js, problems
 }
 
 // readFile reads no more of a file than says that it is too large.
@@ -66,28 +74,34 @@ type loader struct {
 	cfg      Config
 	jobs     []*jobs.Job
 	problems []Problem
+	warnings []Problem
 	named    map[string]Problem // jobs by name, with where
-	written  map[string]Problem // paths of file outputs, with where
+	owned    map[string]Problem // places that one output may have, with where
 	topics   map[string]described
-	flows    []flow
+	uses     []use
 }
 
-// described is a topic's properties as one document has them, with where.
+// described is what has been said of a topic so far, and where each property was said.
 type described struct {
 	topic jobs.Topic
-	where Problem
+	where map[string]Problem
 }
 
 func newLoader(c Config) *loader {
-	return &loader{cfg: c.withDefaults(), named: map[string]Problem{}, written: map[string]Problem{}, topics: map[string]described{}}
+	l := &loader{cfg: c.withDefaults(), named: map[string]Problem{}, owned: map[string]Problem{}, topics: map[string]described{}}
+	for _, j := range c.Beside {
+		l.beside(j)
+	}
+	return l
 }
 
-func (l *loader) result() ([]*jobs.Job, []Problem) {
+func (l *loader) result() (js []*jobs.Job, problems, warnings []Problem) {
 	l.checkCycles()
 	if len(l.problems) > 0 {
-		return nil, l.problems[:min(len(l.problems), maxProblems)]
+		return nil, l.problems[:min(len(l.problems), maxProblems)], nil
 	}
-	return l.jobs, nil
+	l.lonely()
+	return l.jobs, nil, l.warnings[:min(len(l.warnings), maxProblems)]
 }
 
 // files lists the definitions at a path.
@@ -130,9 +144,6 @@ func (l *loader) load(name string, content []byte) {
 		}
 		if j := d.job(); j != nil {
 			l.jobs = append(l.jobs, j)
-			if fl, ok := flowOf(j, f.at(root)); ok {
-				l.flows = append(l.flows, fl)
-			}
 		}
 	}
 	slices.SortStableFunc(f.problems, func(a, b Problem) int {
@@ -166,6 +177,6 @@ func (d *document) claim(m map[string]Problem, key string, n *yaml.Node) (first 
 	if first, taken := m[key]; taken {
 		return first, false
 	}
-	m[key] = Problem{File: d.file.name, Line: n.Line}
+	m[key] = d.file.at(n)
 	return Problem{}, true
 }

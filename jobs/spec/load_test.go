@@ -89,7 +89,7 @@ f:1:1: a job needs outputs | Where they go, by name; main takes what the last st
 		{"another version", "version: 2\njob: j\nsource:\n" + okSource + main, `f:1:10: version: want 1, not "2"`},
 		{"a bad name", "version: 1\njob: a b\nsource:\n" + okSource + main, `f:2:6: job: name "a b": want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit`},
 		{"unknown field", small(okSource, "step: []\n"+main), `f:5:1: a job has no field step | did you mean steps?`},
-		{"twice", small(okSource, "job: k\n"+main), `f:5:1: job is given twice, first in line 2`},
+		{"twice", small(okSource, "job: k\n"+main), `f:5:1: job is given twice (f:2:1: the first is here)`},
 		{"alias", small("  kafka: &a {topics: [t]}\n", main), `f:4:10: anchors and aliases are not allowed | write the value out`},
 		{"tag", small(okSource, "delivery: !!str at_least_once\n"+main), `f:5:11: tags are not allowed | leave the tag out`},
 		{"unknown source", small("  kafak: {topics: [t]}\n", main), `f:4:3: source has no field kafak | did you mean kafka?`},
@@ -120,7 +120,7 @@ f:5:22: unit: "h" is not one of s, ms, us, ns | did you mean s?`},
 		{"later step", steps("  - rebalance: {}\n"), `f:6:5: rebalance is not in this version | raise the topic's partitions for now`},
 		{"two steps in one", steps("  - filter: {if: true}\n    map: value.a\n"), `f:7:5: a step: it is both filter and map | begin each step with -`},
 		{"no step", steps("  - id: x\n"), `f:6:5: a step: it does not say what it does | name one of filter, map, set, key_by, side, window`},
-		{"step ids", steps("  - id: x\n    filter: {if: true}\n  - id: x\n    filter: {if: true}\n"), `f:8:9: there is a step x already, in line 6`},
+		{"step ids", steps("  - id: x\n    filter: {if: true}\n  - id: x\n    filter: {if: true}\n"), `f:8:9: there is a step x already (f:6:9: the first is here)`},
 		{"filter field", steps("  - filter: {fi: true}\n"), `f:6:13: filter needs if | Which records pass.
 f:6:14: filter has no field fi | did you mean if?`},
 		{"no condition", steps("  - filter: {if: '\"x\"'}\n"), `f:6:18: if: want a condition, this is a string`},
@@ -155,14 +155,14 @@ f:7:85: sum takes a number, this is a string`},
 		{"a filter without if", steps("  - filter: value.a > 1\n"), `f:6:13: filter: want fields, not "value.a > 1" | write filter: {if: …}`},
 		{"the source's own file", small("  file: {path: d/x, format: lines}\n", "outputs:\n  main: {file: {path: ./d/x}}\n"), `f:6:23: output main: the job's own source reads this file | name another file, or a folder that the source does not read`},
 		{"one of the source's own files", small("  file: {path: \"d/*.jsonl\"}\n", "outputs:\n  main: {file: {path: d/x.jsonl}}\n"), `f:6:23: output main: the job's own source reads this file | name another file, or a folder that the source does not read`},
-		{"one file twice", small(okSource+"  on_error: {to: b}\n", "outputs:\n  main: {file: {path: x}}\n  b: {file: {path: ./x}}\n"), `f:8:20: output b: another output writes this file: f:7 | a file belongs to one output`},
+		{"one file twice", small(okSource+"  on_error: {to: b}\n", "outputs:\n  main: {file: {path: x}}\n  b: {file: {path: ./x}}\n"), `f:8:20: output b: another output writes the same file (f:7:23: the first is here) | it belongs to one output alone: name another`},
 		{"output key", small(okSource, "outputs: {main: {bus: {topic: t, key: vale.x}}}\n"), `f:5:39: there is no vale | did you mean value?`},
-		{"topic of two kinds", small(okSource, "topics: {t: {partitions: 4}}\noutputs: {main: {bus: {topic: t, partitions: 8}}}\n"), `f:6:23: the topic t has another number of partitions at f:5 | say it in one place`},
+		{"topic of two kinds", small(okSource, "topics: {t: {partitions: 4}}\noutputs: {main: {bus: {topic: t, partitions: 8}}}\n"), `f:6:34: the topic t: partitions is given differently elsewhere (f:5:14: the first is here) | say it in one place`},
 		{"on_full", small(okSource, "topics: {t: {on_full: drop_oldest}}\n"+main), `f:5:23: on_full: "drop_oldest" is not one of block | drop_oldest comes in a later version; a full topic holds its writers back`},
 		{"retention", small(okSource, "topics: {t: {retention: {max_bytes: much}}}\n"+main), `f:5:37: max_bytes: want a size such as 4096, 64KiB or 1MB, not "much"`},
 		{"a circle over the bus", small("  bus: a\n", "outputs: {main: {bus: b}}\n---\nversion: 1\njob: k\nsource: {bus: b}\noutputs: {main: {bus: a}}\n"),
-			`f:1:1: the jobs feed themselves over the bus: j → k → j | break the circle: a full topic in it would hold back the job that must empty it`},
-		{"two jobs of one name", small(okSource, main) + "---\n" + small(okSource, main), `f:8:6: there is a job j already: f:2`},
+			`f:5:23: the jobs feed themselves over the bus: j → k → j; here j writes b (f:9:15: k reads b) (f:10:23: k writes a) (f:4:8: j reads a) | break the circle: a full topic in it would hold back the job that must empty it`},
+		{"two jobs of one name", small(okSource, main) + "---\n" + small(okSource, main), `f:8:6: there is a job j already (f:2:6: the first is here)`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -174,6 +174,9 @@ f:7:85: sum takes a number, this is a string`},
 					s = fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 				}
 				s += ": " + p.Msg
+				for _, a := range p.Also {
+					s += fmt.Sprintf(" (%s:%d:%d: %s)", a.File, a.Line, a.Column, a.Msg)
+				}
 				if p.Hint != "" {
 					s += " | " + p.Hint
 				}

@@ -73,6 +73,12 @@ func (f *file) problem(n *yaml.Node, hint, format string, args ...any) {
 	f.add(n.Line, n.Column, hint, format, args...)
 }
 
+// problemWith reports a mistake in which another place has a part.
+func (f *file) problemWith(also Place, n *yaml.Node, hint, format string, args ...any) {
+	f.problem(n, hint, format, args...)
+	f.problems[len(f.problems)-1].Also = []Place{also}
+}
+
 // inside reports a mistake in the expression that n is.
 func (f *file) inside(n *yaml.Node, ps []expr.Problem) {
 	for _, p := range ps {
@@ -290,7 +296,7 @@ func (f *file) pairs(n *yaml.Node, what string) []entry {
 			continue
 		}
 		if first, twice := seen[k.Value]; twice {
-			f.problem(k, "", "%s is given twice, first in line %d", k.Value, first.Line)
+			f.problemWith(f.at(first).place("the first is here"), k, "", "%s is given twice", k.Value)
 			continue
 		}
 		seen[k.Value] = k

@@ -19,6 +19,7 @@ type outputDraft struct {
 	body    *yaml.Node
 	sink    jobs.Sink // nil for a topic on the bus
 	topic   string
+	at      *yaml.Node      // of the topic's name
 	text    bool            // the sink takes strings
 	key     *yaml.Node      // an expression
 	keys    []*expr.Program // key as checked for each writer
@@ -65,12 +66,12 @@ func (w *draft) readOutput(o *outputDraft, n *yaml.Node) {
 
 func (w *draft) busOutput(o *outputDraft, n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode {
-		o.topic = w.document.name(n, "bus")
+		o.topic, o.at = w.document.name(n, "bus"), n
 		return
 	}
 	b := w.block(n, "output "+o.name, busOutputFields)
 	if b.has("topic") {
-		o.topic = w.document.name(b.get("topic"), "topic")
+		o.topic, o.at = w.document.name(b.get("topic"), "topic"), b.get("topic")
 	}
 	if b.has("key") {
 		o.key = b.get("key")
@@ -103,22 +104,27 @@ func (w *draft) outsideOutput(o *outputDraft, name string, at, n *yaml.Node) {
 		}
 	}
 	if name == "file" {
-		w.claimPath(o, n, w.cfg.Place.Path(vals.String("path")))
+		w.ownSource(o, n, w.cfg.Place.Path(vals.String("path")))
+	}
+	if x, ok := sink.(jobs.Exclusive); ok {
+		where := at
+		if i := settingNode(n, "path"); i != nil {
+			where = i
+		}
+		if first, ok := w.claim(w.owned, x.Place(), where); !ok {
+			w.problemWith(earlier(first, notFromFile), where, "it belongs to one output alone: name another", "output %s: another output writes the same %s", o.name, name)
+		}
 	}
 }
 
-// claimPath makes a file the output's own.
-func (w *draft) claimPath(o *outputDraft, n *yaml.Node, path string) {
+// ownSource refuses a file that the job reads itself.
+func (w *draft) ownSource(o *outputDraft, n *yaml.Node, path string) {
 	abs := absolute(path)
 	if i := settingNode(n, "path"); i != nil {
 		n = i
 	}
 	if own, err := filepath.Match(w.source.files, abs); own || err == nil && abs == w.source.files {
 		w.problem(n, "name another file, or a folder that the source does not read", "output %s: the job's own source reads this file", o.name)
-		return
-	}
-	if first, ok := w.claim(w.written, abs, n); !ok {
-		w.problem(n, "a file belongs to one output", "output %s: another output writes this file: %s:%d", o.name, first.File, first.Line)
 	}
 }
 
@@ -229,6 +235,7 @@ func (w *draft) readTopics(n *yaml.Node) {
 			w.problem(e.name, "", "topics: %v", err)
 			continue
 		}
+		w.described = append(w.described, e.name)
 		w.describeTopic(e.name.Value, w.block(e.value, "topic "+e.name.Value, topicFields))
 	}
 }
@@ -243,7 +250,7 @@ func (w *draft) describeTopic(name string, b block) {
 		t.LimitBytes = w.bytes(b.get("limit"), "limit")
 	}
 	if b.has("on_full") {
-		t.OnFull = w.choice(b.get("on_full"), "on_full", topicFields[3].Choices)
+		t.OnFull = w.choice(b.get("on_full"), "on_full", onFull)
 	}
 	if b.has("retention") {
 		r := w.block(b.get("retention"), "retention", retentionFields)
@@ -257,17 +264,10 @@ func (w *draft) describeTopic(name string, b block) {
 	if name == "" || t == (jobs.Topic{Name: name}) {
 		return
 	}
-	all, seen := w.loader.topics[name]
-	if seen {
-		if what := differs(all.topic, t); what != "" {
-			w.problem(b.node, "say it in one place", "the topic %s has another %s at %s:%d", name, what, all.where.File, all.where.Line)
-			return
-		}
-	} else {
-		all.where = Problem{File: w.file.name, Line: b.node.Line}
+	if prop, first := w.meet(t, func(prop string) Problem { return w.file.at(b.at(prop)) }); prop != "" {
+		w.problemWith(earlier(first, notFromFile), b.at(prop), "say it in one place", "the topic %s: %s is given differently elsewhere", name, prop)
+		return
 	}
-	all.topic = merged(all.topic, t)
-	w.loader.topics[name] = all
 	for i := range w.topics {
 		if w.topics[i].Name == name {
 			w.topics[i] = merged(w.topics[i], t)
@@ -277,20 +277,33 @@ func (w *draft) describeTopic(name string, b block) {
 	w.topics = append(w.topics, t)
 }
 
-// differs names the property that two descriptions of a topic give differently, or "".
-func differs(a, b jobs.Topic) string {
-	switch {
-	case a.Partitions != 0 && b.Partitions != 0 && a.Partitions != b.Partitions:
-		return "number of partitions"
-	case a.RetentionBytes != 0 && b.RetentionBytes != 0 && a.RetentionBytes != b.RetentionBytes,
-		a.RetentionAge != 0 && b.RetentionAge != 0 && a.RetentionAge != b.RetentionAge:
-		return "retention"
-	case a.LimitBytes != 0 && b.LimitBytes != 0 && a.LimitBytes != b.LimitBytes:
-		return "limit"
-	case a.OnFull != "" && b.OnFull != "" && a.OnFull != b.OnFull:
-		return "on_full"
+// meet adds what is said of a topic to what has been said of it. Where the two differ it returns the property and where it
+// was said first.
+func (l *loader) meet(t jobs.Topic, at func(prop string) Problem) (differs string, first Problem) {
+	all := l.topics[t.Name]
+	if all.where == nil {
+		all.where = map[string]Problem{}
 	}
-	return ""
+	for _, p := range []struct {
+		name               string
+		other, now, before bool
+	}{
+		{"partitions", all.topic.Partitions != t.Partitions, t.Partitions != 0, all.topic.Partitions != 0},
+		{"retention", all.topic.RetentionBytes != t.RetentionBytes, t.RetentionBytes != 0, all.topic.RetentionBytes != 0},
+		{"retention", all.topic.RetentionAge != t.RetentionAge, t.RetentionAge != 0, all.topic.RetentionAge != 0},
+		{"limit", all.topic.LimitBytes != t.LimitBytes, t.LimitBytes != 0, all.topic.LimitBytes != 0},
+		{"on_full", all.topic.OnFull != t.OnFull, t.OnFull != "", all.topic.OnFull != ""},
+	} {
+		if p.other && p.now && p.before {
+			return p.name, all.where[p.name]
+		}
+		if p.now && !p.before {
+			all.where[p.name] = at(p.name)
+		}
+	}
+	all.topic = merged(all.topic, t)
+	l.topics[t.Name] = all
+	return "", Problem{}
 }
 
 func merged(a, b jobs.Topic) jobs.Topic {

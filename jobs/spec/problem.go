@@ -11,24 +11,50 @@ type Problem struct {
 	Line   int // from 1; 0 if the whole file is meant
 	Column int // in characters, from 1
 	Msg    string
-	Hint   string // what to write instead; may be empty
-	Source string // the line
+	Hint   string  // what to write instead; may be empty
+	Source string  // the line
+	Also   []Place // what else has a part in it
 }
 
-// String formats p on several lines: where and what, the line with a mark below, the hint.
+// Place is one more place that a problem is about.
+type Place struct {
+	File         string // empty where the job is not from a file
+	Line, Column int
+	Msg          string
+	Source       string
+}
+
+// String formats p on several lines: where and what, the line with a mark below, the other places, the hint.
 func (p Problem) String() string {
 	var b strings.Builder
-	b.WriteString(p.File)
-	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
-	}
-	b.WriteString(": " + p.Msg)
-	if p.Source != "" {
-		line, column := strings.ReplaceAll(p.Source, "\t", " "), p.Column
-		fmt.Fprintf(&b, "\n    %s\n    %s^", line, strings.Repeat(" ", max(0, column-1)))
+	writePlace(&b, "", Place{p.File, p.Line, p.Column, p.Msg, p.Source})
+	for _, a := range p.Also {
+		b.WriteString("\n")
+		writePlace(&b, "  ", a)
 	}
 	if p.Hint != "" {
 		b.WriteString("\n    " + p.Hint)
 	}
 	return b.String()
+}
+
+func writePlace(b *strings.Builder, indent string, p Place) {
+	b.WriteString(indent)
+	if p.File != "" {
+		b.WriteString(p.File)
+		if p.Line > 0 {
+			fmt.Fprintf(b, ":%d:%d", p.Line, p.Column)
+		}
+		b.WriteString(": ")
+	}
+	b.WriteString(p.Msg)
+	if p.Source != "" {
+		line, column := strings.ReplaceAll(p.Source, "\t", " "), p.Column
+		fmt.Fprintf(b, "\n    %s\n    %s^", line, strings.Repeat(" ", max(0, column-1)))
+	}
+}
+
+// place returns where p is, with other words.
+func (p Problem) place(format string, args ...any) Place {
+	return Place{p.File, p.Line, p.Column, fmt.Sprintf(format, args...), p.Source}
 }

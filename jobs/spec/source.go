@@ -25,6 +25,7 @@ type sourceDraft struct {
 	given          map[string]any // its settings as they stand there
 	source         jobs.Source    // nil for a topic on the bus
 	topic          string
+	at             *yaml.Node // of the topic's name
 	start          jobs.BusStart
 	parallelism    int
 	text           bool // records are strings, not JSON
@@ -91,12 +92,12 @@ func (w *draft) busSource(b block) {
 	w.scope.Key = expr.Any
 	n := b.get("bus")
 	if n.Kind == yaml.ScalarNode {
-		w.source.topic = w.document.name(n, "bus")
+		w.source.topic, w.source.at = w.document.name(n, "bus"), n
 		return
 	}
 	f := w.block(n, "source.bus", busSourceFields)
 	if f.has("topic") {
-		w.source.topic = w.document.name(f.get("topic"), "topic")
+		w.source.topic, w.source.at = w.document.name(f.get("topic"), "topic"), f.get("topic")
 	}
 	if f.has("idle_after") {
 		w.source.idleAfter = w.duration(f.get("idle_after"), "idle_after")

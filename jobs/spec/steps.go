@@ -80,7 +80,7 @@ func (w *draft) stepID(n *yaml.Node) string {
 		return ""
 	}
 	if first, twice := w.ids[id]; twice {
-		w.problem(n, "", "there is a step %s already, in line %d", id, first.Line)
+		w.problemWith(w.file.at(first).place("the first is here"), n, "", "there is a step %s already", id)
 	}
 	w.ids[id] = n
 	return id
