@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -68,11 +67,11 @@ func topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) {
 // reached gives an error of asking a process its exit code.
 func reached(err error) error {
 	var away *admin.UnreachableError
-	var answer *admin.AnswerError
+	var said *admin.Problem
 	switch {
 	case errors.As(err, &away):
 		return withCode(exitUnreachable, err)
-	case errors.Is(err, runtime.ErrNoTopic), errors.As(err, &answer) && answer.Status == http.StatusNotFound:
+	case errors.Is(err, runtime.ErrNoTopic), errors.As(err, &said) && said.Kind() == admin.KindNotFound:
 		return withCode(exitFailed, fmt.Errorf("%w; 'sidestream bus list' names those there are", err))
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/admin"
 	"github.com/sidestream-dev/sidestream/wal"
 )
 
@@ -45,12 +46,18 @@ func exitCode(err error) int {
 	var locked *wal.LockedError
 	var stalled *runtime.StalledError
 	var failed *wal.FailedError
+	var away *admin.UnreachableError
+	var said *admin.Problem
 	if err == nil {
 		return exitOK
 	}
 	switch {
 	case errors.As(err, &exit):
 		return exit.Code
+	case errors.As(err, &away):
+		return exitUnreachable
+	case errors.As(err, &said):
+		return problemCodes[said.Kind()]
 	case errors.As(err, &locked):
 		return exitAgain
 	case errors.As(err, &stalled):
@@ -61,6 +68,16 @@ func exitCode(err error) int {
 		return exitDisk
 	}
 	return exitFailed
+}
+
+// problemCodes are the exit codes of what a process says went wrong.
+var problemCodes = map[admin.Kind]int{
+	admin.KindBadRequest:   exitUsage,
+	admin.KindNotFound:     exitFailed,
+	admin.KindUnauthorized: exitConfig,
+	admin.KindForbidden:    exitConfig,
+	admin.KindBusy:         exitAgain,
+	admin.KindInternal:     exitBug,
 }
 
 // damaged reports whether an error is of what was acknowledged and cannot be read as it was written.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -38,7 +37,7 @@ one ends the process at once. Neither loses anything: the next run goes on.`,
   sidestream run jobs/ --until-done      end when bounded sources have been read, and all is committed and sent`,
 	}, a.doRun)
 	c.Flags().Bool("until-done", false, "end with 0 when every job has ended and all is committed and sent; with 1 when what remains cannot move")
-	take(c, "data-dir", "listen", "socket", "drain-timeout", "kafka-port", "log-level", "log-format")
+	take(c, "data-dir", "listen", "token-file", "tls-cert", "tls-key", "tls-client-ca", "socket", "drain-timeout", "kafka-port", "log-level", "log-format")
 	return c
 }
 
@@ -79,12 +78,29 @@ func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
 	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger}
 	cfg.StopTimeout, err = a.duration(cmd, "drain-timeout")
 	cfg.StopTimeout = max(cfg.StopTimeout, time.Nanosecond) // 0 would be its default
-	if listen := text(cmd, "listen"); err == nil && listen != "" {
-		if p.listener, err = admin.Loopback(listen); err != nil {
-			err = withCode(exitConfig, err)
-		}
+	if err == nil {
+		p.listener, err = listen(cmd)
 	}
 	return p, cfg, err
+}
+
+// listen takes the address that --listen names; nil where it names none.
+func listen(cmd *cobra.Command) (*admin.Listener, error) {
+	addr := text(cmd, "listen")
+	if addr == "" {
+		for _, name := range []string{"token-file", "tls-cert", "tls-key", "tls-client-ca"} {
+			if cmd.Flags().Changed(name) {
+				return nil, withCode(exitUsage, fmt.Errorf("--%s says who may ask over TCP, and no --listen says where", name))
+			}
+		}
+		return nil, nil
+	}
+	tcp := admin.TCP{Addr: addr, TokenFile: text(cmd, "token-file"), CertFile: text(cmd, "tls-cert"), KeyFile: text(cmd, "tls-key"), ClientCAFile: text(cmd, "tls-client-ca")}
+	l, err := tcp.Listen()
+	if err != nil {
+		return nil, withCode(exitConfig, err)
+	}
+	return l, nil
 }
 
 // allBounded returns an error that names the jobs which would never end.
@@ -134,8 +150,8 @@ type process struct {
 	app       *app
 	logger    *slog.Logger
 	dataDir   string
-	socket    string       // "" is the one in the data directory
-	listener  net.Listener // of --listen, from before the data directory is touched; nil listens to nothing
+	socket    string          // "" is the one in the data directory
+	listener  *admin.Listener // of --listen, from before the data directory is touched; nil listens to nothing
 	kafkaPort int
 
 	rt     *runtime.Runtime
@@ -144,28 +160,37 @@ type process struct {
 	admin  *admin.Server
 }
 
-// start opens the data directory and starts the jobs.
+// start opens the data directory and starts the jobs. Where it fails, nothing of it is left.
 func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
+	var err error
+	if p.admin, err = admin.New(admin.Config{Version: buildOf().Version, Logger: p.logger}); err != nil {
+		return err
+	}
+	if p.listener != nil { // from the beginning: a log can be long
+		p.admin.Serve(p.listener)
+		p.logger.Info("serving metrics and status", "url", p.listener.URL()+"/metrics")
+	}
 	p.broker = &kafka.Embedded{Dir: filepath.Join(p.dataDir, "kafka"), Port: p.kafkaPort, Logger: p.logger}
 	cfg.Services = p
-	var err error
 	if p.rt, err = runtime.Open(cfg); err != nil {
-		return opened(err)
+		return errors.Join(opened(err), p.admin.Close())
 	}
+	p.admin.Attach(p.rt)
 	if r := p.rt.Recovered(); r.CutBytes > 0 || r.Generation > 0 {
 		p.logger.Warn("the log's tail was torn, as by a crash, and is cut; nothing that was committed is lost by it", "found", r.String())
 	}
+	if err := p.listenUnix(); err != nil {
+		return errors.Join(err, p.stop())
+	}
 	if err := p.rt.Start(defs); err != nil {
 		if ofDisk(err) {
-			return err // the log's last word, said once: nothing more can be committed
+			return errors.Join(err, p.admin.Close()) // the log's last word, said once: nothing more can be committed
 		}
-		return errors.Join(unstarted(err), p.rt.Stop(), p.broker.Close())
+		return errors.Join(unstarted(err), p.stop())
 	}
+	p.admin.Started()
 	if missing := p.rt.Status().Missing; len(missing) > 0 {
 		p.logger.Warn("jobs in the data directory that no file defines stay stopped, with their state", "jobs", strings.Join(missing, ", "))
-	}
-	if err := p.serve(); err != nil {
-		return errors.Join(err, p.stop())
 	}
 	for _, w := range waitsForNobody(defs, p.rt.Status().Topics) {
 		p.logger.Warn("a topic is empty and no job here writes it: who reads it waits", "topic", w.topic, "job", w.job)
@@ -234,9 +259,8 @@ func (p *process) Kafka(ctx context.Context) (string, error) {
 	return addr, err
 }
 
-// serve lets the outside look at the process.
-func (p *process) serve() error {
-	p.admin = admin.New(admin.Config{Runtime: p.rt, Logger: p.logger})
+// listenUnix opens the socket of the admin API. One that was asked for must be there.
+func (p *process) listenUnix() error {
 	asked := p.socket != ""
 	if !asked {
 		p.socket = socketIn(p.dataDir)
@@ -246,9 +270,6 @@ func (p *process) serve() error {
 			return withCode(exitConfig, err)
 		}
 		p.logger.Warn("there is no admin socket; name a place for it with --socket", "err", err)
-	}
-	if p.listener != nil {
-		p.logger.Info("serving metrics and status", "url", "http://"+p.admin.ServeTCP(p.listener)+"/metrics")
 	}
 	return nil
 }

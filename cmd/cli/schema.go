@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidestream-dev/sidestream/jobs/connector/all"
 	"github.com/sidestream-dev/sidestream/jobs/spec"
+	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
 
 func (a *app) schema() *cobra.Command {
@@ -22,6 +23,28 @@ func (a *app) schema() *cobra.Command {
 			return writeYAML(a.stdout, json.RawMessage(b))
 		}
 		_, err := a.stdout.Write(b)
+		return err
+	})
+	prints(c, "json", "yaml")
+	c.AddCommand(a.schemaAPI())
+	return c
+}
+
+func (a *app) schemaAPI() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:     "api",
+		Short:   "Print the description of the admin API, as OpenAPI 3.1",
+		Example: `  sidestream schema api -o yaml >sidestream-api.yaml`,
+		Args:    cobra.NoArgs,
+	}, func(cmd *cobra.Command, _ []string) error {
+		b, err := admin.OpenAPI(buildOf().Version)
+		if err != nil {
+			return err
+		}
+		if text(cmd, "output") == "yaml" {
+			return writeYAML(a.stdout, json.RawMessage(b))
+		}
+		_, err = a.stdout.Write(append(b, '\n'))
 		return err
 	})
 	prints(c, "json", "yaml")

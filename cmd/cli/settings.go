@@ -27,7 +27,11 @@ type setting struct {
 // settings is all of them; a command has those it takes as flags.
 var settings = []setting{
 	{name: "data-dir", def: "sidestream-data", doc: "directory of the log, the snapshots and the embedded broker"},
-	{name: "listen", doc: "address (such as 127.0.0.1:9600) that serves /metrics and the status, read-only"},
+	{name: "listen", doc: "address (such as 127.0.0.1:9600) that serves the admin API: /metrics and the status, read-only; all with --token-file"},
+	{name: "token-file", doc: "file with the token that a client over TCP must send; only its owner may read it"},
+	{name: "tls-cert", doc: "certificate, in PEM, for TLS"},
+	{name: "tls-key", doc: "its key"},
+	{name: "tls-client-ca", doc: "authorities whose certificates clients must show (mTLS)"},
 	{name: "socket", doc: "unix socket of the admin API; empty means run/admin.sock in the data directory"},
 	{name: "drain-timeout", def: "30s", doc: "how long a stop may take: last barriers, and what is yet to be sent"},
 	{name: "kafka-port", def: "0", doc: "port of the embedded Kafka broker; 0 takes one that is free"},

@@ -18,28 +18,32 @@ type build struct {
 	Arch    string `json:"arch"`
 }
 
+func buildOf() build {
+	b := build{Version: "unknown", Go: goruntime.Version(), OS: goruntime.GOOS, Arch: goruntime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		b.Version = info.Main.Version
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				b.Commit = s.Value
+			case "vcs.modified":
+				b.Changed = s.Value == "true"
+			}
+		}
+	}
+	return b
+}
+
 func (a *app) version() *cobra.Command {
 	c := a.command(cobra.Command{Use: "version", Short: "Say what this program was built from", Args: cobra.NoArgs},
 		func(cmd *cobra.Command, _ []string) error {
-			b := build{Version: "unknown", Go: goruntime.Version(), OS: goruntime.GOOS, Arch: goruntime.GOARCH}
-			if info, ok := debug.ReadBuildInfo(); ok {
-				b.Version = info.Main.Version
-				for _, s := range info.Settings {
-					switch s.Key {
-					case "vcs.revision":
-						b.Commit = s.Value
-					case "vcs.modified":
-						b.Changed = s.Value == "true"
-					}
-				}
-			}
 			return showOne(a, cmd, view[build]{
 				head: []string{"VERSION", "COMMIT", "GO", "PLATFORM"},
 				row: func(b build) []string {
 					return []string{b.Version, b.Commit, b.Go, fmt.Sprintf("%s/%s", b.OS, b.Arch)}
 				},
 				name: func(b build) string { return b.Version },
-			}, b)
+			}, buildOf())
 		})
 	prints(c)
 	return c

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -45,9 +44,13 @@ const patience = time.Minute
 
 // start runs two jobs and a Server on a unix socket, whose path it returns.
 func start(t *testing.T) (*runtime.Runtime, *admin.Server, string) {
+	return startOf(t, twoJobs)
+}
+
+func startOf(t *testing.T, text string) (*runtime.Runtime, *admin.Server, string) {
 	t.Helper()
 	dir := t.TempDir()
-	text := strings.ReplaceAll(twoJobs, "OUT", filepath.Join(dir, "out.jsonl"))
+	text = strings.ReplaceAll(text, "OUT", filepath.Join(dir, "out.jsonl"))
 	defs, problems := spec.LoadBytes(spec.Config{Connectors: all.Registry()}, "jobs.yaml", []byte(text))
 	for _, p := range problems {
 		t.Fatal(p)
@@ -64,12 +67,9 @@ func start(t *testing.T) (*runtime.Runtime, *admin.Server, string) {
 	if err := rt.Start(defs); err != nil {
 		t.Fatal(err)
 	}
-	s := admin.New(admin.Config{Runtime: rt})
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s := server(t, admin.Limits{})
+	s.Attach(rt)
+	s.Started()
 	short, err := os.MkdirTemp("", "admin-") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +80,21 @@ func start(t *testing.T) (*runtime.Runtime, *admin.Server, string) {
 		t.Fatal(err)
 	}
 	return rt, s, socket
+}
+
+// server returns one that is closed when the test ends.
+func server(t *testing.T, limits admin.Limits) *admin.Server {
+	t.Helper()
+	s, err := admin.New(admin.Config{Version: "test", Limits: limits})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // eventually waits until ok.
@@ -165,9 +180,9 @@ func TestTailOfWhatIsNotThere(t *testing.T) {
 		"a partition":        {Topic: "ticks", Partition: 9},
 		"an offset":          {Topic: "ticks", Partition: -1, From: &far},
 	} {
-		var answer *admin.AnswerError
+		var answer *admin.Problem
 		err := c.Tail(t.Context(), q, func(runtime.TopicRecord) error { return nil })
-		if !errors.As(err, &answer) || answer.Status != http.StatusNotFound {
+		if !errors.As(err, &answer) || answer.Status != http.StatusNotFound || answer.Kind() != admin.KindNotFound {
 			t.Errorf("%s: %v, want an answer with status 404", name, err)
 		}
 	}
@@ -207,15 +222,14 @@ func TestClose(t *testing.T) {
 // TestSocketIsPrivate: 0600, in a directory of its owner alone; what others may enter is refused, and so is what is no
 // socket or is answered; a dead one is replaced.
 func TestSocketIsPrivate(t *testing.T) {
-	rt, _, socket := start(t)
+	_, _, socket := start(t)
 	for path, want := range map[string]os.FileMode{socket: 0o600, filepath.Dir(socket): 0o700} {
 		info, err := os.Stat(path)
 		if err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: mode %v, %v; want %v", path, info.Mode().Perm(), err, want)
 		}
 	}
-	s := admin.New(admin.Config{Runtime: rt})
-	defer s.Close()
+	s := server(t, admin.Limits{})
 	dir := filepath.Dir(socket)
 	open := filepath.Join(dir, "open")
 	if err := errors.Join(os.Mkdir(open, 0o755), os.Chmod(open, 0o755), os.WriteFile(filepath.Join(dir, "file"), nil, 0o600)); err != nil {
@@ -238,66 +252,6 @@ func TestSocketIsPrivate(t *testing.T) {
 	}
 	if err := s.ListenUnix(dead); err != nil {
 		t.Errorf("in place of a dead socket: %v", err)
-	}
-}
-
-// TestTCP: the metrics and the status, to this machine alone, and no records.
-func TestTCP(t *testing.T) {
-	_, s, _ := start(t)
-	for _, addr := range []string{"0.0.0.0:0", ":0", "example.com:80", "9600"} {
-		if got, err := s.ListenTCP(addr); err == nil {
-			t.Errorf("listening on %q: %s, want a refusal", addr, got)
-		}
-	}
-	addr, err := s.ListenTCP("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tests := []struct {
-		path, host string
-		status     int
-		holds      string
-	}{
-		{"/metrics", "", 200, `sidestream_job_records_in_total{job_name="ticks"}`},
-		{"/metrics", "localhost", 200, "sidestream_log_fsyncs_total"},
-		{"/v1/status", "", 200, `"name":"reads"`},
-		{"/v1/topics", "", 200, `"name":"high"`},
-		{"/v1/records?topic=ticks", "", 404, "there is no GET /v1/records here"},
-		{"/", "", 404, "error"},
-		{"/v1/status", "evil.example", 403, "not to"},
-		{"/metrics", "evil.example:9600", 403, "not to"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.path+" of "+tt.host, func(t *testing.T) {
-			req, err := http.NewRequest(http.MethodGet, "http://"+addr+tt.path, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			req.Host = tt.host
-			resp, err := http.DefaultClient.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer resp.Body.Close()
-			body, err := io.ReadAll(resp.Body)
-			if err != nil || resp.StatusCode != tt.status || !strings.Contains(string(body), tt.holds) {
-				t.Errorf("status %d, want %d; %v; body wants %q:\n%.2000s", resp.StatusCode, tt.status, err, tt.holds, body)
-			}
-		})
-	}
-	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
-		req, err := http.NewRequest(method, "http://"+addr+"/v1/status", strings.NewReader("{}"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusMethodNotAllowed {
-			t.Errorf("%s: status %d", method, resp.StatusCode)
-		}
 	}
 }
 

@@ -1,7 +1,10 @@
 package admin
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,70 +13,109 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/runtime"
 )
 
-// answerBytes bounds an answer that is read as a whole.
-const answerBytes = 64 << 20
+const (
+	answerBytes  = 64 << 20 // of an answer that is read as a whole
+	problemBytes = 1 << 20
+)
 
-// Client asks a Server on a unix socket.
+// Client asks a Server. It may be used by several goroutines. What a Server says is wrong is a *Problem; where none answers
+// the error is an *UnreachableError.
 type Client struct {
-	socket string
-	http   *http.Client
+	base  string
+	where string // as people know it
+	token string
+	http  *http.Client
 }
 
 // NewClient returns a client of the socket at a path. It connects when it is first asked.
 func NewClient(socket string) *Client {
-	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+	return &Client{base: "http://localhost", where: socket, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: dialTimeoutMax}).DialContext(ctx, "unix", socket)
 		},
 	}}}
 }
 
+// Remote says how a Server is asked over TCP.
+type Remote struct {
+	URL       string // http://127.0.0.1:9600, https://…
+	TokenFile string // "" sends none
+	CAFile    string // that has signed the server's certificate; "" takes the system's
+	CertFile  string // the client's own certificate, for mTLS; "" shows none
+	KeyFile   string
+}
+
+// NewRemote returns a client of a server over TCP. A token is sent only over TLS, or within this machine.
+func NewRemote(r Remote) (*Client, error) {
+	u, err := url.Parse(r.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" {
+		return nil, fmt.Errorf("admin: %q is no server's address; it is such as http://127.0.0.1:9600 or https://host:9600", r.URL)
+	}
+	c := &Client{base: u.Scheme + "://" + u.Host, where: r.URL}
+	if r.TokenFile != "" {
+		if u.Scheme != "https" && !loopback(u.Hostname()) {
+			return nil, fmt.Errorf("admin: the token would be sent to %s in the clear; use https", u.Host)
+		}
+		if c.token, err = Token(r.TokenFile); err != nil {
+			return nil, err
+		}
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS13}
+	if r.CAFile != "" {
+		if conf.RootCAs, err = certificates(r.CAFile); err != nil {
+			return nil, fmt.Errorf("admin: %w", err)
+		}
+	}
+	if r.CertFile != "" || r.KeyFile != "" {
+		cert, err := tls.LoadX509KeyPair(r.CertFile, r.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("admin: the client's certificate: %w", err)
+		}
+		conf.Certificates = []tls.Certificate{cert}
+	}
+	c.http = &http.Client{
+		Transport:     &http.Transport{TLSClientConfig: conf, DialContext: (&net.Dialer{Timeout: 5 * dialTimeoutMax}).DialContext},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the token goes nowhere else
+	}
+	return c, nil
+}
+
 // UnreachableError says that nobody answers.
 type UnreachableError struct {
-	Socket string
-	Err    error
+	Where string
+	Err   error
 }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
 func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("admin: no process answers at %s: %v", e.Socket, e.Err)
+	return fmt.Sprintf("admin: no process answers at %s: %v", e.Where, e.Err)
 }
-
-// AnswerError is an answer that says what went wrong.
-type AnswerError struct {
-	Status  int // of HTTP; 0 where records had been sent before
-	Message string
-}
-
-func (e *AnswerError) Error() string { return e.Message }
 
 // Status returns how everything stands.
 func (c *Client) Status(ctx context.Context) (st runtime.Status, err error) {
-	err = c.get(ctx, "/v1/status", &st)
+	err = c.call(ctx, http.MethodGet, "/v1/status", nil, &st)
 	return st, err
 }
 
 // Topics returns how every topic stands.
 func (c *Client) Topics(ctx context.Context) (ts []bus.TopicStat, err error) {
-	err = c.get(ctx, "/v1/topics", &ts)
+	err = c.call(ctx, http.MethodGet, "/v1/topics", nil, &ts)
 	return ts, err
 }
 
 // Tail calls f with records of a topic, as runtime.Tail does, until they are all there are or, if it follows, ctx ends.
 func (c *Client) Tail(ctx context.Context, q runtime.Tail, f func(runtime.TopicRecord) error) error {
-	v := url.Values{"topic": {q.Topic}, "last": {strconv.Itoa(q.Last)}, "follow": {strconv.FormatBool(q.Follow)}}
-	if q.Partition >= 0 {
-		v.Set("partition", strconv.Itoa(q.Partition))
-	}
+	v := url.Values{"topic": {q.Topic}, "last": {strconv.Itoa(q.Last)}, "partition": {strconv.Itoa(q.Partition)}, "follow": {strconv.FormatBool(q.Follow)}}
 	if q.From != nil {
 		v.Set("from", q.From.String())
 	}
-	resp, err := c.do(ctx, "/v1/records?"+v.Encode())
+	resp, err := c.do(ctx, http.MethodGet, "/v1/records?"+v.Encode(), nil)
 	if err != nil {
 		return err
 	}
@@ -82,16 +124,16 @@ func (c *Client) Tail(ctx context.Context, q runtime.Tail, f func(runtime.TopicR
 	for {
 		var line struct {
 			runtime.TopicRecord
-			apiError
+			Problem
 		}
 		if err := dec.Decode(&line); err != nil {
 			if errors.Is(err, io.EOF) || ctx.Err() != nil {
 				return nil
 			}
-			return &UnreachableError{Socket: c.socket, Err: err}
+			return &UnreachableError{Where: c.where, Err: err}
 		}
-		if line.Error != "" {
-			return &AnswerError{Message: line.Error}
+		if line.Type != "" {
+			return &line.Problem
 		}
 		if err := f(line.TopicRecord); err != nil {
 			return err
@@ -99,35 +141,72 @@ func (c *Client) Tail(ctx context.Context, q runtime.Tail, f func(runtime.TopicR
 	}
 }
 
-func (c *Client) get(ctx context.Context, path string, into any) error {
-	resp, err := c.do(ctx, path)
+// call asks with a body, or none, and reads an answer that is JSON; into is nil where none is wanted.
+func (c *Client) call(ctx context.Context, method, path string, body, into any) error {
+	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
+	if into == nil {
+		return nil
+	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, answerBytes)).Decode(into); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return fmt.Errorf("admin: the answer to %s: %w", path, err)
 	}
 	return nil
 }
 
 // do asks and returns an answer that is one.
-func (c *Client) do(ctx context.Context, path string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+func (c *Client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var content io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("admin: %w", err)
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
 	if err != nil {
 		return nil, err
 	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, &UnreachableError{Socket: c.socket, Err: errors.Unwrap(err)}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, &UnreachableError{Where: c.where, Err: plainly(err)}
 	}
-	if resp.StatusCode == http.StatusOK {
+	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	var e apiError
-	if json.NewDecoder(io.LimitReader(resp.Body, headerBytes)).Decode(&e) != nil || e.Error == "" {
-		e.Error = resp.Status
+	p := &Problem{}
+	if json.NewDecoder(io.LimitReader(resp.Body, problemBytes)).Decode(p) != nil || !strings.HasPrefix(p.Type, kindPrefix) {
+		return nil, fmt.Errorf("admin: %s answers %s to %s: is it a Sidestream process?", c.where, resp.Status, path)
 	}
-	return nil, &AnswerError{Status: resp.StatusCode, Message: e.Error}
+	return nil, p
+}
+
+// plainly takes what net/http puts before an error, and says what to do about a certificate.
+func plainly(err error) error {
+	var of *url.Error
+	if errors.As(err, &of) {
+		err = of.Err
+	}
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("%w; name the authority that signed it with --tls-ca", err)
+	}
+	return err
 }

@@ -1,0 +1,102 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+// Kind is what sort of thing went wrong: a Problem's type behind "urn:sidestream:".
+type Kind string
+
+const (
+	KindBadRequest   Kind = "bad-request"              // what was asked makes no sense: 400, 404, 405, 413, 415, 422
+	KindNotFound     Kind = "not-found"                // a job, topic or operation that is not there
+	KindUnauthorized Kind = "unauthorized"             // a token is missing, or wrong
+	KindForbidden    Kind = "forbidden"                // not to be had this way
+	KindBusy         Kind = "busy"                     // a limit is reached, or the process is starting or stopping: try again
+	KindInternal     Kind = "internal"                 // a bug of ours
+	kindPrefix            = "urn:sidestream:"          //
+	problemType           = "application/problem+json" // RFC 9457
+)
+
+// Problem is an error as it is sent (RFC 9457), and as the Client returns it.
+type Problem struct {
+	Type     string     `json:"type" doc:"urn:sidestream: and what sort of thing went wrong"`
+	Title    string     `json:"title"`
+	Status   int        `json:"status" doc:"HTTP's"`
+	Detail   string     `json:"detail"`
+	Problems []Position `json:"problems,omitempty" doc:"each mistake in a definition"`
+}
+
+// Position is one mistake in a definition, and where it is.
+type Position struct {
+	Job     string `json:"job,omitempty"`
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty" doc:"from 1; none where the whole file is meant"`
+	Column  int    `json:"column,omitempty" doc:"in characters, from 1"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty" doc:"what to write instead"`
+	Source  string `json:"source,omitempty" doc:"the line"`
+}
+
+func (p *Problem) Error() string { return p.Detail }
+
+// Kind returns what sort of problem it is.
+func (p *Problem) Kind() Kind { return Kind(strings.TrimPrefix(p.Type, kindPrefix)) }
+
+// GetStatus makes a Problem huma's StatusError.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType says what a Problem is sent as.
+func (p *Problem) ContentType(string) string { return problemType }
+
+func problem(status int, kind Kind, format string, args ...any) *Problem {
+	return &Problem{Type: kindPrefix + string(kind), Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// problemOf puts what the runtime says into a Problem.
+func problemOf(err error) *Problem {
+	var p *Problem
+	var offset *bus.OffsetError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, runtime.ErrNoTopic), errors.As(err, &offset):
+		return problem(http.StatusNotFound, KindNotFound, "%v", err)
+	}
+	return problem(http.StatusInternalServerError, KindInternal, "%v", err)
+}
+
+// ours turns huma's own errors, of parameters and bodies that do not fit, into Problems. It is a huma.Transformer.
+func ours(_ huma.Context, _ string, v any) (any, error) {
+	e, ok := v.(*huma.ErrorModel)
+	if !ok {
+		return v, nil
+	}
+	p := problem(e.Status, KindBadRequest, "%s", e.Detail)
+	if e.Status >= http.StatusInternalServerError {
+		p.Type = kindPrefix + string(KindInternal)
+	}
+	for _, d := range e.Errors {
+		p.Detail += "; " + strings.TrimPrefix(d.Location+": ", ": ") + d.Message
+	}
+	return p, nil
+}
+
+// send answers with a problem.
+func send(w http.ResponseWriter, p *Problem) {
+	w.Header().Set("Content-Type", problemType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(p.Status)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(p) // a client that has gone gets nothing
+}
