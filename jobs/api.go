@@ -243,3 +243,16 @@ func KeyBy[T, K any](s *Stream[T], of func(v T) K, opts ...Option) *Stream[T] {
 		}})
 	return out
 }
+
+// Rebalance spreads the records over the subtasks of the step behind it: each batch goes to the one with the least to do. So
+// a source with few or uneven splits does not bound the parallelism of an expensive step. Records of one split may overtake one
+// another from there on, also those of one key, until a step that keeps state by key takes them in the order of their arrival.
+// Event time stays right. Where both sides have one subtask it does nothing.
+func Rebalance[T any](s *Stream[T]) *Stream[T] {
+	out := *s
+	out.balance = true
+	if out.keyed {
+		out.spread = Hash // they are no longer as they were written
+	}
+	return &out
+}

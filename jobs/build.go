@@ -76,36 +76,32 @@ type Port interface {
 
 // EdgeWriter tells a Port where batches go.
 type EdgeWriter struct {
-	Mode    Mode // Hash or Rebalance, or Forward to one target
-	Targets int
+	Targets int // of more than one, each takes the records whose key groups it owns
 	Max     int // records a batch
 	Send    func(target int, batch any, n int)
 }
+
+// batchRoomMin is for how many records a batch has room at first.
+const batchRoomMin = 4
 
 type portOf[T any] struct{}
 
 func (portOf[T]) Writer(w EdgeWriter) (any, func()) {
 	batches := make([][]Rec[T], w.Targets)
-	next := 0
+	room := make([]int, w.Targets) // about as much as the last batch had; at a low rate one holds few records
 	send := func(t int) {
 		if b := batches[t]; len(b) > 0 {
-			batches[t] = nil
+			batches[t], room[t] = nil, min(len(b)+len(b)/4, w.Max)
 			w.Send(t, b, len(b))
 		}
 	}
 	in := func(r *Rec[T]) {
 		t := 0
-		switch {
-		case w.Mode == Rebalance:
-			if next++; next >= w.Targets {
-				next = 0
-			}
-			t = next
-		case w.Targets > 1:
+		if w.Targets > 1 {
 			t = Owner(r.Key.Group, w.Targets)
 		}
 		if batches[t] == nil {
-			batches[t] = make([]Rec[T], 0, w.Max)
+			batches[t] = make([]Rec[T], 0, max(room[t], batchRoomMin))
 		}
 		batches[t] = append(batches[t], *r)
 		if len(batches[t]) >= w.Max {

@@ -49,8 +49,8 @@ type Mode uint8
 const (
 	Forward   Mode = iota // same subtask
 	Hash                  // to the subtask that owns the record's key group
-	AsWritten             // Hash, but nothing is moved if the source's topic is partitioned to match
-	Rebalance             // in turn
+	AsWritten             // Hash, but nothing is moved where records are with the owner of their key already
+	Balanced              // whole batches, to the subtask with the least to do
 )
 
 // Edge is where a node's records come from.

@@ -13,8 +13,17 @@ type Stream[T any] struct {
 	port    int
 	encode  func(dst []byte, v T) ([]byte, error)
 	keyed   bool // records carry a key
-	spread  Mode // how a keyed step must be reached: Hash, AsWritten, or Forward when a shuffle has been made
+	spread  Mode // how a keyed step must be reached: Hash, or AsWritten
 	onError OnError
+	balance bool // whoever reads it gets the records spread over its subtasks
+}
+
+// Edge is what reads the stream, unless by key.
+func (s *Stream[T]) Edge() Edge {
+	if s.balance {
+		return Edge{From: s.node, Port: s.port, Mode: Balanced}
+	}
+	return Edge{From: s.node, Port: s.port}
 }
 
 // Job returns the job the stream belongs to.
@@ -62,13 +71,15 @@ type Instance[In any] struct {
 
 // Attach adds op behind s and returns the streams of its two ports.
 func Attach[In, Out, Side any](s *Stream[In], op Op[In, Out, Side]) (*Stream[Out], *Stream[Side]) {
-	mode := Forward
-	spread := s.spread
+	from, spread := s.Edge(), s.spread
 	if op.Keyed {
-		if !s.keyed {
+		switch {
+		case !s.keyed:
 			s.job.fail("step %s: it needs a key: put a key_by before it", op.Kind)
+		case s.balance:
+			s.job.fail("step %s: it keeps state by key, so each record goes to the subtask of its key: put the rebalance before steps that keep none", op.Kind)
 		}
-		mode, spread = s.spread, Forward
+		from.Mode, spread = s.spread, AsWritten // behind it records are where their key belongs
 	}
 	if op.EncodeOut == nil {
 		op.EncodeOut = encodingOf[Out](s)
@@ -78,7 +89,7 @@ func Attach[In, Out, Side any](s *Stream[In], op Op[In, Out, Side]) (*Stream[Out
 	}
 	encode := s.encode
 	n := s.job.add(&Node{
-		ID: op.ID, Kind: op.Kind, In: []Edge{{From: s.node, Port: s.port, Mode: mode}},
+		ID: op.ID, Kind: op.Kind, In: []Edge{from},
 		Ports: []Port{portOf[Out]{}, portOf[Side]{}}, Parallelism: op.Parallelism, Keyed: op.Keyed,
 		Build: func(env *Env, outs [][]any) (Built, error) { return buildOp(env, op, encode, outs) },
 	})
@@ -327,7 +338,7 @@ func Write[T any](s *Stream[T], out Output[T]) {
 		kind = out.Sink.Kind() + "-out"
 	}
 	s.job.add(&Node{
-		ID: "out-" + out.Name, Kind: kind, In: []Edge{{From: s.node, Port: s.port}}, Parallelism: out.Parallelism,
+		ID: "out-" + out.Name, Kind: kind, In: []Edge{s.Edge()}, Parallelism: out.Parallelism,
 		Output: &OutputSpec{Name: out.Name, Sink: out.Sink, Topic: out.Topic},
 		Build:  func(env *Env, _ [][]any) (Built, error) { return buildOutput(env, out) },
 	})

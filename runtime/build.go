@@ -173,7 +173,7 @@ func (b *builder) edge(s *subtask, t *taskPlan, ei int) any {
 			base += before.from.width
 		}
 	}
-	out := &edgeOut{}
+	out := &edgeOut{room: make(chan struct{}, 1)}
 	for i, target := range b.subtasks[t] {
 		if e.mode == jobs.Forward {
 			if i != s.index {
@@ -185,14 +185,21 @@ func (b *builder) edge(s *subtask, t *taskPlan, ei int) any {
 		}
 		out.targets = append(out.targets, target.inbox)
 	}
-	in, flush := e.node.Ports[e.port].Writer(jobs.EdgeWriter{Mode: e.mode, Targets: len(out.targets), Max: batchRecords,
+	w := jobs.EdgeWriter{Targets: len(out.targets), Max: batchRecords,
 		Send: func(target int, batch any, n int) {
-			ok := s.send(b.x.ctx, out.targets[target], out.inputs[target], element{kind: elementBatch, batch: batch, n: n})
+			ok := s.send(b.x.ctx, out, target, element{kind: elementBatch, batch: batch, n: n})
 			s.stats.out.Add(int64(n))
 			if !ok {
 				s.failed, s.err = true, errStopped
 			}
-		}})
+		}}
+	if e.mode == jobs.Balanced {
+		send := w.Send
+		w.Send = func(_ int, batch any, n int) { send(anyTarget, batch, n) }
+		w.Max = max(batchRecords/w.Targets, balancedRecordsMin) // a burst is for all of them
+		w.Targets = 1
+	}
+	in, flush := e.node.Ports[e.port].Writer(w)
 	out.flush = flush
 	s.edges = append(s.edges, out)
 	return in

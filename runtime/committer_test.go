@@ -111,7 +111,7 @@ func TestCutInParts(t *testing.T) {
 func TestEdgeOfWatermarks(t *testing.T) {
 	b := &inbox{wake: func() {}, inputs: make([]input, 1)}
 	put := func(e element) {
-		if _, ok := b.send(t.Context(), 0, e); !ok {
+		if !b.offer(0, e, nil) {
 			t.Fatal("the edge does not take it")
 		}
 	}

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,8 @@ const (
 	edgeWork       = 50 * time.Millisecond // what an edge may hold of its reader's work
 	edgeRecordsMin = 2 * batchRecords      // but never less than this, so that both ends can work at once
 	edgeRecordsMax = 256 * batchRecords
+
+	balancedRecordsMin = 32 // records a batch on an edge that any subtask may take, however many there are
 )
 
 type elementKind uint8
@@ -44,9 +47,11 @@ type inbox struct {
 	// perRecord is the reader's time for a record in nanoseconds, measured by the reader; it sets how much an edge may hold.
 	perRecord atomic.Int64
 
-	mu     sync.Mutex
-	inputs []input
-	turn   int
+	mu      sync.Mutex
+	inputs  []input
+	turn    int
+	records int // in all queues
+	taken   int // records of the element that next gave last
 }
 
 type input struct {
@@ -54,8 +59,8 @@ type input struct {
 	queue   []element
 	head    int
 	records int
-	waiting chan struct{} // closed when there is room again; nil if the sender does not wait
-	held    bool          // behind a barrier that others have not passed yet
+	waiting chan<- struct{} // gets a token when there is room again; nil if the sender does not wait
+	held    bool            // behind a barrier that others have not passed yet
 
 	watermark jobs.Watermark // the reader's view
 	idle      bool
@@ -71,25 +76,15 @@ func (b *inbox) limit() int {
 	return min(max(int(int64(edgeWork)/per), edgeRecordsMin), edgeRecordsMax)
 }
 
-// send puts an element behind the others of input i. A batch waits for room; held reports how long. It returns false when
-// ctx has ended.
-func (b *inbox) send(ctx context.Context, i int, e element) (held time.Duration, ok bool) {
+// offer puts an element behind the others of input i. For a batch there may be no room: then it returns false, and waiting
+// gets a token once there is.
+func (b *inbox) offer(i int, e element, waiting chan<- struct{}) bool {
 	b.mu.Lock()
 	in := &b.inputs[i]
-	var began time.Time
-	for e.kind == elementBatch && in.records > 0 && in.records+e.n > b.limit() {
-		if began.IsZero() {
-			began = time.Now()
-		}
-		in.waiting = make(chan struct{})
-		room := in.waiting
+	if e.kind == elementBatch && in.records > 0 && in.records+e.n > b.limit() {
+		in.waiting = waiting
 		b.mu.Unlock()
-		select {
-		case <-room:
-		case <-ctx.Done():
-			return time.Since(began), false
-		}
-		b.mu.Lock()
+		return false
 	}
 	if n := len(in.queue); e.kind == elementWatermark && n > in.head && in.queue[n-1].kind == elementWatermark {
 		in.queue[n-1] = e // the newer one says it all, and a queue of watermarks has no other bound
@@ -97,18 +92,69 @@ func (b *inbox) send(ctx context.Context, i int, e element) (held time.Duration,
 		in.queue = append(in.queue, e)
 	}
 	in.records += e.n
+	b.records += e.n
 	b.mu.Unlock()
 	b.wake()
-	if !began.IsZero() {
-		held = time.Since(began)
+	return true
+}
+
+// load is how many records wait or are being worked on.
+func (b *inbox) load() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.records + b.taken
+}
+
+// anyTarget stands for the target with the least to do.
+const anyTarget = -1
+
+// offer puts an element on the edge to one target, or a batch on that to anyTarget, where there is room.
+func (o *edgeOut) offer(target int, e element) bool {
+	if target == anyTarget {
+		return o.offerLeast(e)
 	}
-	return held, true
+	return o.targets[target].offer(o.inputs[target], e, o.room)
+}
+
+// await does it once there is room, which was not when it was offered. It returns false when ctx has ended.
+func (o *edgeOut) await(ctx context.Context, target int, e element) bool {
+	for {
+		select {
+		case <-o.room: // perhaps from an earlier wait: then there is another
+		case <-ctx.Done():
+			return false
+		}
+		if o.offer(target, e) {
+			return true
+		}
+	}
+}
+
+// offerLeast offers a batch to the targets, the one with the least to do first, of equals the next in turn.
+func (o *edgeOut) offerLeast(e element) bool {
+	n := len(o.targets)
+	if o.order == nil {
+		o.order, o.loads = make([]int, n), make([]int, n)
+	}
+	for i := range o.order {
+		t := (o.turn + i) % n
+		o.order[i], o.loads[t] = t, o.targets[t].load()
+	}
+	slices.SortStableFunc(o.order, func(a, b int) int { return o.loads[a] - o.loads[b] })
+	for _, t := range o.order {
+		if o.targets[t].offer(o.inputs[t], e, o.room) {
+			o.turn = t + 1
+			return true
+		}
+	}
+	return false
 }
 
 // next returns the next element and the input it came from; ok is false where there is none now.
 func (b *inbox) next() (e element, from int, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.taken = 0
 	for k := range b.inputs {
 		i := (b.turn + k) % len(b.inputs)
 		in := &b.inputs[i]
@@ -121,8 +167,13 @@ func (b *inbox) next() (e element, from int, ok bool) {
 			in.queue, in.head = in.queue[:0], 0
 		}
 		in.records -= e.n
+		b.records -= e.n
+		b.taken = e.n
 		if in.waiting != nil && in.records <= b.limit()/2 {
-			close(in.waiting)
+			select {
+			case in.waiting <- struct{}{}:
+			default: // it has one
+			}
 			in.waiting = nil
 		}
 		b.turn = i + 1
@@ -149,11 +200,7 @@ func (b *inbox) release() {
 func (b *inbox) queued() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n := 0
-	for i := range b.inputs {
-		n += b.inputs[i].records
-	}
-	return n
+	return b.records
 }
 
 // combined returns the lowest watermark of the inputs that are neither idle nor at their end, the highest where all that

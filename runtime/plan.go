@@ -89,7 +89,7 @@ func (p *jobPlan) chainTo(n *jobs.Node, partitions func(string) int) *taskPlan {
 	switch e.Mode {
 	case jobs.Forward:
 		return t
-	case jobs.Hash:
+	case jobs.Hash, jobs.Balanced:
 		if width == 1 {
 			return t
 		}
@@ -101,9 +101,14 @@ func (p *jobPlan) chainTo(n *jobs.Node, partitions func(string) int) *taskPlan {
 	return nil
 }
 
-// aligned reports whether each subtask of a task that begins with a bus source gets whole partitions that hold just the
-// key groups it owns.
+// aligned reports whether each subtask of a task has just the keys it owns, where they are as written: behind a step that keeps
+// state by key, or behind a bus source of which each subtask gets whole partitions that hold just its key groups.
 func aligned(t *taskPlan, partitions func(string) int) bool {
+	for _, n := range t.nodes {
+		if n.Keyed {
+			return true
+		}
+	}
 	s := t.head().Source
 	if s == nil || s.Source != nil {
 		return false
@@ -114,7 +119,7 @@ func aligned(t *taskPlan, partitions func(string) int) bool {
 func (p *jobPlan) edgeMode(e jobs.Edge, from, to *taskPlan) jobs.Mode {
 	switch {
 	case e.Mode == jobs.Forward && from.width != to.width:
-		return jobs.Rebalance
+		return jobs.Balanced
 	case e.Mode == jobs.AsWritten:
 		return jobs.Hash
 	}

@@ -39,6 +39,7 @@ type simJob struct {
 	start    jobs.BusStart
 	width    int
 	direct   bool   // it keeps state without a key_by behind the topic
+	spread   bool   // its records are spread over the subtasks of the key_by
 	forward  string // topic, or ""
 	results  string // topic, or ""
 	delivery jobs.Delivery
@@ -173,6 +174,9 @@ func (j *simJob) build(s *sim) {
 			opts = append(opts, jobs.StartLatest())
 		}
 		in = jobs.FromTopic(def, topic(j.in), opts...)
+	}
+	if j.spread {
+		in = jobs.Rebalance(in)
 	}
 	if !j.direct {
 		in = jobs.KeyBy(in, func(v simValue) string { return v.Key }, jobs.ID("key"))
@@ -390,6 +394,7 @@ func newPlan(rng *rand.Rand) *simPlan {
 		j.name = fmt.Sprintf("job%d", j.idx)
 		j.width = 1 + rng.IntN(2)
 		j.direct = j.splits == 0 && rng.IntN(2) == 0
+		j.spread = !j.direct && rng.IntN(2) == 0
 		j.delivery = jobs.Delivery(rng.IntN(2))
 	}
 	return p

@@ -51,6 +51,8 @@ var simTwins = []simTwin{
 		stepping: scanLive},
 	{name: "the watermark is not restored", rules: []string{"watermark", "R1", "R3", "R4"},
 		booted: forgetWatermarks},
+	{name: "a batch is overtaken by its barrier", rules: []string{"R3", "R4", "R1"},
+		stepping: overtake},
 	{name: "sent before it is durable", rules: []string{"R2"},
 		sendSealed: true},
 }
@@ -128,6 +130,13 @@ func scanLive(s *subtask) {
 		if piece, entries := copied.Cut(); entries > 0 {
 			r.add(appendStep(n.node.ID, piece))
 		}
+	}
+}
+
+// overtake keeps what is collected for an edge back until a batch is full, whatever else goes there.
+func overtake(s *subtask) {
+	for _, e := range s.edges {
+		e.flush = func() {}
 	}
 }
 

@@ -103,9 +103,9 @@ type LogStatus struct {
 }
 
 func (s *subtask) counters() JobCounters {
-	c := JobCounters{Rejected: s.stats.rejected.Load(), Late: s.stats.late.Load(), Busy: time.Duration(s.stats.busy.Load()),
-		Idle: time.Duration(s.stats.idle.Load()), Held: time.Duration(s.stats.held.Load()), Out: s.stats.written.Load(),
+	c := JobCounters{Rejected: s.stats.rejected.Load(), Late: s.stats.late.Load(), Busy: time.Duration(s.stats.busy.Load()), Out: s.stats.written.Load(),
 		InBytes: s.stats.inBytes.Load(), OutBytes: s.stats.writtenBytes.Load()}
+	c.Idle, c.Held = s.stats.waits.read()
 	if s.feed != nil {
 		c.In = s.stats.in.Load()
 	}
@@ -148,7 +148,8 @@ func (x *execution) fillStatus(st *JobStatus) {
 		st.Counters.add(s.counters())
 		st.StateBytes += s.stats.stateBytes.Load()
 		sub := SubtaskStatus{Task: s.plan.name(), Index: s.index, In: s.stats.in.Load(), Busy: time.Duration(s.stats.busy.Load()),
-			Idle: time.Duration(s.stats.idle.Load()), Held: time.Duration(s.stats.held.Load()), Watermark: jobs.Watermark(s.stats.watermark.Load())}
+			Watermark: jobs.Watermark(s.stats.watermark.Load())}
+		sub.Idle, sub.Held = s.stats.waits.read()
 		if s.inbox != nil {
 			sub.Queued = s.inbox.queued()
 		}

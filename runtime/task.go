@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -57,9 +58,50 @@ type subtask struct {
 type subtaskStats struct {
 	in, out, written, rejected, late atomic.Int64
 	inBytes, writtenBytes            atomic.Int64 // keys and values; of what is read on the bus none
-	busy, idle, held                 atomic.Int64 // nanoseconds
+	busy                             atomic.Int64 // nanoseconds
+	waits                            waitClock
 	watermark                        atomic.Int64
 	stateBytes                       atomic.Int64 // at the last barrier
+}
+
+// waitClock counts how long a subtask has waited, a wait under way included.
+type waitClock struct {
+	mu         sync.Mutex
+	idle, held time.Duration
+	since      time.Time // zero where it does not wait
+	forOthers  bool      // it is held back, not idle
+}
+
+func (c *waitClock) begin(held bool) {
+	c.mu.Lock()
+	c.since, c.forOthers = time.Now(), held
+	c.mu.Unlock()
+}
+
+func (c *waitClock) end() {
+	c.mu.Lock()
+	c.idle, c.held = c.sums()
+	c.since = time.Time{}
+	c.mu.Unlock()
+}
+
+func (c *waitClock) sums() (idle, held time.Duration) {
+	idle, held = c.idle, c.held
+	switch {
+	case c.since.IsZero():
+	case c.forOthers:
+		held += time.Since(c.since)
+	default:
+		idle += time.Since(c.since)
+	}
+	return idle, held
+}
+
+// read returns the sums as of now; they never go back.
+func (c *waitClock) read() (idle, held time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sums()
 }
 
 // nodeInstance is one node of a subtask's chain.
@@ -73,7 +115,11 @@ type nodeInstance struct {
 type edgeOut struct {
 	flush   func()
 	targets []*inbox
-	inputs  []int // which input of each target is ours
+	inputs  []int         // which input of each target is ours
+	room    chan struct{} // a token when a target that had no room has
+	turn    int           // see offerLeast, as order and loads
+	order   []int
+	loads   []int
 }
 
 // errStopped ends a subtask whose attempt is over for another reason.
@@ -147,12 +193,12 @@ func (s *subtask) step(ctx context.Context) (progressed, last bool, err error) {
 	if !ok {
 		return false, false, nil
 	}
+	_, held := s.stats.waits.read()
 	began := time.Now()
 	s.beat.Store(began.UnixNano())
 	last, err = s.take(ctx, e, from)
 	s.beat.Store(0)
-	d := time.Since(began)
-	s.stats.busy.Add(int64(d))
+	d := s.addBusy(began, held)
 	if e.n > 0 {
 		s.measure(d, e.n)
 	}
@@ -181,6 +227,7 @@ func (s *subtask) stepSource(ctx context.Context) (progressed, last bool, err er
 	if s.ended || s.ex.epochFull.Load() || s.ex.held.Load() && !s.begun {
 		return false, false, nil
 	}
+	_, held := s.stats.waits.read()
 	began := time.Now()
 	s.beat.Store(began.UnixNano())
 	defer s.beat.Store(0)
@@ -211,7 +258,7 @@ func (s *subtask) stepSource(ctx context.Context) (progressed, last bool, err er
 		s.setDry(true)
 	}
 	if n > 0 || moved {
-		s.stats.busy.Add(int64(time.Since(began)))
+		s.addBusy(began, held)
 	}
 	return n > 0, false, nil
 }
@@ -349,20 +396,33 @@ func (s *subtask) flushEdges() error {
 }
 
 // send puts an element on an edge. Waiting for room there is not being stuck.
-func (s *subtask) send(ctx context.Context, to *inbox, input int, e element) bool {
-	beat := s.beat.Swap(0)
-	held, ok := to.send(ctx, input, e)
-	if beat != 0 {
-		s.beat.Store(beat + int64(held))
+func (s *subtask) send(ctx context.Context, out *edgeOut, target int, e element) bool {
+	if out.offer(target, e) {
+		return true
 	}
-	s.stats.held.Add(int64(held))
+	beat := s.beat.Swap(0)
+	began := time.Now()
+	s.stats.waits.begin(true)
+	ok := out.await(ctx, target, e)
+	s.stats.waits.end()
+	if beat != 0 {
+		s.beat.Store(beat + int64(time.Since(began)))
+	}
 	return ok
+}
+
+// addBusy counts the time since began, save what it was held back meanwhile, and returns all of it.
+func (s *subtask) addBusy(began time.Time, heldBefore time.Duration) time.Duration {
+	d := time.Since(began)
+	_, held := s.stats.waits.read()
+	s.stats.busy.Add(int64(max(0, d-(held-heldBefore))))
+	return d
 }
 
 func (s *subtask) sendAll(ctx context.Context, e element) error {
 	for _, out := range s.edges {
-		for t, b := range out.targets {
-			if !s.send(ctx, b, out.inputs[t], e) {
+		for t := range out.targets {
+			if !s.send(ctx, out, t, e) {
 				return errStopped
 			}
 		}
@@ -393,7 +453,6 @@ func (s *subtask) housekeeping() error {
 
 // wait sleeps until there may be something to do.
 func (s *subtask) wait(ctx context.Context) error {
-	began := time.Now()
 	var ready <-chan struct{}
 	var timer <-chan time.Time
 	held := s.feed != nil && (s.ex.held.Load() || s.ex.epochFull.Load())
@@ -405,18 +464,14 @@ func (s *subtask) wait(ctx context.Context) error {
 			timer = t.C
 		}
 	}
+	s.stats.waits.begin(held)
+	defer s.stats.waits.end()
 	select {
 	case <-s.wakeup:
 	case <-ready:
 	case <-timer:
 	case <-ctx.Done():
 		return errStopped
-	}
-	d := int64(time.Since(began))
-	if held {
-		s.stats.held.Add(d)
-	} else {
-		s.stats.idle.Add(d)
 	}
 	return nil
 }

@@ -111,6 +111,7 @@ var stepFields = []Field{
 	{Name: "set", Shape: Other, Doc: "Adds fields to the value, or replaces them: an expression each."},
 	{Name: "key_by", Shape: Other, Doc: "Gives records a key: an expression, or fields with one each."},
 	{Name: "side", Shape: Block, Fields: sideFields, Doc: "Copies records to an output; all of them go on too."},
+	{Name: "rebalance", Shape: Block, Doc: "Spreads records over the subtasks of the step behind it: {}. Their order is given up."},
 	{Name: "window", Shape: Block, Fields: windowFields, Doc: "Puts the records of a key into windows of event time and aggregates them."},
 	{Name: "id", Shape: Name, Doc: "The step's name; its state belongs to it."},
 	{Name: "parallelism", Shape: Whole, Doc: "How many subtasks the step has."},
@@ -118,10 +119,9 @@ var stepFields = []Field{
 
 // Parts of the language that design has for later.
 var laterFields = map[string]string{
-	"inputs":    "a job has one source for now; another job can bring several topics together",
-	"rebalance": "raise the topic's partitions for now",
-	"join":      "it comes in a later version",
-	"lookup":    "it comes in a later version",
-	"sliding":   "only tumbling windows for now",
-	"session":   "only tumbling windows for now",
+	"inputs":  "a job has one source for now; another job can bring several topics together",
+	"join":    "it comes in a later version",
+	"lookup":  "it comes in a later version",
+	"sliding": "only tumbling windows for now",
+	"session": "only tumbling windows for now",
 }

@@ -17,6 +17,7 @@ type draft struct {
 	delivery    jobs.Delivery
 	source      sourceDraft
 	steps       []func(g *graph)
+	rebalanced  *yaml.Node // the step read last, where it was a rebalance
 	ids         map[string]*yaml.Node
 	scope       expr.Scope // behind the steps read so far
 	fromSource  bool       // records still are as the source decoded them
@@ -34,10 +35,9 @@ type graph struct {
 	ends   map[*outputDraft][]end
 }
 
-// end is what an output takes: a stream and where its records come from.
+// end is a stream that an output takes.
 type end struct {
 	stream *jobs.Stream[Row]
-	from   jobs.Edge
 	key    *expr.Program // the output's, checked against this stream's records
 }
 
@@ -197,7 +197,7 @@ func (w *draft) build() *jobs.Job {
 	}
 	for _, o := range w.outputs {
 		if o.name == "main" {
-			g.end(o, g.stream, 0)
+			g.end(o, g.stream)
 		}
 	}
 	for _, o := range w.outputs {
@@ -212,8 +212,7 @@ func (w *draft) build() *jobs.Job {
 	return g.job
 }
 
-// end notes that a stream, just made at a port of the last node, goes to an output.
-func (g *graph) end(o *outputDraft, s *jobs.Stream[Row], port int) {
-	n := len(g.ends[o])
-	g.ends[o] = append(g.ends[o], end{s, jobs.Edge{From: g.job.Nodes[len(g.job.Nodes)-1], Port: port}, o.keys[n]})
+// end notes that a stream goes to an output.
+func (g *graph) end(o *outputDraft, s *jobs.Stream[Row]) {
+	g.ends[o] = append(g.ends[o], end{s, o.keys[len(g.ends[o])]})
 }

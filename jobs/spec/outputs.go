@@ -329,6 +329,6 @@ func (o *outputDraft) build(g *graph) {
 	jobs.Write(ends[0].stream, out)
 	node := g.job.Nodes[len(g.job.Nodes)-1]
 	for _, e := range ends[1:] {
-		node.In = append(node.In, e.from)
+		node.In = append(node.In, e.stream.Edge())
 	}
 }

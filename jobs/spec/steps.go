@@ -10,7 +10,7 @@ import (
 	"github.com/sidestream-dev/sidestream/jobs/spec/expr"
 )
 
-var stepKinds = []string{"filter", "map", "set", "key_by", "side", "window"}
+var stepKinds = []string{"filter", "map", "set", "key_by", "side", "rebalance", "window"}
 
 // MaxSteps is how many steps a job may have.
 const MaxSteps = 256
@@ -87,7 +87,11 @@ func (w *draft) stepID(n *yaml.Node) string {
 }
 
 func (w *draft) oneStep(kind string, n *yaml.Node, s step) {
+	before := w.rebalanced
+	w.rebalanced = nil
 	switch kind {
+	case "rebalance":
+		w.rebalance(n, s, before)
 	case "filter":
 		w.filter(n, s)
 	case "map":
@@ -111,8 +115,24 @@ func (w *draft) oneStep(kind string, n *yaml.Node, s step) {
 	case "side":
 		w.side(n, s)
 	case "window":
+		if before != nil {
+			w.problem(before, "put it before steps that keep no state", "rebalance: a window stands behind it, and each record goes to the subtask that has the window of its key")
+		}
 		w.window(n, s)
 	}
+}
+
+// rebalance spreads the records over the subtasks of the step behind it. It is no step that runs somewhere.
+func (w *draft) rebalance(n *yaml.Node, s step, before *yaml.Node) {
+	w.rebalanced = n
+	if before != nil {
+		w.problem(n, "remove one", "rebalance: there is one before it already")
+	}
+	if s.parallelism > 0 {
+		w.problem(n, "write parallelism at the step behind it", "rebalance: it has no parallelism: it spreads records over the subtasks of the step behind it")
+	}
+	w.block(n, "rebalance", nil)
+	w.steps = append(w.steps, func(g *graph) { g.stream = jobs.Rebalance(g.stream) })
 }
 
 // attach adds a step without a second port to the graph to be.
@@ -200,7 +220,7 @@ func (w *draft) side(n *yaml.Node, s step) {
 	w.steps = append(w.steps, func(g *graph) {
 		var aside *jobs.Stream[Row]
 		g.stream, aside = jobs.Attach(g.stream, op)
-		g.end(o, aside, 1)
+		g.end(o, aside)
 	})
 }
 

@@ -121,7 +121,7 @@ func (w *draft) attachWindow(win windowDraft, s step) {
 		var late *jobs.Stream[Row]
 		g.stream, late = jobs.Attach(g.stream, op)
 		if win.late != nil {
-			g.end(win.late, late, 1)
+			g.end(win.late, late)
 		}
 	})
 }
