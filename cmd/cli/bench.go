@@ -92,14 +92,9 @@ func span(cmd *cobra.Command, name string) time.Duration {
 }
 
 func (a *app) bench() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure this machine: ratios against references of the same run",
-		Long: `Bench measures Sidestream beside the least that could do the same work, in the same run, because machines are noisy and
-ratios are not. Run it on an idle machine, in a directory of the disk that is meant (--dir): fsync costs nothing on a RAM disk.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	c := group("bench", "Measure this machine: ratios against references of the same run",
+		`Bench measures Sidestream beside the least that could do the same work, in the same run, because machines are noisy and
+ratios are not. Run it on an idle machine, in a directory of the disk that is meant (--dir): fsync costs nothing on a RAM disk.`)
 	for _, m := range measurements {
 		sub := a.command(cobra.Command{Use: m.name, Short: m.short, Args: cobra.NoArgs}, func(cmd *cobra.Command, _ []string) error {
 			reps, err := a.measure(cmd, []measurement{m})

@@ -25,8 +25,7 @@ import (
 func socketIn(dataDir string) string { return filepath.Join(dataDir, "run", "admin.sock") }
 
 func (a *app) busCommands() *cobra.Command {
-	c := &cobra.Command{Use: "bus", Short: "Look into the topics on the bus", Args: noSuch,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c := group("bus", "Look into the topics on the bus", "Topics are asked of the process; where none runs on the data directory, the directory is read.")
 	c.AddCommand(a.busList(), a.busTail())
 	return c
 }
@@ -42,21 +41,25 @@ type offline struct{ *runtime.Offline }
 
 func (o offline) Topics(context.Context) ([]bus.TopicStat, error) { return o.Offline.Topics(), nil }
 
-// topicsOf asks the process on the socket; where no socket was named and none answers, it reads the data directory.
-func topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) {
-	dir, socket := text(cmd, "data-dir"), text(cmd, "socket")
-	if socket != "" {
-		return admin.NewClient(socket), nil
+// topicsOf asks the process at the site the command is told of; where that is a data directory and no process answers, it
+// reads the directory.
+func (a *app) topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) {
+	at, err := a.site(cmd)
+	if err != nil {
+		return nil, err
 	}
-	client := admin.NewClient(socketIn(dir))
-	_, err := client.Topics(ctx)
+	client, err := at.client()
+	if err != nil || at.Socket != "" {
+		return client, err
+	}
+	_, err = client.Topics(ctx)
 	var away *admin.UnreachableError
 	if !errors.As(err, &away) {
 		return client, err
 	}
-	o, err := runtime.OpenOffline(dir)
+	o, err := runtime.OpenOffline(at.DataDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, withCode(exitUnreachable, fmt.Errorf("there is no data directory at %s, and no process on its socket; name one with --data-dir or --socket", dir))
+		return nil, withCode(exitUnreachable, fmt.Errorf("there is no data directory at %s, and no process on its socket; name one with --data-dir, --socket or --context", at.DataDir))
 	}
 	if err != nil {
 		return nil, ofLog(cmd, err)
@@ -70,7 +73,7 @@ func reached(err error) error {
 	var said *admin.Problem
 	switch {
 	case errors.As(err, &away):
-		return withCode(exitUnreachable, err)
+		return withCode(exitUnreachable, fmt.Errorf("%w; start one with 'sidestream run', or name another with --socket, --data-dir or --context", err))
 	case errors.Is(err, runtime.ErrNoTopic), errors.As(err, &said) && said.Kind() == admin.KindNotFound:
 		return withCode(exitFailed, fmt.Errorf("%w; 'sidestream bus list' names those there are", err))
 	}
@@ -84,7 +87,7 @@ func (a *app) busList() *cobra.Command {
 		Long:  "List asks the process that runs on the data directory, or on --socket; where none does, it reads the directory.",
 		Args:  cobra.NoArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
-		src, err := topicsOf(cmd.Context(), cmd)
+		src, err := a.topicsOf(cmd.Context(), cmd)
 		if err != nil {
 			return reached(err)
 		}
@@ -106,7 +109,7 @@ func (a *app) busList() *cobra.Command {
 		}, list)
 	})
 	c.Flags().BoolP("all", "a", false, "outputs on their way outside too: JOB/OUTPUT")
-	take(c, "data-dir", "socket")
+	take(c, "data-dir", "socket", "context")
 	prints(c)
 	return c
 }
@@ -135,18 +138,14 @@ func (a *app) busTail() *cobra.Command {
 It claims nothing: no subscription is made, and nothing is kept for it.`,
 		Example: `  sidestream bus tail exceedances -n 3
   sidestream bus tail exceedances --follow -o value`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return fmt.Errorf("name a topic; '%s bus list' names those there are", a.name)
-			}
-			return nil
-		},
+		Args: one("a topic", "bus list"),
 	}, a.doBusTail)
+	c.ValidArgsFunction = a.completeWith(topicNames, 1)
 	c.Flags().IntP("last", "n", 10, "how many records of each partition")
 	c.Flags().Int("partition", -1, "only this one")
 	c.Flags().Int64("from", -1, "begin at this offset instead of near the end, and show all from there on, or -n")
 	c.Flags().BoolP("follow", "f", false, "go on with what is written from now on, until Ctrl-C; a process must run")
-	take(c, "data-dir", "socket")
+	take(c, "data-dir", "socket", "context")
 	prints(c, "jsonl", "json", "yaml", "table", "name", "value")
 	return c
 }
@@ -174,7 +173,7 @@ func (a *app) doBusTail(cmd *cobra.Command, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	src, err := topicsOf(ctx, cmd)
+	src, err := a.topicsOf(ctx, cmd)
 	if err != nil {
 		return reached(err)
 	}

@@ -107,6 +107,7 @@ What is only odd, such as a topic that nobody reads or nobody writes, is a warni
 	})
 	c.Flags().Bool("strict", false, "take warnings for errors")
 	prints(c)
+	c.ValidArgsFunction = definitionFiles
 	return c
 }
 

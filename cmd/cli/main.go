@@ -34,8 +34,10 @@ type app struct {
 	stdout io.Writer         // data
 	stderr io.Writer         // messages
 	ran    bool              // a command was found and its arguments were right
-	from   map[string]string // where a setting that is no flag is from
+	from   map[string]origin // where a setting is from
 	shape  reflect.Type      // of what was printed last, for the test that compares it with the guide
+
+	contexts map[string]site // by name, of the settings files
 }
 
 func (a *app) main(args []string) (code int) {
@@ -84,8 +86,26 @@ func (a *app) tree() *cobra.Command {
 	root.SetFlagErrorFunc(badFlag)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.AddCommand(a.dev(), a.run(), a.check(), a.busCommands(), a.walCommands(), a.bench(), a.schema(), a.completion(), a.version())
+	root.AddCommand(a.dev(), a.run(), a.check(), a.busCommands(), a.walCommands(), a.contextCommands(), a.bench(), a.schema(), a.completion(), a.version())
 	return root
+}
+
+// group returns a command that only holds others.
+func group(use, short, long string) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Long: long, Args: noSuch, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+}
+
+// one wants a single argument, and says which command names those there are.
+func one(what, lister string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return fmt.Errorf("name %s; '%s %s' names those there are", what, cmd.Root().Name(), lister)
+		case len(args) > 1:
+			return fmt.Errorf("name %s, and one only: %q is too much", what, args[1])
+		}
+		return nil
+	}
 }
 
 // noSuch refuses what should be the name of a command below cmd, and is none.
@@ -131,10 +151,8 @@ func (a *app) command(c cobra.Command, do func(cmd *cobra.Command, args []string
 		if err := a.checkFormat(cmd); err != nil {
 			return err
 		}
-		if f := cmd.Flags().Lookup("data-dir"); f != nil && f.Value.String() == "" {
-			if _, is := f.Annotations["setting"]; is { // dev takes a temporary one
-				return a.bad(cmd, "data-dir", "the name of a directory")
-			}
+		if err := a.needsDirectory(cmd); err != nil {
+			return err
 		}
 		a.ran = true
 		return do(cmd, args)

@@ -38,6 +38,8 @@ one ends the process at once. Neither loses anything: the next run goes on.`,
 	}, a.doRun)
 	c.Flags().Bool("until-done", false, "end with 0 when every job has ended and all is committed and sent; with 1 when what remains cannot move")
 	take(c, "data-dir", "listen", "token-file", "tls-cert", "tls-key", "tls-client-ca", "socket", "drain-timeout", "kafka-port", "log-level", "log-format")
+	take(c, tuning...)
+	c.ValidArgsFunction = definitionFiles
 	return c
 }
 
@@ -78,6 +80,9 @@ func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
 	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger}
 	cfg.StopTimeout, err = a.duration(cmd, "drain-timeout")
 	cfg.StopTimeout = max(cfg.StopTimeout, time.Nanosecond) // 0 would be its default
+	if err == nil && cmd.Flags().Lookup("commit-interval") != nil {
+		err = a.tune(cmd, &cfg)
+	}
 	if err == nil {
 		p.listener, err = listen(cmd)
 	}

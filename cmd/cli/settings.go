@@ -3,21 +3,21 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"os"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"go.yaml.in/yaml/v4"
+
+	"github.com/sidestream-dev/sidestream/jobs/connector"
+	"github.com/sidestream-dev/sidestream/runtime"
 )
 
-// setting is a flag that may also be given as SIDESTREAM_NAME, or as name in a file: ./sidestream.yaml, then
-// sidestream/sidestream.yaml below the user's configuration directory ($XDG_CONFIG_HOME, ~/.config).
+// setting is a flag that may also be given as SIDESTREAM_NAME, or as name in a file (file.go). What is asked once, such as the
+// first offset to show, is a flag alone.
 type setting struct {
 	name string // of the flag
 	def  string
@@ -33,13 +33,37 @@ var settings = []setting{
 	{name: "tls-key", doc: "its key"},
 	{name: "tls-client-ca", doc: "authorities whose certificates clients must show (mTLS)"},
 	{name: "socket", doc: "unix socket of the admin API; empty means run/admin.sock in the data directory"},
+	{name: "context", doc: "server to ask, by its name in a settings file; see 'context list'"},
 	{name: "drain-timeout", def: "30s", doc: "how long a stop may take: last barriers, and what is yet to be sent"},
 	{name: "kafka-port", def: "0", doc: "port of the embedded Kafka broker; 0 takes one that is free"},
 	{name: "log-level", def: "info", doc: "debug, info, warn or error"},
 	{name: "log-format", def: "text", doc: "text or json"},
+	{name: "commit-interval", def: "5ms", doc: "between two barriers of a job while there is something to commit"},
+	{name: "epoch-bytes", def: "64MiB", doc: "an epoch that has grown so large is committed early"},
+	{name: "sealed-bytes", doc: "no epoch is sealed while more than this is not durable; empty means twice epoch-bytes"},
+	{name: "frame-bytes", def: "1MiB", doc: "an epoch larger than this is written to the log in parts"},
+	{name: "topic-memory", def: "16MiB", doc: "of each topic that is kept in memory for live readers"},
+	{name: "snapshot-bytes", def: "64MiB", doc: "a job writes a snapshot after so many bytes of log, or its state's size if that is more"},
+	{name: "log-max-bytes", def: "4GiB", doc: "past this, whoever keeps the log from being cut is named and acted on"},
+	{name: "attempts-max", def: "10", doc: "attempts of a job in a row that commit nothing before it is failed"},
+	{name: "backoff-max", def: "30s", doc: "the longest wait between two attempts of a failing job"},
+	{name: "stuck-after", def: "5s", doc: "a step that has not returned for so long is named"},
 	{name: "output"}, // see prints
 	{name: "color", def: "auto", doc: "auto (on a terminal, unless NO_COLOR is set), always, never"},
 }
+
+// tuning is what run sets of a runtime.Config.
+var tuning = []string{"commit-interval", "epoch-bytes", "sealed-bytes", "frame-bytes", "topic-memory", "snapshot-bytes", "log-max-bytes",
+	"attempts-max", "backoff-max", "stuck-after"}
+
+// frameBytesMax leaves room in the log's frames, of 16 MiB at most, for a record that is larger than the rest.
+const frameBytesMax = 8 << 20
+
+// key is a setting's name in a file.
+func (s setting) key() string { return strings.ReplaceAll(s.name, "-", "_") }
+
+// env is a setting's name in the environment.
+func (s setting) env() string { return "SIDESTREAM_" + strings.ToUpper(s.key()) }
 
 // take gives a command the settings it takes.
 func take(cmd *cobra.Command, names ...string) {
@@ -48,6 +72,16 @@ func take(cmd *cobra.Command, names ...string) {
 		s := settings[i]
 		cmd.Flags().String(name, s.def, s.doc)
 		isSetting(cmd, name)
+		switch name {
+		case "color":
+			completes(cmd, name, "auto", "always", "never")
+		case "log-level":
+			completes(cmd, name, "debug", "info", "warn", "error")
+		case "log-format":
+			completes(cmd, name, "text", "json")
+		case "context":
+			completeFlag(cmd, name, &app{}, contextNames)
+		}
 	}
 }
 
@@ -58,36 +92,51 @@ func isSetting(cmd *cobra.Command, name string) {
 	}
 }
 
-// fill gives the flags of cmd that the command line left out what the environment or a file says.
+// rank orders where a setting may come from: what ranks higher wins.
+type rank int
+
+const (
+	byDefault rank = iota
+	byFile
+	byEnv
+	byFlag
+)
+
+// origin is where a setting is from; where names it for people, and is empty for a flag and a default.
+type origin struct {
+	rank  rank
+	where string // SIDESTREAM_NAME, FILE:LINE
+}
+
+// fill gives the flags of cmd that the command line left out what the environment or a file says. A variable that is empty says
+// nothing.
 func (a *app) fill(cmd *cobra.Command) error {
-	given, err := a.files()
+	given, err := readSettings()
 	if err != nil {
 		return err
 	}
-	a.from = map[string]string{}
+	a.contexts = given.contexts
+	a.from = map[string]origin{}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if _, is := f.Annotations["setting"]; !is || f.Changed {
-			return
+		s := setting{name: f.Name}
+		_, is := f.Annotations["setting"]
+		if f.Changed {
+			a.from[f.Name] = origin{rank: byFlag}
+		} else if v := os.Getenv(s.env()); v != "" && is {
+			a.from[f.Name] = origin{byEnv, s.env()}
+			_ = f.Value.Set(v) // settings are strings, which take anything
+		} else if v, ok := given.values[s.key()]; ok && is {
+			a.from[f.Name] = origin{byFile, v.where}
+			_ = f.Value.Set(v.value)
 		}
-		key := strings.ReplaceAll(f.Name, "-", "_")
-		value, from := "", ""
-		if v, ok := os.LookupEnv("SIDESTREAM_" + strings.ToUpper(key)); ok {
-			value, from = v, "SIDESTREAM_"+strings.ToUpper(key)
-		} else if v, ok := given[key]; ok {
-			value, from = v.value, v.file
-		} else {
-			return
-		}
-		_ = f.Value.Set(value) // settings are strings, which take anything
-		a.from[f.Name] = from
 	})
 	return nil
 }
 
 // bad says that a setting's value is not one: a mistake in usage where it was a flag, else in configuration.
 func (a *app) bad(cmd *cobra.Command, name, want string) error {
-	if from, ok := a.from[name]; ok {
-		return withCode(exitConfig, fmt.Errorf("%s: %s is %q; it is %s", from, name, text(cmd, name), want))
+	if from := a.from[name]; from.where != "" {
+		return withCode(exitConfig, fmt.Errorf("%s: %s is %q; it is %s", from.where, name, text(cmd, name), want))
 	}
 	return withCode(exitUsage, fmt.Errorf("--%s is %q; it is %s", name, text(cmd, name), want))
 }
@@ -101,44 +150,65 @@ func (a *app) duration(cmd *cobra.Command, name string) (time.Duration, error) {
 	return d, nil
 }
 
-// fromFile is a setting as a file has it.
-type fromFile struct{ value, file string }
-
-// files reads the settings files, the nearest last so that it wins.
-func (a *app) files() (map[string]fromFile, error) {
-	all := map[string]fromFile{}
-	var names []string
-	if dir, err := os.UserConfigDir(); err == nil {
-		names = append(names, filepath.Join(dir, "sidestream", "sidestream.yaml"))
+// bytes reads a setting that is a size. Empty is 0.
+func (a *app) bytes(cmd *cobra.Command, name string, most int64) (int64, error) {
+	if text(cmd, name) == "" {
+		return 0, nil
 	}
-	for _, name := range append(names, "sidestream.yaml") {
-		b, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, withCode(exitConfig, err)
-		}
-		var m map[string]any
-		if err := yaml.Unmarshal(b, &m); err != nil {
-			return nil, withCode(exitConfig, fmt.Errorf("%s: %w", name, err))
-		}
-		for _, key := range slices.Sorted(maps.Keys(m)) {
-			if !slices.ContainsFunc(settings, func(s setting) bool { return strings.ReplaceAll(s.name, "-", "_") == key }) {
-				return nil, withCode(exitConfig, fmt.Errorf("%s: there is no setting %q; there are %s", name, key, settingNames()))
-			}
-			all[key] = fromFile{fmt.Sprint(m[key]), name}
-		}
+	n, ok := connector.ParseBytes(text(cmd, name))
+	if !ok || n < 1 || n > most {
+		return 0, a.bad(cmd, name, "a size such as 64MiB or 1GB, at most "+sized(most))
 	}
-	return all, nil
+	return n, nil
 }
 
-func settingNames() string {
-	var names []string
-	for _, s := range settings {
-		names = append(names, strings.ReplaceAll(s.name, "-", "_"))
+// tune gives cfg what the settings of run say.
+func (a *app) tune(cmd *cobra.Command, cfg *runtime.Config) error {
+	var errs []error
+	size := func(into *int64, name string) {
+		n, err := a.bytes(cmd, name, 1<<60)
+		*into, errs = n, append(errs, err)
 	}
-	return strings.Join(names, ", ")
+	span := func(into *time.Duration, name string) {
+		d, err := a.duration(cmd, name)
+		if err == nil && d == 0 {
+			err = a.bad(cmd, name, "a duration above 0, such as 5ms")
+		}
+		*into, errs = d, append(errs, err)
+	}
+	span(&cfg.CommitInterval, "commit-interval")
+	span(&cfg.BackoffMax, "backoff-max")
+	span(&cfg.StuckAfter, "stuck-after")
+	size(&cfg.EpochBytes, "epoch-bytes")
+	size(&cfg.SealedBytes, "sealed-bytes")
+	size(&cfg.TopicMemory, "topic-memory")
+	size(&cfg.SnapshotBytes, "snapshot-bytes")
+	size(&cfg.LogBytes, "log-max-bytes")
+	frame, err := a.bytes(cmd, "frame-bytes", frameBytesMax)
+	cfg.FrameBytes, errs = int(frame), append(errs, err)
+	if cfg.AttemptsMax, err = strconv.Atoi(text(cmd, "attempts-max")); err != nil || cfg.AttemptsMax < 1 {
+		errs = append(errs, a.bad(cmd, "attempts-max", "a number, 1 or more"))
+	}
+	cfg.BackoffMin = min(100*time.Millisecond, cfg.BackoffMax)
+	if cfg.SealedBytes > 0 && cfg.SealedBytes < cfg.EpochBytes {
+		errs = append(errs, a.bad(cmd, "sealed-bytes", "no less than epoch-bytes, which is "+text(cmd, "epoch-bytes")))
+	}
+	for _, err := range errs { // one at a time; its exit code is that of where it is from
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// needsDirectory refuses an empty --data-dir, which would be the directory one is in.
+func (a *app) needsDirectory(cmd *cobra.Command) error {
+	if f := cmd.Flags().Lookup("data-dir"); f != nil && f.Value.String() == "" {
+		if _, is := f.Annotations["setting"]; is { // dev takes a temporary one
+			return a.bad(cmd, "data-dir", "the name of a directory")
+		}
+	}
+	return nil
 }
 
 // text returns a flag's value, "" where the command does not take it.
@@ -148,3 +218,6 @@ func text(cmd *cobra.Command, name string) string {
 	}
 	return ""
 }
+
+// errServers is a command that is told of two servers.
+var errServers = errors.New("--context names the server, and so does --socket or --data-dir; leave one out")

@@ -210,3 +210,19 @@ func bar(share float64, n int) string {
 	full := int(share*float64(n) + 0.5)
 	return strings.Repeat("#", full) + strings.Repeat(".", n-full)
 }
+
+// sized writes a number of bytes for people: 1.5GiB.
+func sized(n int64) string {
+	const units = "KMGTPE"
+	if n < 1<<10 {
+		return fmt.Sprintf("%dB", n)
+	}
+	f, i := float64(n)/(1<<10), 0
+	for ; f >= 999.5 && i < len(units)-1; i++ {
+		f /= 1 << 10
+	}
+	if f >= 10 || f == float64(int64(f)) {
+		return fmt.Sprintf("%.0f%ciB", f, units[i])
+	}
+	return fmt.Sprintf("%.1f%ciB", f, units[i])
+}

@@ -15,8 +15,7 @@ import (
 )
 
 func (a *app) walCommands() *cobra.Command {
-	c := &cobra.Command{Use: "wal", Short: "Look into the log, without its lock and without changing it", Args: noSuch,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c := group("wal", "Look into the log, without its lock and without changing it", "The log is read where it is, also while a process writes it.")
 	c.AddCommand(a.walInfo(), a.walVerify(), a.walDump())
 	return c
 }

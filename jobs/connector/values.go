@@ -177,7 +177,7 @@ func (f Field) Parse(text string) (any, *FieldError) {
 			return d, nil
 		}
 	case Bytes:
-		if n, ok := parseBytes(text); ok {
+		if n, ok := ParseBytes(text); ok {
 			return n, nil
 		}
 	case List:
@@ -190,7 +190,8 @@ func (f Field) Parse(text string) (any, *FieldError) {
 	return nil, bad
 }
 
-func parseBytes(text string) (int64, bool) {
+// ParseBytes reads a size: a whole number, with a unit such as MiB or GB if it is not bytes.
+func ParseBytes(text string) (int64, bool) {
 	units := []struct {
 		suffix string
 		n      int64
