@@ -49,7 +49,7 @@ func (a *app) topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) 
 		return nil, err
 	}
 	client, err := at.client()
-	if err != nil || at.Socket != "" {
+	if err != nil || at.DataDir == "" || at.Socket != "" {
 		return client, err
 	}
 	_, err = client.Topics(ctx)

@@ -14,7 +14,7 @@ import (
 
 // serving runs the program on jobs that have no end, in a folder of their own that the test is in from now on, and returns when
 // it answers. It ends with the test. With nothing else said, commands ask it.
-func serving(t *testing.T) {
+func serving(t *testing.T, args ...string) {
 	t.Helper()
 	t.Chdir(t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(t.TempDir(), "xdg"))
@@ -42,7 +42,7 @@ outputs:
 			t.Fatal(err)
 		}
 	}
-	serveJobs(t, "jobs/")
+	serveJobs(t, append([]string{"jobs/"}, args...)...)
 }
 
 // serveJobs runs the program in the folder that the test is in.

@@ -15,31 +15,49 @@ import (
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
 
-// site is where a process is asked: on a socket, or on the one in a data directory. Relative paths of a settings file are
-// from the file's folder.
+// site is where a process is asked: on a socket, on the one in a data directory, or over TCP. Relative paths of a settings file
+// are from the file's folder.
 type site struct {
 	Context string // its name, if it has one
 	Socket  string
 	DataDir string
+	Remote  admin.Remote
 	Where   string // FILE:LINE that says so
 }
 
 // contextFields is what a context may say, and where it goes.
 var contextFields = map[string]func(*site) *string{
-	"socket":   func(p *site) *string { return &p.Socket },
-	"data_dir": func(p *site) *string { return &p.DataDir },
+	"socket":     func(p *site) *string { return &p.Socket },
+	"data_dir":   func(p *site) *string { return &p.DataDir },
+	"url":        func(p *site) *string { return &p.Remote.URL },
+	"token_file": func(p *site) *string { return &p.Remote.TokenFile },
+	"ca_file":    func(p *site) *string { return &p.Remote.CAFile },
+	"cert_file":  func(p *site) *string { return &p.Remote.CertFile },
+	"key_file":   func(p *site) *string { return &p.Remote.KeyFile },
 }
 
 // String names the site for people.
 func (p site) String() string {
-	if p.Socket != "" {
+	switch {
+	case p.Remote.URL != "":
+		return p.Remote.URL
+	case p.Socket != "":
 		return p.Socket
 	}
 	return socketIn(p.DataDir)
 }
 
 // client returns a client of the process there.
-func (p site) client() (*admin.Client, error) { return admin.NewClient(p.String()), nil }
+func (p site) client() (*admin.Client, error) {
+	if p.Remote.URL == "" {
+		return admin.NewClient(p.String()), nil
+	}
+	c, err := admin.NewRemote(p.Remote)
+	if err != nil {
+		return nil, withCode(exitConfig, fmt.Errorf("%s: context %s: %w", p.Where, p.Context, err))
+	}
+	return c, nil
+}
 
 // readContexts takes up the contexts of a file.
 func (g *given) readContexts(name string, n *yaml.Node) error {
@@ -75,8 +93,17 @@ func (g *given) readContexts(name string, n *yaml.Node) error {
 }
 
 func (p site) check() error {
-	if (p.Socket == "") == (p.DataDir == "") {
-		return errors.New("it has one of socket and data_dir")
+	n := 0
+	for _, one := range []string{p.Socket, p.DataDir, p.Remote.URL} {
+		if one != "" {
+			n++
+		}
+	}
+	switch r := p.Remote; {
+	case n != 1:
+		return errors.New("it has one of socket, data_dir and url")
+	case r.URL == "" && r != (admin.Remote{}):
+		return errors.New("token_file, ca_file, cert_file and key_file go with url")
 	}
 	return nil
 }
@@ -109,6 +136,7 @@ type contextInfo struct {
 	Current bool   `json:"current"` // it is asked if nothing else is said
 	Socket  string `json:"socket,omitempty"`
 	DataDir string `json:"data_dir,omitempty"`
+	URL     string `json:"url,omitempty"`
 	Where   string `json:"where"` // FILE:LINE
 }
 
@@ -119,22 +147,23 @@ var contextView = view[contextInfo]{
 		if c.Current {
 			current = "yes"
 		}
-		return []string{c.Name, current, site{Socket: c.Socket, DataDir: c.DataDir}.String(), c.Where}
+		return []string{c.Name, current, site{Socket: c.Socket, DataDir: c.DataDir, Remote: admin.Remote{URL: c.URL}}.String(), c.Where}
 	},
 	name: func(c contextInfo) string { return c.Name },
 }
 
 func infoOf(p site, current string) contextInfo {
-	return contextInfo{p.Context, p.Context == current, p.Socket, p.DataDir, p.Where}
+	return contextInfo{p.Context, p.Context == current, p.Socket, p.DataDir, p.Remote.URL, p.Where}
 }
 
 func (a *app) contextCommands() *cobra.Command {
 	c := group("context", "Name the servers that commands ask, and choose one",
-		`A context is a server by name: its socket, or its data directory. Contexts stand in a settings file:
+		`A context is a server by name: its socket, its data directory, or its address. Contexts stand in a settings file:
 
   contexts:
     lab: {socket: /srv/lab/run/admin.sock}
     here: {data_dir: sidestream-data}
+    far: {url: "https://stream.example:9600", token_file: token, ca_file: ca.pem}
 
 Which one is asked is said by --context, by SIDESTREAM_CONTEXT or by "context: NAME" in a settings file, where 'context use' writes it.`)
 	c.AddCommand(a.contextList(), a.contextShow(), a.contextUse())
