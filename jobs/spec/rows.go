@@ -97,8 +97,18 @@ func (r *result) row(e *expr.Env) func(in *rec) (Row, error) {
 		if err := fill(slots, fs, e); err != nil {
 			return Row{}, err
 		}
-		return value.OfFields(shape, slots), nil
+		return bounded(value.OfFields(shape, slots))
 	}
+}
+
+var errLarge = fmt.Errorf("the value would be larger than %d MiB", expr.MaxValueBytes>>20)
+
+// bounded gives r unless it is larger than a step may make a value.
+func bounded(r Row) (Row, error) {
+	if r.Weight() > expr.MaxValueBytes {
+		return Row{}, errLarge
+	}
+	return r, nil
 }
 
 func fill(slots []value.Value, fs []*expr.Func, e *expr.Env) (err error) {
@@ -157,7 +167,11 @@ func setOp(to *result) jobs.Op[Row, Row, jobs.None] {
 			if s != shape {
 				shape, over = s, s.Over(to.names)
 			}
-			return r.Value.Set(over, to.names, vals, e.Arena)
+			out, err := r.Value.Set(over, to.names, vals, e.Arena)
+			if err != nil {
+				return Row{}, err
+			}
+			return bounded(out)
 		}, nil
 	})
 }

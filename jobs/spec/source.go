@@ -280,7 +280,7 @@ func (s *sourceDraft) timeOf(e *expr.Env) func(*rec) error {
 			ms = int64(g)
 		case value.String:
 			if ms, err = value.ParseTime(v.Text()); err != nil {
-				return fmt.Errorf("event_time: %q is %w", v.Text(), err)
+				return fmt.Errorf("event_time: %q is %w", v.Text()[:min(len(v.Text()), 40)], err)
 			}
 		case value.Nil:
 			return errNoTime

@@ -166,7 +166,7 @@ func (w *draft) keyBy(n *yaml.Node, s step) {
 	if t.Kinds &^= expr.KNil; t.Kinds&expr.KFloat != 0 {
 		t.Kinds |= expr.KInt // equal numbers are one key
 	}
-	w.scope.Key = expr.Type{Kinds: t.Kinds, Fields: t.Fields, Field: t.Field}
+	w.scope.Key = t
 	if t.Fields != nil {
 		w.scope.Key = keyType(t)
 	}

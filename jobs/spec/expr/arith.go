@@ -14,6 +14,7 @@ import (
 const (
 	MaxStringBytes = 1 << 20
 	MaxListLen     = 10_000
+	MaxValueBytes  = 16 << 20 // lists and objects, as JSON
 )
 
 func (c *compiler) unary(n *ast.UnaryNode) code {
@@ -183,6 +184,9 @@ func joined(e *Env, at place, a, b string) value.Value {
 	if len(a)+len(b) > MaxStringBytes {
 		return e.fail(at, "a string longer than %d bytes", MaxStringBytes)
 	}
+	if !e.spend(at, len(a)+len(b)) {
+		return value.None()
+	}
 	return value.OfString(e.Arena.Keep(append(append(e.Arena.Room(len(a)+len(b)), a...), b...)))
 }
 
@@ -192,6 +196,7 @@ func (c *compiler) list(n *ast.ArrayNode) code {
 		return c.problem(n, "", "the list has more than %d elements", MaxLiteral)
 	}
 	parts, evals := c.parts(n.Nodes)
+	at := c.at(n)
 	return c.folded(n, code{typ: kinds(KList), eval: func(e *Env) value.Value {
 		vals := e.Arena.Values(len(evals))
 		for i, f := range evals {
@@ -199,7 +204,7 @@ func (c *compiler) list(n *ast.ArrayNode) code {
 				return vals[i]
 			}
 		}
-		return value.OfList(vals)
+		return e.bounded(at, value.OfList(vals))
 	}}, parts...)
 }
 
@@ -251,6 +256,7 @@ func (c *compiler) object(n *ast.MapNode) code {
 	for i, name := range names {
 		fields[name] = parts[i].typ.stored()
 	}
+	at := c.at(n)
 	return c.folded(n, code{typ: ObjectOf(fields), eval: func(e *Env) value.Value {
 		vals := e.Arena.Values(len(evals))
 		for i, f := range evals {
@@ -258,7 +264,7 @@ func (c *compiler) object(n *ast.MapNode) code {
 				return vals[i]
 			}
 		}
-		return value.OfObject(names, vals)
+		return e.bounded(at, value.OfObject(names, vals))
 	}}, parts...)
 }
 
@@ -292,8 +298,8 @@ func (c *compiler) slice(n *ast.SliceNode) code {
 		}
 		t := hi(e)
 		switch {
-		case t.Kind() == value.Invalid:
-			return t
+		case t.Kind() == value.Invalid || !e.spend(at, v.Weight()):
+			return value.None()
 		case f.Kind() != value.Int || !open && t.Kind() != value.Int:
 			return e.fail(at, "the bounds of a slice are ints, not %s and %s", f.Kind(), t.Kind())
 		case v.Kind() == value.String:

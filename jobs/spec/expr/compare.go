@@ -1,7 +1,9 @@
 package expr
 
 import (
+	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
@@ -61,7 +63,9 @@ func (c *compiler) logic(n *ast.BinaryNode, a, b code, stop int8) code {
 }
 
 func coalesce(a, b code) code {
-	t := union(Type{Kinds: a.typ.Kinds &^ KNil, Fields: a.typ.Fields, Field: a.typ.Field}, b.typ)
+	given := a.typ
+	given.Kinds &^= KNil
+	t := union(given, b.typ)
 	x, y := a.eval, b.eval
 	return code{typ: t, eval: func(e *Env) value.Value {
 		if v := x(e); !v.IsNil() {
@@ -84,7 +88,7 @@ func (c *compiler) equal(n *ast.BinaryNode, a, b code, want bool) code {
 		a, b = b, a
 	}
 	is, not := truth(want), truth(!want)
-	x, y := a.eval, b.eval
+	at, x, y := c.at(n), a.eval, b.eval
 	switch {
 	case b.konst != nil && b.konst.Kind() == value.String && a.site != nil:
 		s, k := a.site, b.konst.Text()
@@ -119,7 +123,7 @@ func (c *compiler) equal(n *ast.BinaryNode, a, b code, want bool) code {
 			return failed
 		}
 		w := y(e)
-		if w.Kind() == value.Invalid {
+		if w.Kind() == value.Invalid || !e.spend(at, comparing(v)+comparing(w)) {
 			return failed
 		}
 		if value.Equal(v, w) {
@@ -127,6 +131,15 @@ func (c *compiler) equal(n *ast.BinaryNode, a, b code, want bool) code {
 		}
 		return not
 	})
+}
+
+// comparing is the work of comparing v with another value: strings that differ mostly do so soon, lists and objects may
+// have to be decoded.
+func comparing(v value.Value) int {
+	if k := v.Kind(); k == value.List || k == value.Object {
+		return 4 * v.Weight()
+	}
+	return v.Weight() / 8
 }
 
 // overlap reports whether values of a and b may compare with each other; nil is left to those who ask for nil alone.
@@ -230,11 +243,21 @@ func (c *compiler) in(n *ast.BinaryNode, a, b code) code {
 		case value.Invalid:
 			return failed
 		case value.List:
-			found := false
-			w.Elems(nil, func(el value.Value) bool { found = value.Equal(v, el); return !found })
-			return truth(found)
+			found, most := int8(0), comparing(v)
+			w.Elems(nil, func(el value.Value) bool {
+				if !e.spend(at, most+comparing(el)) {
+					found = failed
+				} else if value.Equal(v, el) {
+					found = 1
+				}
+				return found == 0
+			})
+			return found
 		case value.Object:
 			if v.Kind() == value.String {
+				if !e.spend(at, w.Weight()) {
+					return failed
+				}
 				return truth(w.Has(v.Text()))
 			}
 		}
@@ -293,6 +316,9 @@ func (c *compiler) find(n *ast.BinaryNode, a, b code) code {
 		}
 		w := y(e)
 		if v.Kind() == value.String && w.Kind() == value.String {
+			if !e.spend(at, v.Weight()) {
+				return failed
+			}
 			return truth(f(v.Text(), w.Text()))
 		}
 		if w.Kind() != value.Invalid {
@@ -312,7 +338,7 @@ func (c *compiler) matches(n *ast.BinaryNode, a, b code) code {
 	if a.typ.Kinds&KString == 0 {
 		return c.problem(n.Left, "", "matches takes a string, this is %s", a.typ.Kinds)
 	}
-	re, err := regexp.Compile(b.konst.Text())
+	re, steps, err := pattern(b.konst.Text())
 	if err != nil {
 		return c.problem(n.Right, "", "the pattern is wrong: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
@@ -321,6 +347,9 @@ func (c *compiler) matches(n *ast.BinaryNode, a, b code) code {
 		v := x(e)
 		switch v.Kind() {
 		case value.String:
+			if !e.spend(at, v.Weight()*(1+steps)) {
+				return failed
+			}
 			return truth(re.MatchString(v.Text()))
 		case value.Invalid:
 		default:
@@ -328,4 +357,38 @@ func (c *compiler) matches(n *ast.BinaryNode, a, b code) code {
 		}
 		return failed
 	})
+}
+
+// maxPatternSteps is how many steps a pattern may have once its repetitions are written out; matching takes time for each
+// at each character.
+const maxPatternSteps = 2000
+
+// pattern compiles a pattern and tells its steps.
+func pattern(src string) (re *regexp.Regexp, steps int, err error) {
+	tree, err := syntax.Parse(src, syntax.Perl)
+	if err != nil {
+		return nil, 0, err
+	}
+	if steps = stepsOf(tree); steps > maxPatternSteps {
+		return nil, 0, fmt.Errorf("its repetitions come to more than %d steps", maxPatternSteps)
+	}
+	re, err = regexp.Compile(src)
+	return re, steps, err
+}
+
+func stepsOf(re *syntax.Regexp) int {
+	n := 1
+	switch re.Op {
+	case syntax.OpLiteral:
+		n = len(re.Rune)
+	case syntax.OpCharClass:
+		n = 1 + len(re.Rune)/64 // large classes cost more
+	}
+	for _, sub := range re.Sub {
+		n += stepsOf(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(1, re.Min, re.Max)
+	}
+	return min(n, maxPatternSteps+1)
 }

@@ -90,6 +90,7 @@ func (p *Program) New() *Func {
 
 // Value returns the value for e.Rec, as it stands in a row: a time is a string. The error is the record's, an *Error.
 func (f *Func) Value(e *Env) (value.Value, error) {
+	e.work = 0
 	v := f.eval(e)
 	switch v.Kind() {
 	case value.Invalid:
@@ -110,6 +111,7 @@ func text(ms int64, e *Env) (value.Value, error) {
 
 // Bool returns the value of a condition for e.Rec.
 func (f *Func) Bool(e *Env) (bool, error) {
+	e.work = 0
 	b := f.decide(e)
 	if b == failed {
 		return false, e.err
@@ -150,12 +152,12 @@ func constant(v value.Value) code {
 }
 
 func typeOf(v value.Value) Type {
-	t := kinds(kindOf(v))
-	if v.Kind() == value.Object {
-		t.Fields = map[string]Type{}
-		v.Fields(nil, func(name string, f value.Value) bool { t.Fields[name] = typeOf(f); return true })
+	if v.Kind() != value.Object {
+		return kinds(kindOf(v))
 	}
-	return t
+	fields := map[string]Type{}
+	v.Fields(nil, func(name string, f value.Value) bool { fields[name] = typeOf(f); return true })
+	return ObjectOf(fields)
 }
 
 // folded evaluates x now if all its parts are constant.
@@ -234,7 +236,17 @@ var names = []string{"value", "key", "time", "headers", "source"}
 func (c *compiler) name(n *ast.IdentifierNode) code {
 	switch n.Value {
 	case "value":
-		return code{typ: c.scope.Value, path: []string{}, eval: func(e *Env) value.Value { return e.Rec.Value.Value(e.Arena) }}
+		at := c.at(n)
+		return code{typ: c.scope.Value, path: []string{}, eval: func(e *Env) value.Value {
+			if !e.spend(at, e.Rec.Value.Weight()/8) { // a row with fields set over it is written out
+				return value.None()
+			}
+			v := e.Rec.Value.Value(e.Arena)
+			if v.Kind() == value.Invalid {
+				return e.fail(at, "the value cannot be written as JSON")
+			}
+			return v
+		}}
 	case "key":
 		if c.scope.Key.Kinds == 0 {
 			return c.problem(n, "put a key_by step before this one", "there is no key here")
@@ -248,7 +260,13 @@ func (c *compiler) name(n *ast.IdentifierNode) code {
 			return value.OfTime(int64(e.Rec.Time))
 		}}
 	case "headers":
-		return code{typ: Strings, eval: headers}
+		at := c.at(n)
+		return code{typ: Strings, eval: func(e *Env) value.Value {
+			if !e.spend(at, 128*len(e.Rec.Headers)) {
+				return value.None()
+			}
+			return headers(e)
+		}}
 	case "source":
 		return c.problem(n, "write source.topic, source.partition or source.offset", "source is not a value by itself")
 	}
@@ -268,14 +286,17 @@ func (c *compiler) nameHint(name string) string {
 	return "known are value, key, time, headers, source"
 }
 
+// headers gives the record's headers; of several of one name the last.
 func headers(e *Env) value.Value {
 	var names []string
 	var vals []value.Value
+	at := make(map[string]int, len(e.Rec.Headers))
 	for _, h := range e.Rec.Headers {
-		if i := slices.Index(names, h.Name); i >= 0 {
+		if i, twice := at[h.Name]; twice {
 			vals[i] = value.OfText(h.Value)
 			continue
 		}
+		at[h.Name] = len(names)
 		names, vals = append(names, h.Name), append(vals, value.OfText(h.Value))
 	}
 	return value.OfObject(names, vals)
@@ -289,8 +310,13 @@ func (c *compiler) member(n *ast.MemberNode) code {
 		case "source":
 			return c.source(n, prop.Value)
 		case "headers":
-			name := prop.Value
-			return code{typ: kinds(KNil | KString), eval: func(e *Env) value.Value { return header(e.Rec.Headers, name) }}
+			name, at := prop.Value, c.at(n)
+			return code{typ: kinds(KNil | KString), eval: func(e *Env) value.Value {
+				if !e.spend(at, 8*len(e.Rec.Headers)) {
+					return value.None()
+				}
+				return header(e.Rec.Headers, name)
+			}}
 		}
 	}
 	x := c.part(n.Node)
@@ -310,14 +336,14 @@ func (c *compiler) member(n *ast.MemberNode) code {
 			c.paths = c.paths[:len(c.paths)-1]
 		}
 		c.paths = append(c.paths, path)
-		s := newSite(path)
+		s := newSite(path, c.at(n))
 		return code{typ: f, path: path, site: s, eval: s.get}
 	}
-	eval, name := x.eval, prop.Value
+	eval, name, at := x.eval, prop.Value, c.at(n)
 	return c.folded(n, code{typ: f, eval: func(e *Env) value.Value {
 		v := eval(e)
-		if v.Kind() == value.Invalid {
-			return v
+		if v.Kind() == value.Invalid || !e.spend(at, v.Weight()/8) {
+			return value.None()
 		}
 		return v.Member(name, e.Arena)
 	}}, x)
@@ -384,8 +410,8 @@ func (c *compiler) index(n *ast.MemberNode, x code) code {
 		}
 		i := sub(e)
 		switch {
-		case i.Kind() == value.Invalid:
-			return i
+		case i.Kind() == value.Invalid || !e.spend(at, v.Weight()/8):
+			return value.None()
 		case v.IsNil():
 			return v
 		case v.Kind() == value.List && i.Kind() == value.Int:

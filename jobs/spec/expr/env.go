@@ -15,6 +15,28 @@ type Env struct {
 	Rec   *jobs.Rec[Row] // during the call only
 	Arena *value.Arena   // where new strings and lists lie
 	err   error          // of the evaluation under way
+	work  int            // of the evaluation under way, in bytes gone through
+}
+
+// maxWork is how many bytes one evaluation may go through. An expression has no loops, but it may look through a large
+// record some hundred times.
+const maxWork = 64 << 20
+
+// spend adds n bytes to the evaluation's work. It returns false, with the error set, where that is too much.
+func (e *Env) spend(at place, n int) bool {
+	if e.work += n; e.work <= maxWork {
+		return true
+	}
+	e.fail(at, "the expression would go through more than %d MiB for one record", maxWork>>20)
+	return false
+}
+
+// bounded gives v unless it is larger than an expression may make a value.
+func (e *Env) bounded(at place, v value.Value) value.Value {
+	if v.Weight() > MaxValueBytes {
+		return e.fail(at, "a value larger than %d MiB", MaxValueBytes>>20)
+	}
+	return v
 }
 
 // fail makes the evaluation end with an error at a part of an expression.
@@ -49,11 +71,12 @@ type site struct {
 	shape *value.Shape // of the rows whose slot is the field; never nil
 	slot  int
 	path  []string
+	at    place
 }
 
 var noShape = value.NewObjectShape(nil)
 
-func newSite(path []string) *site { return &site{shape: noShape, path: path} }
+func newSite(path []string, at place) *site { return &site{shape: noShape, path: path, at: at} }
 
 func (s *site) get(e *Env) value.Value {
 	r := &e.Rec.Value
@@ -69,6 +92,9 @@ func (s *site) find(e *Env, r *Row) value.Value {
 			s.shape, s.slot = shape, slot
 			return *r.Slot(slot)
 		}
+	}
+	if !e.spend(s.at, r.Weight()/8) { // a search goes fast over what it does not want
+		return value.None()
 	}
 	return r.Lookup(s.path, e.Arena)
 }

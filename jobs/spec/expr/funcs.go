@@ -100,6 +100,9 @@ func (c *compiler) call(n ast.Node, name string, args []ast.Node) code {
 			if kindOf(v)&f.accepts(i) == 0 {
 				return e.fail(at, "%s takes %s, not %s", f.Name, f.accepts(i), v.Kind())
 			}
+			if !e.spend(at, v.Weight()) {
+				return value.None()
+			}
 			vals[i] = v
 		}
 		v, err := f.evaluate(e, vals)
@@ -176,6 +179,9 @@ func toString(e *Env, a []value.Value) (value.Value, error) {
 		return a[0], nil
 	case value.Time:
 		return text(a[0].Int(), e)
+	}
+	if a[0].Weight() > 8*MaxStringBytes { // a number weighs more than it is long
+		return value.Value{}, errLong
 	}
 	b, err := value.AppendJSON(nil, a[0])
 	if err == nil && len(b) > MaxStringBytes {

@@ -89,8 +89,11 @@ func syntaxProblem(src string, err error) Problem {
 		p.Hint = "== compares"
 	case strings.Contains(p.Msg, "literal not terminated"):
 		p.Msg = "the string is not closed"
+	case strings.HasPrefix(p.Msg, "invalid integer literal"), strings.HasPrefix(p.Msg, "invalid float literal"):
+		p.Msg = "the number does not fit an int or a float"
 	case strings.Contains(p.Msg, "maximum allowed nodes"):
 		p.Msg = fmt.Sprintf("the expression has more than %d parts", maxNodes)
 	}
+	p.Msg = p.Msg[:min(len(p.Msg), 200)]
 	return p
 }

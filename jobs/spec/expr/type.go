@@ -62,7 +62,12 @@ type Type struct {
 	Kinds  Kinds
 	Fields map[string]Type // of an object: exactly these; nil if they are not known
 	Field  *Type           // of an object with unknown fields: what each is, if that is known
+	parts  int             // of it, each as often as it stands in it
 }
+
+// maxTypeParts is how many parts a type may have until no more is known of it than that it is an object: a step that puts a
+// value twice into the next one doubles them.
+const maxTypeParts = 4096
 
 // Any is the type of a value of which nothing is known.
 var Any = Type{Kinds: kStored}
@@ -76,7 +81,16 @@ var Strings = Type{Kinds: KObject, Field: &Type{Kinds: KNil | KString}}
 func kinds(k Kinds) Type { return Type{Kinds: k} }
 
 // ObjectOf returns the type of an object with exactly these fields.
-func ObjectOf(fields map[string]Type) Type { return Type{Kinds: KObject, Fields: fields} }
+func ObjectOf(fields map[string]Type) Type {
+	n := 1
+	for _, f := range fields {
+		n += 1 + f.parts
+	}
+	if n > maxTypeParts {
+		return Type{Kinds: KObject}
+	}
+	return Type{Kinds: KObject, Fields: fields, parts: n}
+}
 
 // With returns t with fields set over it.
 func (t Type) With(fields map[string]Type) Type {
@@ -125,9 +139,9 @@ func union(a, b Type) Type {
 	u := Type{Kinds: a.Kinds | b.Kinds}
 	switch {
 	case b.Kinds&KObject == 0:
-		u.Fields, u.Field = a.Fields, a.Field
+		u.Fields, u.Field, u.parts = a.Fields, a.Field, a.parts
 	case a.Kinds&KObject == 0:
-		u.Fields, u.Field = b.Fields, b.Field
+		u.Fields, u.Field, u.parts = b.Fields, b.Field, b.parts
 	}
 	return u
 }

@@ -173,6 +173,22 @@ func (r *Row) Value(a *Arena) Value {
 	return OfString(r.raw)
 }
 
+// Weight is [Value.Weight] of the whole value of the row.
+func (r *Row) Weight() int {
+	if r.shape == nil {
+		return 8
+	}
+	switch r.shape.kind {
+	case shapeDynamic:
+		return r.Slot(0).Weight()
+	case shapeObject:
+		return int(weigh(r.shape.names, r.all()))
+	case shapeOver:
+		return len(r.raw) + int(weigh(r.shape.names, r.all()[r.shape.base.slots:]))
+	}
+	return len(r.raw)
+}
+
 // ErrNotObject is the error of setting fields of a value that is no object.
 var ErrNotObject = errors.New("the value is not an object, so that nothing can be set in it")
 

@@ -56,11 +56,12 @@ func (k Kind) String() string {
 	return "no value"
 }
 
-// Value is one dynamic value; the zero Value is nil. It is immutable. It is not comparable with ==: see [Equal].
+// Value is one dynamic value; the zero Value is nil. It is immutable. It is not comparable with ==: see [Equal]. With a fifth
+// field the compiler would no longer keep it in registers.
 type Value struct {
 	_ [0]func()
 	p unsafe.Pointer // String and raw: the first byte; List: the first element; Object: *object
-	n uint64         // Bool, Int, Float, Time: the bits; String and raw: bytes; List and Object: the number of members
+	n uint64         // Bool, Int, Float, Time: the bits; String and raw: bytes; List and Object: weight<<32 | number of members
 	k Kind
 }
 
@@ -116,12 +117,36 @@ func OfBytes(b []byte) Value {
 
 // OfList returns a List that owns vals.
 func OfList(vals []Value) Value {
-	return Value{k: List, p: unsafe.Pointer(unsafe.SliceData(vals)), n: uint64(len(vals))}
+	return Value{k: List, p: unsafe.Pointer(unsafe.SliceData(vals)), n: weigh(nil, vals)<<32 | uint64(len(vals))}
 }
 
 // OfObject returns an Object that owns names and vals, of equal length; names must be unique.
 func OfObject(names []string, vals []Value) Value {
-	return Value{k: Object, p: unsafe.Pointer(&object{names, vals}), n: uint64(len(names))}
+	return Value{k: Object, p: unsafe.Pointer(&object{names, vals}), n: weigh(names, vals)<<32 | uint64(len(names))}
+}
+
+// Weight is about how many bytes v has as JSON before characters are escaped. It is known without going through v: one
+// that holds another value many times over takes no memory, but may be too large ever to be gone through.
+func (v Value) Weight() int {
+	switch v.k {
+	case String, rawList, rawObject:
+		return int(v.n) + 2
+	case List, Object:
+		return int(v.n >> 32)
+	}
+	return 8
+}
+
+// weigh returns the weight of a list or an object, in 32 bits.
+func weigh(names []string, vals []Value) uint64 {
+	n := 2
+	for _, name := range names {
+		n += len(name) + 4
+	}
+	for i := range vals {
+		n += vals[i].Weight()
+	}
+	return uint64(min(n, math.MaxUint32))
 }
 
 // None is the Value of kind Invalid.
@@ -154,7 +179,8 @@ func (v Value) Float() float64 {
 func (v Value) Text() string { return unsafe.String((*byte)(v.p), int(v.n)) }
 
 func (v Value) raw() string     { return v.Text() }
-func (v Value) list() []Value   { return unsafe.Slice((*Value)(v.p), int(v.n)) }
+func (v Value) members() int    { return int(uint32(v.n)) } // of a List or an Object
+func (v Value) list() []Value   { return unsafe.Slice((*Value)(v.p), v.members()) }
 func (v Value) object() *object { return (*object)(v.p) }
 
 // IsText reports whether v is the String s.
@@ -166,7 +192,7 @@ func (v Value) IsText(s string) bool {
 func (v Value) Len() int {
 	switch v.k {
 	case List, Object:
-		return int(v.n)
+		return v.members()
 	case rawList:
 		n := 0
 		v.Elems(nil, func(Value) bool { n++; return true })
@@ -182,9 +208,9 @@ func (v Value) Index(i int64, a *Arena) Value {
 	switch v.k {
 	case List:
 		if i < 0 {
-			i += int64(v.n)
+			i += int64(v.members())
 		}
-		if i < 0 || i >= int64(v.n) {
+		if i < 0 || i >= int64(v.members()) {
 			return Value{}
 		}
 		return v.list()[i]
@@ -308,14 +334,14 @@ func (v Value) Clone() Value {
 		s := strings.Clone(v.raw())
 		v.p = unsafe.Pointer(unsafe.StringData(s))
 	case List:
-		vals := make([]Value, v.n)
+		vals := make([]Value, v.members())
 		for i, e := range v.list() {
 			vals[i] = e.Clone()
 		}
 		return OfList(vals)
 	case Object:
 		o := v.object()
-		names, vals := make([]string, v.n), make([]Value, v.n)
+		names, vals := make([]string, v.members()), make([]Value, v.members())
 		for i := range o.names {
 			names[i], vals[i] = strings.Clone(o.names[i]), o.vals[i].Clone()
 		}
@@ -348,7 +374,7 @@ func Equal(a, b Value) bool {
 }
 
 func equalLists(a, b Value) bool {
-	if a.n != b.n {
+	if a.members() != b.members() {
 		return false
 	}
 	x, y := a.list(), b.list()
@@ -361,13 +387,20 @@ func equalLists(a, b Value) bool {
 }
 
 func equalObjects(a, b Value) bool {
-	if a.n != b.n {
+	if a.members() != b.members() {
 		return false
 	}
-	o := a.object()
+	o, other := a.object(), b.object()
+	var at map[string]int // made where a search for each would take too long
+	if len(other.names) > 16 {
+		at = make(map[string]int, len(other.names))
+		for i, name := range other.names {
+			at[name] = i
+		}
+	}
 	for i, name := range o.names {
-		w, ok := b.member(name, nil)
-		if !ok || !Equal(o.vals[i], w) {
+		j := placeOf(other.names, at, name)
+		if j < 0 || !Equal(o.vals[i], other.vals[j]) {
 			return false
 		}
 	}
