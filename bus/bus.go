@@ -97,28 +97,52 @@ func (b *Bus) Define(id TopicID, spec TopicSpec) error {
 }
 
 func (b *Bus) define(id TopicID, spec TopicSpec) (news, error) {
-	if other, ok := b.byName[spec.Name]; ok && other != id {
-		return news{}, fmt.Errorf("bus: topic %s has the id %d already", spec.Name, other)
+	if err := b.checkDefine(id, spec); err != nil {
+		return news{}, err
 	}
 	t := b.topics[id]
-	switch {
-	case t == nil:
+	if t == nil {
 		b.addTopic(id, spec)
 		return news{}, nil
-	case spec.Name != t.name:
-		return news{}, fmt.Errorf("bus: the topic of id %d is called %s; it cannot become %s", id, t.name, spec.Name)
-	case spec.partitions() != len(t.parts):
-		return news{}, fmt.Errorf("bus: topic %s has %d partitions; they cannot become %d", spec.Name, len(t.parts), spec.partitions())
 	}
 	t.spec = spec
 	return b.look(t), nil
 }
 
-func (b *Bus) addTopic(id TopicID, spec TopicSpec) *topic {
+// CheckDefine returns the error that Define would give, and changes nothing.
+func (b *Bus) CheckDefine(id TopicID, spec TopicSpec) error {
+	if err := spec.check(); err != nil {
+		return err
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.checkDefine(id, spec)
+}
+
+func (b *Bus) checkDefine(id TopicID, spec TopicSpec) error {
+	if other, ok := b.byName[spec.Name]; ok && other != id {
+		return fmt.Errorf("bus: topic %s has the id %d already", spec.Name, other)
+	}
+	switch t := b.topics[id]; {
+	case t == nil:
+	case spec.Name != t.name:
+		return fmt.Errorf("bus: the topic of id %d is called %s; it cannot become %s", id, t.name, spec.Name)
+	case spec.partitions() != len(t.parts):
+		return fmt.Errorf("bus: topic %s has %d partitions; they cannot become %d", spec.Name, len(t.parts), spec.partitions())
+	}
+	return nil
+}
+
+func newTopic(id TopicID, spec TopicSpec) *topic {
 	t := &topic{id: id, name: spec.Name, spec: spec, parts: make([]*partition, spec.partitions())}
 	for i := range t.parts {
 		t.parts[i] = newPartition(i)
 	}
+	return t
+}
+
+func (b *Bus) addTopic(id TopicID, spec TopicSpec) *topic {
+	t := newTopic(id, spec)
 	b.topics[id], b.byName[spec.Name] = t, id
 	return t
 }

@@ -25,6 +25,38 @@ type subPart struct {
 	base    int64   // bytes written before it registered, which never count against the limit
 }
 
+// Begin returns where a subscription to a topic would begin, in each partition; it registers none. The error of an offset
+// that is not there is an *OffsetError.
+func (b *Bus) Begin(topic TopicID, start Start) ([]SubState, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	t := b.topics[topic]
+	if t == nil {
+		return nil, fmt.Errorf("bus: there is no topic %d to subscribe to", topic)
+	}
+	return b.beginAll(t, start)
+}
+
+// BeginNew is Begin for a topic that is yet to be defined.
+func (b *Bus) BeginNew(spec TopicSpec, start Start) ([]SubState, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.beginAll(newTopic(0, spec), start)
+}
+
+// beginAll is Begin of a topic that need not be registered. The caller holds b.mu.
+func (b *Bus) beginAll(t *topic, start Start) ([]SubState, error) {
+	states := make([]SubState, len(t.parts))
+	for i, p := range t.parts {
+		st, err := b.begin(t, p, start)
+		if err != nil {
+			return nil, err
+		}
+		states[i] = st
+	}
+	return states, nil
+}
+
 // Subscribe registers a subscription and returns where it begins, in each partition. The error of an offset that is not
 // there is an *OffsetError.
 func (b *Bus) Subscribe(id SubID, name string, topic TopicID, start Start) ([]SubState, error) {
@@ -37,14 +69,13 @@ func (b *Bus) Subscribe(id SubID, name string, topic TopicID, start Start) ([]Su
 	if b.subs[id] != nil {
 		return nil, fmt.Errorf("bus: subscription %d is there already", id)
 	}
+	states, err := b.beginAll(t, start)
+	if err != nil {
+		return nil, err
+	}
 	s := &subscription{id: id, name: name, topic: topic, parts: make([]subPart, len(t.parts))}
-	states := make([]SubState, len(t.parts))
 	for i, p := range t.parts {
-		st, err := b.begin(t, p, start)
-		if err != nil {
-			return nil, err
-		}
-		states[i] = st
+		st := states[i]
 		p.mu.Lock()
 		s.parts[i] = subPart{sealed: st.Next, durable: st.Next, marks: st.Marks, base: p.total}
 		p.mu.Unlock()

@@ -241,6 +241,7 @@ func KeyBy[T, K any](s *Stream[T], of func(v T) K, opts ...Option) *Stream[T] {
 				return nil
 			}}, nil
 		}})
+	out.keyType = keyType[K]()
 	return out
 }
 

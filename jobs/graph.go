@@ -68,6 +68,7 @@ type Node struct {
 	Ports       []Port // what it emits; empty for an output
 	Parallelism int    // 0 means the job's
 	Keyed       bool   // it reads keyed state, so that a key must always meet the same subtask
+	KeyType     string // of the keys that a keyed step keeps state by, as far as it is known; "" where it is not
 	Source      *SourceSpec
 	Output      *OutputSpec
 	// Build makes the instance of one subtask. outs[p] lists what takes the records of port p: each is a func(*Rec[T])

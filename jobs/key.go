@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"fmt"
+	"reflect"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -30,4 +31,20 @@ func Owner(group uint8, n int) int {
 		panic(fmt.Sprintf("jobs: %d owners of %d key groups", n, KeyGroups))
 	}
 	return int(group) * n / KeyGroups
+}
+
+// keyType says how keys of a Go type are written: types with one encoding have one text.
+func keyType[K any]() string {
+	t := reflect.TypeFor[K]()
+	switch t.Kind() {
+	case reflect.String, reflect.Bool:
+		return t.Kind().String()
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint8, reflect.Uint16,
+		reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
+		return "number"
+	}
+	if codec, err := NewStateCodec[K](); err == nil {
+		return codec.plan.textOr()
+	}
+	return t.String()
 }

@@ -108,7 +108,7 @@ func (s *Step[K, In, Out, Side]) DeleteTimer(at Time) bool {
 //	})
 func Process[K, In, Out, Side any](in *Stream[In], setup func(s *Step[K, In, Out, Side]), opts ...Option) (*Stream[Out], *Stream[Side]) {
 	o := optionsOf(in.job, opts)
-	return Attach(in, Op[In, Out, Side]{
+	out, side := Attach(in, Op[In, Out, Side]{
 		Kind: "process", ID: o.id, Parallelism: o.parallelism, Keyed: true,
 		New: func(env *Env, emit func(*Rec[Out]), side func(*Rec[Side])) (Instance[In], error) {
 			s := &Step[K, In, Out, Side]{
@@ -130,6 +130,8 @@ func Process[K, In, Out, Side any](in *Stream[In], setup func(s *Step[K, In, Out
 			return i, nil
 		},
 	})
+	out.node.KeyType, out.keyType, side.keyType = keyType[K](), keyType[K](), keyType[K]()
+	return out, side
 }
 
 // stand makes key the one in hand.

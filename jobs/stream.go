@@ -12,8 +12,9 @@ type Stream[T any] struct {
 	node    *Node
 	port    int
 	encode  func(dst []byte, v T) ([]byte, error)
-	keyed   bool // records carry a key
-	spread  Mode // how a keyed step must be reached: Hash, or AsWritten
+	keyed   bool   // records carry a key
+	keyType string // of what type; "" where that is not known
+	spread  Mode   // how a keyed step must be reached: Hash, or AsWritten
 	onError OnError
 	balance bool // whoever reads it gets the records spread over its subtasks
 }
@@ -90,14 +91,14 @@ func Attach[In, Out, Side any](s *Stream[In], op Op[In, Out, Side]) (*Stream[Out
 	encode := s.encode
 	n := s.job.add(&Node{
 		ID: op.ID, Kind: op.Kind, In: []Edge{from},
-		Ports: []Port{portOf[Out]{}, portOf[Side]{}}, Parallelism: op.Parallelism, Keyed: op.Keyed,
+		Ports: []Port{portOf[Out]{}, portOf[Side]{}}, Parallelism: op.Parallelism, Keyed: op.Keyed, KeyType: s.keyType,
 		Build: func(env *Env, outs [][]any) (Built, error) { return buildOp(env, op, encode, outs) },
 	})
-	main := &Stream[Out]{job: s.job, node: n, port: 0, encode: op.EncodeOut, keyed: s.keyed, spread: spread, onError: s.onError}
+	main := &Stream[Out]{job: s.job, node: n, port: 0, encode: op.EncodeOut, keyed: s.keyed, keyType: s.keyType, spread: spread, onError: s.onError}
 	if op.Rekeys {
-		main.keyed, main.spread = true, Hash
+		main.keyed, main.keyType, main.spread = true, "", Hash
 	}
-	side := &Stream[Side]{job: s.job, node: n, port: 1, encode: op.EncodeSide, keyed: s.keyed, spread: spread, onError: s.onError}
+	side := &Stream[Side]{job: s.job, node: n, port: 1, encode: op.EncodeSide, keyed: s.keyed, keyType: s.keyType, spread: spread, onError: s.onError}
 	return main, side
 }
 

@@ -19,7 +19,7 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 		marks: map[bus.TopicID]topicMark{}, outside: map[int]topicMark{}}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.frames.Store(entry.FrameBytes)
-	x.snapshotBusy = &j.snapshotBusy
+	x.snapshotBusy = j.snapshotBusy
 	for _, name := range topicsWritten(j.def) {
 		id, ok := rt.bus.TopicByName(name)
 		if !ok {
@@ -60,9 +60,26 @@ type builder struct {
 	subtasks map[*taskPlan][]*subtask
 	sources  map[*jobs.Node]*jobs.Node // node → the source its records come from
 	deads    map[*subtask]map[string]*outBuffer
+	opened   map[string]map[string]bool // where not nil: the tables that each step opens
 }
 
+// build makes the subtasks, those that read a source with their splits or partitions.
 func (b *builder) build(ctx context.Context) error {
+	if err := b.buildSteps(); err != nil {
+		return err
+	}
+	for k := len(b.j.plan.tasks) - 1; k >= 0; k-- {
+		if t := b.j.plan.tasks[k]; t.head().Source != nil {
+			if err := b.feeds(ctx, t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// buildSteps makes the subtasks with their chains.
+func (b *builder) buildSteps() error {
 	b.sources, b.deads = map[*jobs.Node]*jobs.Node{}, map[*subtask]map[string]*outBuffer{}
 	for _, n := range b.j.def.Nodes {
 		if n.Source != nil {
@@ -80,11 +97,6 @@ func (b *builder) build(ctx context.Context) error {
 		t := b.j.plan.tasks[k]
 		for _, s := range b.subtasks[t] {
 			if err := b.chain(s); err != nil {
-				return err
-			}
-		}
-		if t.head().Source != nil {
-			if err := b.feeds(ctx, t); err != nil {
 				return err
 			}
 		}
@@ -215,6 +227,12 @@ func (b *builder) env(s *subtask, ni *nodeInstance) *jobs.Env {
 		env.OnError = src.Source.OnError
 	}
 	env.Table = func(name string) jobs.Table {
+		if b.opened != nil {
+			if b.opened[n.ID] == nil {
+				b.opened[n.ID] = map[string]bool{}
+			}
+			b.opened[n.ID][name] = true
+		}
 		if ni.store == nil {
 			stores, err := b.j.stores.step(n.ID)
 			if err != nil {

@@ -24,10 +24,15 @@ type Config struct {
 	AttemptsMax    int           // attempts in a row that seal nothing before a job is failed; 0 means 10
 	BackoffMin     time.Duration // before the second attempt; 0 means 100 ms
 	BackoffMax     time.Duration // between later ones; 0 means 30 s
+	ConnectTimeout time.Duration // for the outsides of a job that is added or changed to answer; 0 means 10 s
 	StopTimeout    time.Duration // for last barriers and senders when stopping; 0 means 30 s
 	StuckAfter     time.Duration // a step that has not returned for so long is named; 0 means 5 s
+	RestartFailed  bool          // Start tries jobs again that have failed for good; else they stay so until RestartJob or a change
 	Services       jobs.Services // what the process runs for connectors; nil runs nothing
 	Logger         *slog.Logger  // nil logs nothing
+
+	// Load makes a job again from its definition, as the log has it. Nil loads none: jobs of the API stay stopped then.
+	Load func(definition []byte, o Origin) (*jobs.Job, error)
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -45,6 +50,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.AttemptsMax, 10)
 	def(&c.BackoffMin, 100*time.Millisecond)
 	def(&c.BackoffMax, 30*time.Second)
+	def(&c.ConnectTimeout, 10*time.Second)
 	def(&c.StopTimeout, 30*time.Second)
 	def(&c.StuckAfter, 5*time.Second)
 	if c.Logger == nil {

@@ -206,8 +206,13 @@ func (c *core) change(ch *control, marks []bus.Mark) (wal.LSN, error) {
 	if err != nil {
 		return 0, fmt.Errorf("runtime: writing a change: %w", err)
 	}
-	if err := c.ledger.applyControl(lsn, ch); err != nil {
+	if err := applyChange(c.ledger, c.bus, lsn, ch); err != nil {
 		return 0, err
+	}
+	for _, jc := range ch.Jobs {
+		if jc.Replace || jc.Remove {
+			_, _, _ = c.fence(jc.ID) // nothing of an attempt that ran by what was there before is taken any more
+		}
 	}
 	for _, s := range ch.Sent {
 		c.passes = append(c.passes, passed{lsn, readUpTo{s.Sub, sentStates(s)}})

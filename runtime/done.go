@@ -34,6 +34,8 @@ func (rt *Runtime) done() (bool, error) {
 			ended++
 		case StateFailed:
 			stopped[j.Name] = "job " + j.Name + " has failed: " + j.Error
+		case StatePaused, StateStopped:
+			stopped[j.Name] = "job " + j.Name + " is " + string(j.State) + " by hand"
 		}
 		for _, o := range j.Outputs {
 			if o.Stopped {
@@ -67,7 +69,7 @@ func (rt *Runtime) done() (bool, error) {
 func (rt *Runtime) spreadStall(stopped map[string]string) {
 	for more := true; more; {
 		more = false
-		for _, j := range rt.jobs {
+		for _, j := range rt.jobList() {
 			if _, is := stopped[j.def.Name]; is {
 				continue
 			}
@@ -114,7 +116,7 @@ func (rt *Runtime) stallOf(j *job, stopped map[string]string) string {
 }
 
 func (rt *Runtime) jobName(id uint32) string {
-	for _, j := range rt.jobs {
+	for _, j := range rt.jobList() {
 		if j.id == id {
 			return j.def.Name
 		}

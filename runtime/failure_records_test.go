@@ -93,7 +93,7 @@ func TestRecordErrors(t *testing.T) {
 		}
 		stop(t, rt)
 		mended = true
-		finish(t, start(t, runtime.Config{DataDir: data}, build()))
+		finish(t, start(t, runtime.Config{DataDir: data, RestartFailed: true}, build()))
 		sameLines(t, "main", fileLines(t, filepath.Join(out, "j.jsonl")), tallied(total, nil))
 	})
 }

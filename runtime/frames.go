@@ -59,11 +59,11 @@ func SectionName(k uint8) string {
 	return fmt.Sprintf("section-%#x", k)
 }
 
-// control is one change of what the runtime knows, whole or absent. Its fields are applied in their order.
+// control is one change of what the runtime knows, whole or absent. Its fields are applied in their order; what jobs claimed
+// before it and no longer do, subscriptions and topics of outputs, goes with it.
 type control struct {
 	Topics    []topicEntry    `json:"topics,omitempty"`
 	Jobs      []jobChange     `json:"jobs,omitempty"`
-	Gone      []bus.TopicID   `json:"gone,omitempty"` // outputs to the outside that their jobs no longer have
 	Sent      []sentEntry     `json:"sent,omitempty"`
 	Snapshot  *snapshotChange `json:"snapshot,omitempty"`
 	DropFirst wal.LSN         `json:"drop_first,omitempty"` // generations that end before it go
@@ -75,18 +75,27 @@ type topicEntry struct {
 	Spec bus.TopicSpec `json:"spec"`
 }
 
-// jobChange adds a job, or changes one that has its id.
+// jobChange adds a job, or changes one that has its id. Its fields are applied in their order.
 type jobChange struct {
 	ID         uint32        `json:"id"`
+	Remove     bool          `json:"remove,omitempty"` // the job goes with its state and all its claims; no other field counts
 	Name       string        `json:"name,omitempty"`
 	Definition []byte        `json:"definition,omitempty"`
-	Origin     string        `json:"origin,omitempty"`
+	Origin     Origin        `json:"origin,omitempty"`
+	At         int64         `json:"at,omitempty"` // when, in Unix ms
 	Phase      JobPhase      `json:"phase,omitempty"`
 	Reason     string        `json:"reason,omitempty"`
+	Replace    bool          `json:"replace,omitempty"` // Inputs, Outputs and Steps are all that the job has now
 	Inputs     []inputEntry  `json:"inputs,omitempty"`
 	Outputs    []outputEntry `json:"outputs,omitempty"`
-	Replace    bool          `json:"replace,omitempty"` // Inputs and Outputs are all that the job has now
-	Restart    bool          `json:"restart,omitempty"` // an ended or failed job begins again
+	Steps      []stepEntry   `json:"steps,omitempty"`
+}
+
+// stepEntry is what a job's step keeps: tables, whose names hold the layout of what is in them, by keys of a type.
+type stepEntry struct {
+	ID     string   `json:"id"`
+	Key    string   `json:"key,omitempty"` // "" where it is not known
+	Tables []string `json:"tables"`
 }
 
 // inputEntry is a job's subscription.
@@ -103,7 +112,8 @@ type outputEntry struct {
 	Name    string      `json:"name"`
 	Topic   bus.TopicID `json:"topic"`
 	Outside bool        `json:"outside,omitempty"`
-	Sub     bus.SubID   `json:"sub,omitempty"` // the sender's subscription, if Outside
+	Place   string      `json:"place,omitempty"` // what of the outside it is written to; another place is another output
+	Sub     bus.SubID   `json:"sub,omitempty"`   // the sender's subscription, if Outside
 	Sent    sentEntry   `json:"sent"`
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,23 +14,27 @@ import (
 	"github.com/sidestream-dev/sidestream/wal"
 )
 
-// job supervises the attempts of one job.
+// job supervises the attempts of one job, from when it begins until it is stopped, has ended or has failed. To go on it is
+// made anew (again); what others see of it, it keeps.
 type job struct {
 	rt           *Runtime
 	def          *jobs.Job
 	id           uint32
 	plan         *jobPlan
-	stores       *jobStores
+	stores       *jobStores // nil where they are yet to be restored from the log; its supervisor's, or whoever has halted it
 	logger       *slog.Logger
 	exec         atomic.Pointer[execution] // the attempt under way
-	ended        bool                      // before this run
-	snapshotBusy atomic.Bool               // an attempt's snapshot is being written
+	snapshotBusy *atomic.Bool              // a snapshot of the job is being written
 
+	ctx      context.Context // of the attempts; cancelled, they end where they stand
+	cut      context.CancelFunc
 	stopOnce sync.Once
 	stopped  chan struct{} // closed to stop
+	done     chan struct{} // closed while no attempt is under way and none will be
 
 	mu       sync.Mutex
 	state    JobState
+	asked    bool // to stop: the state says what for
 	since    time.Time
 	lastErr  error
 	waiting  map[string]string // by step
@@ -61,22 +64,81 @@ func (j *job) stuckTasks() []string {
 	return names
 }
 
-func newJob(rt *Runtime, def *jobs.Job, id uint32, plan *jobPlan, stores *jobStores) *job {
-	return &job{rt: rt, def: def, id: id, plan: plan, stores: stores, logger: rt.logger.With("job", def.Name),
-		stopped: make(chan struct{}), state: StateStopped, since: time.Now(), waiting: map[string]string{}}
+// newJob makes a job that does not run, in the state that its phase in the log gives it.
+func newJob(rt *Runtime, def *jobs.Job, e *jobEntry, plan *jobPlan, stores *jobStores) *job {
+	j := &job{rt: rt, def: def, id: e.ID, plan: plan, stores: stores, logger: rt.logger.With("job", def.Name), snapshotBusy: new(atomic.Bool),
+		stopped: make(chan struct{}), done: make(chan struct{}), state: StateStarting, since: time.Now(), waiting: map[string]string{}}
+	if s, rests := restingState[e.Phase]; rests {
+		j.state = s
+	}
+	if e.Phase == PhaseFailed {
+		j.lastErr = errors.New(e.Reason)
+	}
+	j.ctx, j.cut = context.WithCancel(rt.ctx)
+	close(j.done)
+	return j
 }
 
-// move changes the state by the table of allowed moves.
+// again returns a job that can be begun, for one that is over.
+func (j *job) again() *job {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := &job{rt: j.rt, def: j.def, id: j.id, plan: j.plan, stores: j.stores, logger: j.logger, snapshotBusy: j.snapshotBusy,
+		stopped: make(chan struct{}), done: make(chan struct{}), state: j.state, since: j.since, waiting: map[string]string{},
+		lastErr: j.lastErr, restarts: j.restarts, past: j.past, left: j.left}
+	j.cut()
+	n.ctx, n.cut = context.WithCancel(j.rt.ctx)
+	close(n.done)
+	return n
+}
+
+// move changes the state by the table of allowed moves. Once the job is asked to stop, its state says what for, until it is over.
 func (j *job) move(to JobState) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.asked && (to == StateStarting || to == StateRunning || to == StateRestarting) {
+		return
+	}
+	j.moveLocked(to)
+}
+
+func (j *job) moveLocked(to JobState) {
 	if j.state == to {
 		return
 	}
-	if !slices.Contains(moves[j.state], to) {
+	if !mayMove(j.state, to) {
 		panic(fmt.Sprintf("runtime: job %s: from %s to %s", j.def.Name, j.state, to))
 	}
 	j.state, j.since = to, time.Now()
+}
+
+// ask asks for a last barrier; as says in which state the job is from then on.
+func (j *job) ask(as JobState) {
+	j.mu.Lock()
+	if as == StateStopping && !j.state.working() {
+		j.mu.Unlock()
+		return
+	}
+	if !j.asked {
+		j.moveLocked(as)
+		j.asked = true
+	}
+	j.mu.Unlock()
+	j.stopOnce.Do(func() { close(j.stopped) })
+}
+
+// rest says of a job that was asked to stop, and has, that it is stopped.
+func (j *job) rest() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.state.working() || j.asked && mayMove(j.state, StateStopped) {
+		j.state, j.since = StateStopped, time.Now()
+	}
+}
+
+// working reports whether attempts are made in a state, and nobody has asked for their end.
+func (s JobState) working() bool {
+	return s == StateStarting || s == StateRunning || s == StateRestarting
 }
 
 // setWaiting notes what a step waits for; "" ends it.
@@ -96,10 +158,6 @@ func (j *job) setWaiting(step, why string) {
 	j.waiting[step] = why
 }
 
-func (j *job) stop() {
-	j.stopOnce.Do(func() { close(j.stopped) })
-}
-
 func (j *job) isStopped() bool {
 	select {
 	case <-j.stopped:
@@ -111,14 +169,8 @@ func (j *job) isStopped() bool {
 
 // run makes attempts until the job has ended, is stopped, or has failed for good.
 func (j *job) run(ctx context.Context) {
-	if j.ended {
-		j.move(StateStarting)
-		j.move(StateRunning)
-		j.move(StateEnded)
-		return
-	}
 	barren := 0 // attempts in a row that sealed nothing
-	for {
+	for !j.isStopped() && ctx.Err() == nil {
 		j.move(StateStarting)
 		ended, sealed, err := j.attempt(ctx)
 		switch {
@@ -127,8 +179,6 @@ func (j *job) run(ctx context.Context) {
 			j.logger.Info("ended")
 			return
 		case err == nil || ctx.Err() != nil || errors.Is(err, errStopped):
-			j.move(StateStopping)
-			j.move(StateStopped)
 			return
 		}
 		if barren++; sealed {
@@ -144,16 +194,24 @@ func (j *job) run(ctx context.Context) {
 		}
 		j.logFailure(err)
 		if barren >= j.rt.cfg.AttemptsMax {
-			j.move(StateFailed)
-			j.logger.Error("failed: no attempt gets further", "attempts", barren, "err", err)
+			j.fail(barren, err)
 			return
 		}
 		j.move(StateRestarting)
 		if !j.backoff(ctx, barren) {
-			j.move(StateStopped)
 			return
 		}
 	}
+}
+
+// fail gives the job up: the log says so, and it stays failed until it is restarted by hand or changed.
+func (j *job) fail(attempts int, err error) {
+	logged := j.rt.setPhase(j.id, PhaseFailed, err.Error())
+	if logged != nil && j.rt.log.Err() == nil {
+		j.logger.Error("that the job has failed could not be written; the next start tries it again", "err", logged)
+	}
+	j.move(StateFailed)
+	j.logger.Error("failed: no attempt gets further", "attempts", attempts, "err", err)
 }
 
 func (j *job) logFailure(err error) {
@@ -196,6 +254,11 @@ func (j *job) begin(ctx context.Context) (x *execution, err error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if j.stores == nil {
+		if j.stores, err = j.rt.restoreStores(j.plan, entry); err != nil {
+			return nil, err
+		}
 	}
 	j.stores.handOver(entry.Epoch)
 	if x, err = j.rt.newExecution(ctx, j, entry, attempt); err != nil {

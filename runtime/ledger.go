@@ -25,7 +25,8 @@ type jobEntry struct {
 	ID         uint32            `json:"id"`
 	Name       string            `json:"name"`
 	Definition []byte            `json:"definition"`
-	Origin     string            `json:"origin"`
+	Origin     Origin            `json:"origin"`
+	Changed    int64             `json:"changed,omitempty"` // when its definition was last changed, in Unix ms
 	Phase      JobPhase          `json:"phase"`
 	Reason     string            `json:"reason,omitempty"`
 	Since      wal.LSN           `json:"since"` // the frame that added it, or made it begin again
@@ -34,6 +35,7 @@ type jobEntry struct {
 	LSN        wal.LSN           `json:"lsn"`   // of that epoch
 	Inputs     []inputEntry      `json:"inputs,omitempty"`
 	Outputs    []outputEntry     `json:"outputs,omitempty"`
+	Steps      []stepEntry       `json:"steps,omitempty"`       // those that keep state
 	Snapshots  []snapshotEntry   `json:"snapshots,omitempty"`   // oldest first, at most two
 	HeaderBin  []byte            `json:"header,omitempty"`      // header, encoded, in a catalog
 	FrameBytes int64             `json:"frame_bytes,omitempty"` // of its epochs since the newest snapshot
@@ -46,7 +48,7 @@ func newLedger() *ledger { return &ledger{NextID: 1, Jobs: map[uint32]*jobEntry{
 func (j *jobEntry) clone() *jobEntry {
 	c := *j
 	c.header = cloneHeader(j.header)
-	c.Inputs, c.Outputs, c.Snapshots = slices.Clone(j.Inputs), slices.Clone(j.Outputs), slices.Clone(j.Snapshots)
+	c.Inputs, c.Outputs, c.Steps, c.Snapshots = slices.Clone(j.Inputs), slices.Clone(j.Outputs), slices.Clone(j.Steps), slices.Clone(j.Snapshots)
 	return &c
 }
 
@@ -140,19 +142,23 @@ func (l *ledger) applyControl(lsn wal.LSN, c *control) error {
 
 func (l *ledger) applyJob(lsn wal.LSN, c jobChange) {
 	l.used(c.ID)
+	if c.Remove {
+		delete(l.Jobs, c.ID)
+		return
+	}
 	j := l.Jobs[c.ID]
 	if j == nil {
 		j = &jobEntry{ID: c.ID, Since: lsn}
 		l.Jobs[c.ID] = j
 	}
 	if c.Name != "" {
-		j.Name, j.Definition, j.Origin = c.Name, c.Definition, c.Origin
+		j.Name, j.Definition, j.Origin, j.Changed = c.Name, c.Definition, c.Origin, c.At
 	}
 	if c.Phase != "" {
 		j.Phase, j.Reason = c.Phase, c.Reason
 	}
 	if c.Replace {
-		j.Inputs, j.Outputs = c.Inputs, c.Outputs
+		j.Inputs, j.Outputs, j.Steps = c.Inputs, c.Outputs, c.Steps
 		for _, in := range c.Inputs {
 			l.used(uint32(in.Sub))
 			for _, s := range in.States {
@@ -163,7 +169,17 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) {
 			l.used(uint32(o.Topic))
 			l.used(uint32(o.Sub))
 		}
+		j.forgetSubs()
 	}
+}
+
+// forgetSubs takes the places of subscriptions out of the header that the job no longer has.
+func (j *jobEntry) forgetSubs() {
+	subs := j.claims().subs
+	j.header.Subs = slices.DeleteFunc(slices.Clone(j.header.Subs), func(s checkpoint.SubPosition) bool {
+		_, has := subs[bus.SubID(s.Sub)]
+		return !has
+	})
 }
 
 // upsertSub sets a subscription's place in a header unless the header has one already.
@@ -176,34 +192,38 @@ func upsertSub(h *checkpoint.Header, sub bus.SubID, s bus.SubState) {
 	checkpoint.Merge(h, checkpoint.Header{Subs: []checkpoint.SubPosition{{Sub: uint32(sub), Partition: s.Partition, State: bus.AppendSubState(nil, s)}}})
 }
 
-// subsGone returns the subscriptions that a change of jobs takes away.
-func (l *ledger) subsGone(c *control) []bus.SubID {
-	left := map[bus.SubID]bool{}
-	var had []bus.SubID
-	for _, jc := range c.Jobs {
-		if !jc.Replace {
-			continue
-		}
-		if j := l.Jobs[jc.ID]; j != nil {
-			had = append(had, subsOf(j.Inputs, j.Outputs)...)
-		}
-		for _, sub := range subsOf(jc.Inputs, jc.Outputs) {
-			left[sub] = true
-		}
-	}
-	return slices.DeleteFunc(had, func(sub bus.SubID) bool { return left[sub] })
+// claims are what jobs hold of the bus: subscriptions, their senders' too, and the topics of outputs to the outside.
+type claims struct {
+	subs   map[bus.SubID]bool
+	topics map[bus.TopicID]bool
 }
 
-func subsOf(ins []inputEntry, outs []outputEntry) (subs []bus.SubID) {
-	for _, in := range ins {
-		subs = append(subs, in.Sub)
+func (j *jobEntry) claims() claims {
+	c := claims{map[bus.SubID]bool{}, map[bus.TopicID]bool{}}
+	c.add(j)
+	return c
+}
+
+func (c claims) add(j *jobEntry) {
+	for _, in := range j.Inputs {
+		c.subs[in.Sub] = true
 	}
-	for _, o := range outs {
+	for _, o := range j.Outputs {
 		if o.Outside {
-			subs = append(subs, o.Sub)
+			c.subs[o.Sub], c.topics[o.Topic] = true, true
 		}
 	}
-	return subs
+}
+
+// claimsOf returns what the jobs that a change names hold.
+func (l *ledger) claimsOf(c *control) claims {
+	all := claims{map[bus.SubID]bool{}, map[bus.TopicID]bool{}}
+	for _, jc := range c.Jobs {
+		if j := l.Jobs[jc.ID]; j != nil {
+			all.add(j)
+		}
+	}
+	return all
 }
 
 func (l *ledger) used(id uint32) { l.NextID = max(l.NextID, id+1) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -156,18 +157,8 @@ func foldFrame(l *ledger, b *bus.Bus, fr frame) error {
 		}
 	}
 	if ctl != nil {
-		gone := l.subsGone(ctl)
-		if err := l.applyControl(fr.LSN(), ctl); err != nil {
+		if err := applyChange(l, b, fr.LSN(), ctl); err != nil {
 			return err
-		}
-		if err := applyBus(b, ctl); err != nil {
-			return err
-		}
-		for _, sub := range gone {
-			b.Unsubscribe(sub)
-		}
-		for _, id := range ctl.Gone {
-			b.Remove(id)
 		}
 		for _, s := range ctl.Sent {
 			b.Passed(s.Sub, sentStates(s), true)
@@ -192,6 +183,30 @@ func foldFrame(l *ledger, b *bus.Bus, fr frame) error {
 	if header != nil && header.Ended {
 		for _, in := range l.Jobs[header.Job].Inputs {
 			b.Unsubscribe(in.Sub)
+		}
+	}
+	return nil
+}
+
+// applyChange makes the ledger and the bus what a change in the log says. A process that writes one does the same as one that
+// reads it back.
+func applyChange(l *ledger, b *bus.Bus, lsn wal.LSN, c *control) error {
+	had := l.claimsOf(c)
+	if err := l.applyControl(lsn, c); err != nil {
+		return err
+	}
+	if err := applyBus(b, c); err != nil {
+		return err
+	}
+	has := l.claimsOf(c)
+	for _, sub := range slices.Sorted(maps.Keys(had.subs)) {
+		if !has.subs[sub] {
+			b.Unsubscribe(sub)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(had.topics)) {
+		if !has.topics[id] {
+			b.Remove(id)
 		}
 	}
 	return nil

@@ -3,11 +3,13 @@ package runtime
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/wal"
 )
 
 // CheckSet returns what is wrong with a set of jobs as a whole: two with one name, or a cycle over the bus, which could
@@ -79,39 +81,117 @@ func cycle(feeds map[string][]string, start string, path []string) []string {
 	return nil
 }
 
+// missingReason is why a job is stopped that Start was given no definition of; it goes on once there is one.
+const missingReason = "its definition is missing"
+
+// definitions returns all jobs that are to be there, built and checked: those of files, and those that the log keeps.
+func (rt *Runtime) definitions(files []*jobs.Job) (defs []*definition, err error) {
+	var kept []*jobEntry
+	err = rt.do(func(c *core) error {
+		for _, e := range c.ledger.sorted() {
+			kept = append(kept, e.clone())
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Clone(files)
+	origins := map[string]Origin{}
+	for _, k := range kept {
+		given := slices.ContainsFunc(files, func(d *jobs.Job) bool { return d.Name == k.Name })
+		switch {
+		case k.Origin != OriginAPI:
+		case given:
+			return nil, fmt.Errorf("job %s is defined by a file, and the one of that name in the data directory is the API's: "+
+				"remove one of the two, or give the file's another name", k.Name)
+		case rt.cfg.Load == nil:
+			rt.logger.Error("nothing here can load the definition of a job of the API; it stays stopped, with its state", "job", k.Name)
+		default:
+			d, err := rt.cfg.Load(k.Definition, k.Origin)
+			if err != nil {
+				rt.logger.Error("the definition of a job of the API cannot be loaded; it stays stopped, with its state", "job", k.Name, "err", err)
+				continue
+			}
+			all, origins[k.Name] = append(all, d), OriginAPI
+		}
+	}
+	if err := checkSet(all); err != nil {
+		return nil, err
+	}
+	for _, d := range all {
+		o := OriginFile
+		if origins[d.Name] != "" {
+			o = origins[d.Name]
+		}
+		defs = append(defs, rt.inspectAtStart(d, o, kept))
+	}
+	return defs, nil
+}
+
+// inspectAtStart is inspect where a job that cannot be built is that job's failure, as its attempts will tell.
+func (rt *Runtime) inspectAtStart(d *jobs.Job, o Origin, kept []*jobEntry) *definition {
+	def, err := rt.inspect(d, o)
+	if err == nil {
+		return def
+	}
+	rt.logger.Error("the job cannot be built now", "job", d.Name, "err", err)
+	def = &definition{Job: d, origin: o, text: textOf(d)}
+	for _, k := range kept {
+		if k.Name == d.Name {
+			def.steps = k.Steps
+		}
+	}
+	return def
+}
+
+// newRegistration begins a change. A catalog due now is written before, so that it holds nothing of it.
+func (rt *Runtime) newRegistration(c *core) (*registration, error) {
+	if err := c.rotateIfDue(); err != nil {
+		return nil, err
+	}
+	return &registration{core: c, now: rt.now().UnixMilli(), change: &control{}, topics: map[string]topicEntry{}}, nil
+}
+
 // register makes the log say what defs say, in one frame, and returns a copy of each job's entry as it then stands.
-func (rt *Runtime) register(defs []*jobs.Job) (entries map[string]*jobEntry, err error) {
+func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, err error) {
 	entries = map[string]*jobEntry{}
 	err = rt.do(func(c *core) error {
-		// A catalog due now is written before the change begins, so that it holds nothing of it.
-		if err := c.rotateIfDue(); err != nil {
+		r, err := rt.newRegistration(c)
+		if err != nil {
 			return err
 		}
-		r := &registration{core: c, change: &control{}, topics: map[string]bus.TopicID{}, over: map[string]bool{}}
 		if err := r.defineTopics(defs); err != nil {
 			return err
 		}
-		given := map[string]bool{}
+		given, over := map[string]bool{}, map[string]bool{}
 		for _, d := range defs {
 			given[d.Name] = true
-			if err := r.job(d); err != nil {
+			have := c.ledger.job(d.Name)
+			if have != nil && have.Phase == PhaseEnded {
+				over[d.Name] = !bytes.Equal(have.Definition, d.text)
+			}
+			if err := r.start(d, have, rt.cfg.RestartFailed); err != nil {
 				return err
 			}
 		}
 		for _, e := range c.ledger.sorted() {
-			if !given[e.Name] && e.Phase == PhaseActive {
-				rt.missing = append(rt.missing, e.Name)
-				r.change.Jobs = append(r.change.Jobs, jobChange{ID: e.ID, Phase: PhaseStopped, Reason: "its definition is missing"})
-			} else if !given[e.Name] && e.Phase != PhaseEnded {
+			if given[e.Name] {
+				continue
+			}
+			if e.Phase == PhaseActive && e.Origin != OriginAPI {
+				r.change.Jobs = append(r.change.Jobs, jobChange{ID: e.ID, Phase: PhaseStopped, Reason: missingReason})
+			}
+			if e.Phase != PhaseEnded {
 				rt.missing = append(rt.missing, e.Name)
 			}
 		}
-		if err := r.write(); err != nil {
+		if _, err := r.write(); err != nil {
 			return err
 		}
 		for _, d := range defs {
 			entries[d.Name] = c.ledger.job(d.Name).clone()
-			if changed, over := r.over[d.Name]; over {
+			if changed, over := over[d.Name]; over {
 				rt.sayOver(d.Name, changed)
 			}
 		}
@@ -120,9 +200,36 @@ func (rt *Runtime) register(defs []*jobs.Job) (entries map[string]*jobEntry, err
 	return entries, err
 }
 
+// start makes the log say what a definition that Start is given says.
+func (r *registration) start(d *definition, have *jobEntry, retry bool) error {
+	if have == nil {
+		return r.job(d, nil, PhaseActive)
+	}
+	same := bytes.Equal(have.Definition, d.text) && sameSteps(have.Steps, d.steps)
+	back := have.Phase == PhaseStopped && have.Reason == missingReason || have.Phase == PhaseFailed && retry
+	switch {
+	case same && !back:
+		return nil
+	case have.Phase == PhaseEnded:
+		// It is over, and what it read and wrote stays as it was: a subscription would hold records for nobody, and who
+		// joins a topic and never leaves keeps its readers waiting.
+		r.change.Jobs = append(r.change.Jobs, jobChange{ID: have.ID, Name: d.Name, Definition: d.text, Origin: d.origin, At: r.now})
+		return nil
+	case back || have.Phase == PhaseFailed:
+		return r.job(d, have, PhaseActive)
+	}
+	return r.job(d, have, have.Phase)
+}
+
+func sameSteps(a, b []stepEntry) bool {
+	return slices.EqualFunc(a, b, func(a, b stepEntry) bool {
+		return a.ID == b.ID && a.Key == b.Key && slices.Equal(a.Tables, b.Tables)
+	})
+}
+
 // sayOver says why a job does nothing.
 func (rt *Runtime) sayOver(job string, changed bool) {
-	const again = "it ended in an earlier run and stays ended; another data directory, or another name, runs it again"
+	const again = "it ended in an earlier run and stays ended; restart it, or use another data directory or another name, to run it again"
 	if changed {
 		rt.logger.Warn("the definition of an ended job has changed, for nothing: "+again, "job", job)
 		return
@@ -130,13 +237,30 @@ func (rt *Runtime) sayOver(job string, changed bool) {
 	rt.logger.Info(again, "job", job)
 }
 
-// registration gathers one change; it runs on the committer's goroutine.
+// definition is a job with what a change of the log must know of it.
+type definition struct {
+	*jobs.Job
+	origin Origin
+	text   []byte      // what it was made from
+	steps  []stepEntry // that keep state
+}
+
+// placeOf is where outside an output goes; another place is another output.
+func placeOf(s jobs.Sink) string {
+	if x, ok := s.(jobs.Exclusive); ok {
+		return x.Place()
+	}
+	return s.Kind()
+}
+
+// registration works out a change of jobs against what the log says; it changes nothing itself. It runs on the committer's
+// goroutine, where nothing moves meanwhile.
 type registration struct {
 	core   *core
+	now    int64 // Unix ms
 	change *control
 	marks  []bus.Mark
-	topics map[string]bus.TopicID
-	over   map[string]bool // jobs that have ended; true where the definition is another since
+	topics map[string]topicEntry // as they will be
 	next   uint32
 }
 
@@ -150,7 +274,7 @@ func (r *registration) id() uint32 {
 }
 
 // defineTopics joins what the definitions say of each topic and makes those the bus lacks.
-func (r *registration) defineTopics(defs []*jobs.Job) error {
+func (r *registration) defineTopics(defs []*definition) error {
 	specs := map[string]bus.TopicSpec{}
 	var order []string
 	say := func(job string, s bus.TopicSpec) error {
@@ -204,39 +328,34 @@ func (r *registration) topic(name string, spec bus.TopicSpec) error {
 		if err != nil {
 			return fmt.Errorf("topic %s, as the data directory has it: %w", name, err)
 		}
-		r.topics[name] = id
+		r.topics[name] = topicEntry{id, merged}
 		if merged == have {
 			return nil
 		}
 		spec = merged
 	} else {
 		id = bus.TopicID(r.id())
-		r.topics[name] = id
 	}
-	r.change.Topics = append(r.change.Topics, topicEntry{ID: id, Spec: spec})
-	return r.core.bus.Define(id, spec)
+	return r.define(topicEntry{id, spec})
+}
+
+func (r *registration) define(t topicEntry) error {
+	r.topics[t.Spec.Name] = t
+	r.change.Topics = append(r.change.Topics, t)
+	return r.core.bus.CheckDefine(t.ID, t.Spec)
+}
+
+// begin returns where a subscription begins on a topic, which may be one that this change makes.
+func (r *registration) begin(t topicEntry, start bus.Start) ([]bus.SubState, error) {
+	if r.core.bus.Partitions(t.ID) == 0 {
+		return r.core.bus.BeginNew(t.Spec, start)
+	}
+	return r.core.bus.Begin(t.ID, start)
 }
 
 // job adds a job, or makes the one that the log has what its definition says now.
-func (r *registration) job(d *jobs.Job) error {
-	definition := d.Definition
-	if definition == nil {
-		definition = d.Describe()
-	}
-	have := r.core.ledger.job(d.Name)
-	if have != nil && have.Phase == PhaseEnded {
-		r.over[d.Name] = !bytes.Equal(have.Definition, definition)
-	}
-	if have != nil && bytes.Equal(have.Definition, definition) && have.Phase != PhaseStopped {
-		return nil
-	}
-	jc := jobChange{Name: d.Name, Definition: definition, Origin: "file", Phase: PhaseActive, Replace: true}
-	if have != nil && have.Phase == PhaseEnded {
-		// It is over, and what it read and wrote stays as it was: a subscription would hold records for nobody, and who
-		// joins a topic and never leaves keeps its readers waiting.
-		r.change.Jobs = append(r.change.Jobs, jobChange{ID: have.ID, Name: d.Name, Definition: definition, Origin: "file", Phase: PhaseEnded})
-		return nil
-	}
+func (r *registration) job(d *definition, have *jobEntry, phase JobPhase) error {
+	jc := jobChange{Name: d.Name, Definition: d.text, Origin: d.origin, At: r.now, Phase: phase, Replace: true, Steps: d.steps}
 	if have != nil {
 		jc.ID = have.ID
 	} else {
@@ -252,101 +371,113 @@ func (r *registration) job(d *jobs.Job) error {
 	return nil
 }
 
-func (r *registration) inputs(d *jobs.Job, have *jobEntry, jc *jobChange) error {
+func (r *registration) inputs(d *definition, have *jobEntry, jc *jobChange) error {
 	for _, n := range d.Nodes {
 		if n.Source == nil || n.Source.Source != nil {
 			continue
 		}
 		topic := r.topics[n.Source.Topic]
 		if have != nil {
-			i := slices.IndexFunc(have.Inputs, func(in inputEntry) bool { return in.Step == n.ID && in.Topic == topic })
+			i := slices.IndexFunc(have.Inputs, func(in inputEntry) bool { return in.Step == n.ID && in.Topic == topic.ID })
 			if i >= 0 {
 				jc.Inputs = append(jc.Inputs, have.Inputs[i])
 				continue
 			}
 		}
 		start := bus.Start{Earliest: !n.Source.Start.Latest && !n.Source.Start.Exact, Latest: n.Source.Start.Latest, At: bus.Offset(n.Source.Start.At)}
-		in := inputEntry{Step: n.ID, Topic: topic, Sub: bus.SubID(r.id()), Start: start}
+		in := inputEntry{Step: n.ID, Topic: topic.ID, Sub: bus.SubID(r.id()), Start: start}
 		var err error
-		if in.States, err = r.core.bus.Subscribe(in.Sub, d.Name+"/"+n.ID, topic, start); err != nil {
+		if in.States, err = r.begin(topic, start); err != nil {
 			return fmt.Errorf("job %s: step %s: %w", d.Name, n.ID, err)
 		}
 		jc.Inputs = append(jc.Inputs, in)
 	}
-	if have == nil {
-		return nil
-	}
-	for _, old := range have.Inputs {
-		if !slices.ContainsFunc(jc.Inputs, func(in inputEntry) bool { return in.Sub == old.Sub }) {
-			r.core.bus.Unsubscribe(old.Sub)
-		}
-	}
 	return nil
 }
 
-func (r *registration) outputs(d *jobs.Job, have *jobEntry, jc *jobChange) error {
+func (r *registration) outputs(d *definition, have *jobEntry, jc *jobChange) error {
 	for _, n := range d.Outputs() {
-		o := outputEntry{Name: n.Output.Name, Outside: n.Output.Sink != nil}
+		if n.Output.Sink == nil {
+			jc.Outputs = append(jc.Outputs, outputEntry{Name: n.Output.Name, Topic: r.topics[n.Output.Topic].ID})
+			continue
+		}
+		o := outputEntry{Name: n.Output.Name, Outside: true, Place: placeOf(n.Output.Sink)}
 		if have != nil {
 			i := slices.IndexFunc(have.Outputs, func(h outputEntry) bool {
-				return h.Name == o.Name && h.Outside == o.Outside && (h.Outside || h.Topic == r.topics[n.Output.Topic])
+				return h.Outside && h.Name == o.Name && (h.Place == o.Place || h.Place == "")
 			})
 			if i >= 0 {
-				jc.Outputs = append(jc.Outputs, have.Outputs[i])
+				kept := have.Outputs[i]
+				kept.Place = o.Place
+				jc.Outputs = append(jc.Outputs, kept)
 				continue
 			}
 		}
-		if o.Outside {
-			o.Topic, o.Sub = bus.TopicID(r.id()), bus.SubID(r.id())
-			spec := bus.TopicSpec{Name: d.Name + "/" + o.Name, Partitions: 1, Retention: bus.Retention{MaxBytes: bus.KeepNothing}}
-			r.change.Topics = append(r.change.Topics, topicEntry{ID: o.Topic, Spec: spec})
-			if err := r.core.bus.Define(o.Topic, spec); err != nil {
-				return err
-			}
-			if _, err := r.core.bus.Subscribe(o.Sub, senderName(d.Name, o.Name), o.Topic, bus.Start{Earliest: true}); err != nil {
-				return err
-			}
-			o.Sent = sentEntry{Sub: o.Sub}
-		} else {
-			o.Topic = r.topics[n.Output.Topic]
+		o.Topic, o.Sub = bus.TopicID(r.id()), bus.SubID(r.id())
+		o.Sent = sentEntry{Sub: o.Sub}
+		spec := bus.TopicSpec{Name: hiddenTopic(d.Name, o.Name, o.Topic), Partitions: 1, Retention: bus.Retention{MaxBytes: bus.KeepNothing}}
+		if _, taken := r.core.bus.TopicByName(d.Name + "/" + o.Name); !taken {
+			spec.Name = d.Name + "/" + o.Name
+		}
+		if err := r.define(topicEntry{o.Topic, spec}); err != nil {
+			return err
 		}
 		jc.Outputs = append(jc.Outputs, o)
 	}
-	written := map[bus.TopicID]bool{}
-	for _, o := range jc.Outputs {
-		if !o.Outside && !written[o.Topic] {
-			written[o.Topic] = true
-			if have == nil || !slices.ContainsFunc(have.Outputs, func(h outputEntry) bool { return h.Topic == o.Topic }) {
-				r.marks = append(r.marks, bus.Mark{Topic: o.Topic, Producer: bus.ProducerID(jc.ID), Join: true})
-			}
-		}
-	}
+	r.joinAndLeave(have, jc)
 	if have == nil {
 		return nil
 	}
 	for _, h := range have.Outputs {
-		if slices.ContainsFunc(jc.Outputs, func(o outputEntry) bool { return o.Topic == h.Topic }) {
+		if !h.Outside || slices.ContainsFunc(jc.Outputs, func(o outputEntry) bool { return o.Topic == h.Topic }) {
 			continue
 		}
-		if !h.Outside {
-			r.marks = append(r.marks, bus.Mark{Topic: h.Topic, Producer: bus.ProducerID(jc.ID), Leave: true})
-			continue
-		}
-		if unsent := r.core.bus.Lag(h.Sub); unsent > 0 {
+		if unsent := unsentIn(r.core.bus, h); unsent > 0 {
 			return fmt.Errorf("job %s: output %s is gone from the definition, but %d records of it were never sent; "+
 				"keep it until they are", d.Name, h.Name, unsent)
 		}
-		r.core.bus.Remove(h.Topic) // with its sender's subscription; an output of that name that comes later is another
-		r.change.Gone = append(r.change.Gone, h.Topic)
 	}
 	return nil
 }
 
-// write writes the change, if there is any.
-func (r *registration) write() error {
-	if len(r.change.Jobs) == 0 && len(r.change.Topics) == 0 && len(r.marks) == 0 {
-		return nil
+// hiddenTopic names the topic of an output where that of an earlier output of the same name is still being sent.
+func hiddenTopic(job, output string, id bus.TopicID) string {
+	return fmt.Sprintf("%s/%s/%d", job, output, id)
+}
+
+// joinAndLeave tells the readers of topics that a job begins or ends to write them.
+func (r *registration) joinAndLeave(have *jobEntry, jc *jobChange) {
+	was, is := map[bus.TopicID]bool{}, map[bus.TopicID]bool{}
+	if have != nil && have.Phase != PhaseEnded {
+		for _, h := range have.Outputs {
+			was[h.Topic] = !h.Outside
+		}
 	}
-	_, err := r.core.change(r.change, r.marks)
-	return err
+	for _, o := range jc.Outputs {
+		is[o.Topic] = !o.Outside
+	}
+	for _, id := range slices.Sorted(maps.Keys(is)) {
+		if is[id] && !was[id] {
+			r.marks = append(r.marks, bus.Mark{Topic: id, Producer: bus.ProducerID(jc.ID), Join: true})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(was)) {
+		if was[id] && !is[id] {
+			r.marks = append(r.marks, bus.Mark{Topic: id, Producer: bus.ProducerID(jc.ID), Leave: true})
+		}
+	}
+}
+
+// remove takes a job away.
+func (r *registration) remove(have *jobEntry) {
+	r.joinAndLeave(have, &jobChange{ID: have.ID})
+	r.change.Jobs = append(r.change.Jobs, jobChange{ID: have.ID, Remove: true})
+}
+
+// write writes the change, if there is any, and returns its LSN or 0.
+func (r *registration) write() (wal.LSN, error) {
+	if len(r.change.Jobs) == 0 && len(r.change.Topics) == 0 && len(r.marks) == 0 {
+		return 0, nil
+	}
+	return r.core.change(r.change, r.marks)
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +35,8 @@ type Runtime struct {
 	fatal      chan struct{}
 	fatalErr   error
 
+	changes *changes
+
 	mu      sync.Mutex
 	jobs    []*job
 	senders []*sender
@@ -54,7 +55,7 @@ func Open(cfg Config) (*Runtime, error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("runtime: the data directory: %w", err)
 	}
-	rt := &Runtime{cfg: cfg, logger: cfg.Logger, fatal: make(chan struct{}), durable: make(chan struct{}), started: time.Now()}
+	rt := &Runtime{cfg: cfg, logger: cfg.Logger, fatal: make(chan struct{}), durable: make(chan struct{}), started: time.Now(), changes: newChanges()}
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
 	cfg.Log.Logger = cfg.Logger
 	cfg.Log.OnDurable = func(wal.LSN) {
@@ -145,37 +146,32 @@ func (rt *Runtime) onNearlyFull(topic bus.TopicID, name string, who string, fill
 	rt.logger.Warn("a topic is nearly full; its writers will wait", "topic", name, "fill", fmt.Sprintf("%.0f%%", fill*100), "behind", who)
 }
 
-// Start makes the log say what defs say, in one change, restores every job's state and starts the jobs and senders. Jobs that
-// the log knows and defs lack stay stopped, with their state; Status names them.
+// Start makes the log say what defs say, in one change, restores every job's state and starts the jobs and senders. Jobs of
+// the API are made from what the log has of them. Those that the log knows and nobody defines stay stopped, with their state;
+// Status names them.
 func (rt *Runtime) Start(defs []*jobs.Job) error {
 	entries, err := rt.prepare(defs)
 	if err != nil {
 		return err
 	}
-	for _, j := range rt.jobs {
-		for _, s := range rt.sendersOf(j, entries[j.def.Name]) {
-			rt.sendDone.Add(1)
-			go func() {
-				defer rt.sendDone.Done()
-				s.run(rt.ctx)
-			}()
+	for _, j := range rt.jobList() {
+		rt.startSenders(j, entries[j.def.Name])
+	}
+	for _, j := range rt.jobList() {
+		if entries[j.def.Name].Phase == PhaseActive {
+			rt.launch(j)
 		}
 	}
-	for _, j := range rt.jobs {
-		rt.jobsDone.Add(1)
-		go func() {
-			defer rt.jobsDone.Done()
-			j.run(rt.ctx)
-		}()
-	}
+	rt.changes.begin()
 	rt.background.Add(1)
 	go rt.janitor()
 	return nil
 }
 
 // prepare is Start up to where goroutines begin; it returns how each job stands.
-func (rt *Runtime) prepare(defs []*jobs.Job) (map[string]*jobEntry, error) {
-	if err := checkSet(defs); err != nil {
+func (rt *Runtime) prepare(files []*jobs.Job) (map[string]*jobEntry, error) {
+	defs, err := rt.definitions(files)
+	if err != nil {
 		return nil, err
 	}
 	entries, err := rt.register(defs)
@@ -188,26 +184,24 @@ func (rt *Runtime) prepare(defs []*jobs.Job) (map[string]*jobEntry, error) {
 	into := map[uint32]restorer{}
 	for _, d := range defs {
 		e := entries[d.Name]
-		plan, err := planJob(d, func(topic string) int {
-			id, _ := rt.bus.TopicByName(topic)
-			return rt.bus.Partitions(id)
-		})
+		plan, err := rt.planOf(d.Job)
 		if err != nil {
 			return nil, err
 		}
-		j := newJob(rt, d, e.ID, plan, newJobStores(plan, e.Epoch))
-		j.ended = e.Phase == PhaseEnded
-		rt.mu.Lock()
-		rt.jobs = append(rt.jobs, j)
-		rt.mu.Unlock()
-		if !j.ended {
+		j := newJob(rt, d.Job, e, plan, nil)
+		if e.Phase == PhaseActive {
+			j.stores = newJobStores(plan, e.Epoch)
 			into[e.ID] = j.stores
 		}
+		rt.putJob(j)
 	}
 	if err := rt.restore(entries, into); err != nil {
 		return nil, err
 	}
 	for _, j := range rt.jobs {
+		if j.stores == nil {
+			continue
+		}
 		for step, bytes := range j.stores.lost {
 			rt.logger.Warn("a step is gone from the definition; its state is dropped", "job", j.def.Name, "step", step, "bytes", bytes)
 		}
@@ -221,23 +215,6 @@ func (rt *Runtime) restore(entries map[string]*jobEntry, into map[uint32]restore
 		l.Jobs[e.ID] = e
 	}
 	return restoreState(rt.frames, l, into, rt.loadSnapshot)
-}
-
-// sendersOf makes a sender for each output of a job that leaves the process.
-func (rt *Runtime) sendersOf(j *job, e *jobEntry) []*sender {
-	var out []*sender
-	for _, o := range e.Outputs {
-		n := j.def.Node("out-" + o.Name)
-		if !o.Outside || n == nil {
-			continue
-		}
-		s := &sender{rt: rt, job: j.def.Name, delivery: j.def.Delivery, entry: o, sink: n.Output.Sink, logger: rt.logger.With("job", j.def.Name, "output", o.Name)}
-		rt.mu.Lock()
-		rt.senders = append(rt.senders, s)
-		rt.mu.Unlock()
-		out = append(out, s)
-	}
-	return out
 }
 
 // Wait returns when ctx ends (nil), when the log has failed for good (its error), or, if untilDone, when every job has ended
@@ -269,11 +246,9 @@ func (rt *Runtime) Wait(ctx context.Context, untilDone bool) error {
 // Config.StopTimeout is cut: nothing committed is lost by it. Goroutines stuck in a job's own code are left behind and named
 // in the error.
 func (rt *Runtime) Stop() error {
-	rt.mu.Lock()
-	running := slices.Clone(rt.jobs)
-	rt.mu.Unlock()
-	for _, j := range running {
-		j.stop()
+	rt.changes.close()
+	for _, j := range rt.jobList() {
+		j.ask(StateStopping)
 	}
 	deadline, cancel := context.WithTimeout(context.Background(), rt.cfg.StopTimeout)
 	defer cancel()
@@ -303,6 +278,9 @@ func (rt *Runtime) Stop() error {
 	<-drained
 	rt.cancel()
 	rt.jobsDone.Wait()
+	for _, j := range rt.jobList() {
+		j.rest()
+	}
 	left, give := context.WithTimeout(context.Background(), rt.cfg.StuckAfter)
 	defer give()
 	waitUntil(&rt.sendDone, left.Done())
@@ -310,7 +288,7 @@ func (rt *Runtime) Stop() error {
 	<-rt.committer.done
 	rt.background.Wait()
 	var stuck []string
-	for _, j := range rt.jobs {
+	for _, j := range rt.jobList() {
 		for _, s := range j.stuckTasks() {
 			stuck = append(stuck, j.def.Name+": "+s)
 		}

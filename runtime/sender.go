@@ -25,6 +25,7 @@ const (
 type sender struct {
 	rt       *Runtime
 	job      string
+	jobID    uint32
 	delivery jobs.Delivery
 	entry    outputEntry // Sent is where it began
 	sink     jobs.Sink
@@ -35,6 +36,11 @@ type sender struct {
 	stopped atomic.Bool // by a *jobs.StoppedError
 	gone    atomic.Bool // its goroutine has returned
 
+	quitOnce sync.Once
+	quit     chan struct{} // closed to stop between two writes
+	cut      context.CancelFunc
+	done     chan struct{} // closed when its goroutine has returned
+
 	mu      sync.Mutex
 	waiting string
 	lastErr error
@@ -42,6 +48,7 @@ type sender struct {
 
 // run sends until ctx ends or the sink stops it.
 func (s *sender) run(ctx context.Context) {
+	defer close(s.done)
 	defer s.gone.Store(true)
 	at := s.entry.Sent
 	at.Sub = s.entry.Sub
@@ -54,7 +61,7 @@ func (s *sender) run(ctx context.Context) {
 		}
 		var stop *jobs.StoppedError
 		switch {
-		case ctx.Err() != nil || s.rt.log.Err() != nil: // the log says its last word itself (R7)
+		case ctx.Err() != nil || s.quitting() || s.rt.log.Err() != nil: // the log says its last word itself (R7)
 			return
 		case errors.As(err, &stop):
 			s.stopped.Store(true)
@@ -67,9 +74,20 @@ func (s *sender) run(ctx context.Context) {
 		d := min(100*time.Millisecond<<min(attempt, 10), sendRetry)
 		select {
 		case <-time.After(d):
+		case <-s.quit:
+			return
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+func (s *sender) quitting() bool {
+	select {
+	case <-s.quit:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -107,6 +125,9 @@ func (s *sender) runWriter(ctx context.Context, at *sentEntry) (err error) {
 	}
 	defer func() { err = errors.Join(err, g.reader.Close(), w.Close()) }()
 	for {
+		if s.quitting() {
+			return nil
+		}
 		changed := s.rt.durableChanged()
 		n, err := s.sendNext(ctx, w, g, at)
 		if err != nil {
@@ -118,6 +139,8 @@ func (s *sender) runWriter(ctx context.Context, at *sentEntry) (err error) {
 		select {
 		case <-wakeup:
 		case <-changed:
+		case <-s.quit:
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}

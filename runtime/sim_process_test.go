@@ -185,7 +185,8 @@ func (s *sim) boot() {
 		}
 		s.must(err)
 		for _, j := range rt.jobs {
-			p.jobs = append(p.jobs, &simAttempts{j: j, over: j.ended, ended: j.ended})
+			ended := j.state == StateEnded
+			p.jobs = append(p.jobs, &simAttempts{j: j, over: ended, ended: ended})
 			for _, snd := range rt.sendersOf(j, entries[j.def.Name]) {
 				s.spawn("sender of "+snd.job, func() { s.send(snd) })
 			}
@@ -196,7 +197,7 @@ func (s *sim) boot() {
 
 // newRuntime makes a Runtime in the simulator's world. What must wait parks its task.
 func (s *sim) newRuntime(cfg Config, log *simLog) *Runtime {
-	rt := &Runtime{cfg: cfg, logger: cfg.Logger, fatal: make(chan struct{}), durable: make(chan struct{})}
+	rt := &Runtime{cfg: cfg, logger: cfg.Logger, fatal: make(chan struct{}), durable: make(chan struct{}), changes: newChanges()}
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
 	rt.world = world{log: log, frames: log, snapshots: s.snapshots, now: func() time.Time { return s.now },
 		chunkRecords: s.plan.chunkRecords, snapshotChunk: s.plan.chunkBytes,

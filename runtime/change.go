@@ -1,0 +1,219 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+)
+
+// Origin is who owns a job's definition. Each job has exactly one owner, until another adopts it.
+type Origin string
+
+const (
+	OriginFile Origin = "file" // given to Start, each time anew
+	OriginAPI  Origin = "api"  // kept in the log, and made a job again by Config.Load
+)
+
+// Definition is a job to be added or changed, and whose it is.
+type Definition struct {
+	Job    *jobs.Job
+	Origin Origin // "" means OriginAPI
+}
+
+// ApplyOptions say how Apply goes about it; the zero value is the careful way.
+type ApplyOptions struct {
+	DryRun bool // say what would be done, and do nothing
+}
+
+// ApplyResult is what Apply did, or would do, job by job in the order of the definitions.
+type ApplyResult struct {
+	Jobs []Diff `json:"jobs"`
+}
+
+// Action is what becomes of a job.
+type Action string
+
+const (
+	ActionAdd       Action = "add"
+	ActionUnchanged Action = "unchanged"
+)
+
+// Diff is what a definition changes of a job.
+type Diff struct {
+	Job    string `json:"job"`
+	Action Action `json:"action"`
+}
+
+// ApplyError says, by job, why nothing was changed. The name "" is of what concerns the jobs as a whole.
+type ApplyError struct {
+	Reasons map[string]error
+}
+
+// Unwrap makes every reason visible to errors.Is and errors.As.
+func (e *ApplyError) Unwrap() []error {
+	var out []error
+	for _, name := range e.names() {
+		out = append(out, e.Reasons[name])
+	}
+	return out
+}
+
+func (e *ApplyError) names() []string {
+	var names []string
+	for name := range e.Reasons {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (e *ApplyError) Error() string {
+	var out []string
+	for _, name := range e.names() {
+		out = append(out, e.Reasons[name].Error())
+	}
+	return "nothing was changed: " + strings.Join(out, "; ")
+}
+
+// refuse makes an ApplyError of one reason.
+func refuse(job string, err error) error { return &ApplyError{map[string]error{job: err}} }
+
+var (
+	// ErrNoJob is the error of asking for a job that is not there.
+	ErrNoJob = errors.New("there is no such job")
+	// ErrNotRunning refuses changes before Start and once Stop has begun.
+	ErrNotRunning = errors.New("the runtime is not running")
+)
+
+// changes lets each job be changed by one at a time.
+type changes struct {
+	mu    sync.Mutex
+	open  bool
+	busy  map[string]string // job → what is being done to it
+	freed chan struct{}     // closed and replaced when a job is free again
+	under sync.WaitGroup
+	ctx   context.Context
+	end   context.CancelFunc
+}
+
+func newChanges() *changes {
+	c := &changes{busy: map[string]string{}, freed: make(chan struct{})}
+	c.ctx, c.end = context.WithCancel(context.Background())
+	return c
+}
+
+func (c *changes) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open = true
+}
+
+// close refuses all that comes later, cuts short what is under way and waits for it.
+func (c *changes) close() {
+	c.mu.Lock()
+	c.open = false
+	c.mu.Unlock()
+	c.end()
+	c.under.Wait()
+}
+
+// enter waits until nobody else changes the jobs named. The context returned ends with ctx, and when the runtime stops;
+// leave frees the jobs.
+func (c *changes) enter(ctx context.Context, what string, names ...string) (_ context.Context, leave func(), err error) {
+	for {
+		c.mu.Lock()
+		if !c.open {
+			c.mu.Unlock()
+			return nil, nil, ErrNotRunning
+		}
+		other := ""
+		for _, n := range names {
+			if c.busy[n] != "" && other == "" {
+				other = n
+			}
+		}
+		if other == "" {
+			break
+		}
+		doing, freed := c.busy[other], c.freed
+		c.mu.Unlock()
+		select {
+		case <-freed:
+		case <-c.ctx.Done():
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("job %s is being changed by somebody else (%s); nothing was done: %w", other, doing, ctx.Err())
+		}
+	}
+	for _, n := range names {
+		c.busy[n] = what
+	}
+	c.under.Add(1)
+	c.mu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(c.ctx, cancel)
+	return ctx, sync.OnceFunc(func() {
+		stop()
+		cancel()
+		c.mu.Lock()
+		for _, n := range names {
+			delete(c.busy, n)
+		}
+		close(c.freed)
+		c.freed = make(chan struct{})
+		c.mu.Unlock()
+		c.under.Done()
+	}), nil
+}
+
+// JobInfo is what the log says of a job.
+type JobInfo struct {
+	Name       string    `json:"name"`
+	ID         uint32    `json:"id"`
+	Origin     Origin    `json:"origin"`
+	Phase      JobPhase  `json:"phase"`
+	Reason     string    `json:"reason,omitempty"` // of the phase
+	Changed    time.Time `json:"changed"`          // when its definition was last changed
+	Definition []byte    `json:"definition"`
+}
+
+func (j *jobEntry) info() JobInfo {
+	return JobInfo{Name: j.Name, ID: j.ID, Origin: j.Origin, Phase: j.Phase, Reason: j.Reason, Changed: time.UnixMilli(j.Changed), Definition: j.Definition}
+}
+
+// JobDefinition returns what the log says of a job; the error of one that is not there is ErrNoJob.
+func (rt *Runtime) JobDefinition(name string) (JobInfo, error) {
+	e, err := rt.entry(name)
+	if err != nil {
+		return JobInfo{}, err
+	}
+	return e.info(), nil
+}
+
+// JobDefinitions returns what the log says of every job, also of those that nobody gave a definition of, by id.
+func (rt *Runtime) JobDefinitions() (infos []JobInfo, err error) {
+	err = rt.do(func(c *core) error {
+		for _, e := range c.ledger.sorted() {
+			infos = append(infos, e.info())
+		}
+		return nil
+	})
+	return infos, err
+}
+
+// entry returns a copy of what the log says of a job.
+func (rt *Runtime) entry(name string) (e *jobEntry, err error) {
+	err = rt.do(func(c *core) error {
+		if j := c.ledger.job(name); j != nil {
+			e = j.clone()
+			return nil
+		}
+		return fmt.Errorf("job %q: %w", name, ErrNoJob)
+	})
+	return e, err
+}

@@ -1,0 +1,123 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+)
+
+// inspect builds a job as an attempt would, with empty state and nothing behind it, and takes it apart again: what cannot be
+// built is found before anything has changed, and the tables that its steps open tell what it keeps.
+func (rt *Runtime) inspect(d *jobs.Job, o Origin) (def *definition, err error) {
+	defer recovered(&err, d.Name, "", 0) // building steps runs the job's own code
+	def = &definition{Job: d, origin: o, text: textOf(d)}
+	plan, err := rt.planOf(d)
+	if err != nil {
+		return nil, err
+	}
+	j := &job{rt: rt, def: d, plan: plan, stores: newJobStores(plan, 0), logger: slog.New(slog.DiscardHandler)}
+	x := &execution{rt: rt, name: d.Name, plan: plan, logger: j.logger, waiting: func(string, string) {}}
+	x.ctx, x.cancel = context.WithCancel(context.Background())
+	defer x.cancel()
+	entry := &jobEntry{Name: d.Name}
+	for _, n := range d.Outputs() {
+		id, _ := rt.bus.TopicByName(n.Output.Topic)
+		entry.Outputs = append(entry.Outputs, outputEntry{Name: n.Output.Name, Topic: id})
+	}
+	b := &builder{rt: rt, x: x, j: j, entry: entry, marks: newStepMarks(&entry.header), subtasks: map[*taskPlan][]*subtask{},
+		opened: map[string]map[string]bool{}}
+	err = b.buildSteps()
+	for _, s := range x.subtasks {
+		for _, n := range s.nodes {
+			if n != nil && n.built.Close != nil {
+				err = errors.Join(err, n.built.Close())
+			}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(b.opened)) {
+		def.steps = append(def.steps, stepEntry{ID: id, Key: d.Node(id).KeyType, Tables: slices.Sorted(maps.Keys(b.opened[id]))})
+	}
+	return def, nil
+}
+
+// textOf is a job's definition: what it was made from, or its graph.
+func textOf(d *jobs.Job) []byte {
+	if d.Definition != nil {
+		return d.Definition
+	}
+	return d.Describe()
+}
+
+// planOf cuts a job into tasks; topics that are not there yet have the partitions that the job says.
+func (rt *Runtime) planOf(d *jobs.Job) (*jobPlan, error) {
+	return planJob(d, func(topic string) int {
+		if id, ok := rt.bus.TopicByName(topic); ok {
+			return rt.bus.Partitions(id)
+		}
+		for _, t := range d.Topics {
+			if t.Name == topic {
+				return max(1, t.Partitions)
+			}
+		}
+		return 1
+	})
+}
+
+// connect asks the job's sources outside the process for their splits, as an attempt does first, and returns them by step. One
+// that is away for too long is an error.
+func (rt *Runtime) connect(ctx context.Context, d *jobs.Job) (splits map[string][]string, err error) {
+	defer recovered(&err, d.Name, "", 0)
+	splits = map[string][]string{}
+	for _, n := range d.Nodes {
+		if n.Source == nil || n.Source.Source == nil {
+			continue
+		}
+		starts, err := rt.splitsOf(ctx, d, n)
+		if err != nil {
+			return nil, &JobError{Job: d.Name, Step: n.ID, Err: err}
+		}
+		splits[n.ID] = []string{}
+		for _, st := range starts {
+			splits[n.ID] = append(splits[n.ID], st.Split.ID)
+		}
+	}
+	return splits, nil
+}
+
+func (rt *Runtime) splitsOf(ctx context.Context, d *jobs.Job, n *jobs.Node) ([]jobs.Start, error) {
+	ctx, cancel := context.WithTimeout(ctx, rt.cfg.ConnectTimeout)
+	defer cancel()
+	var said lastSaid
+	env := jobs.SourceEnv{Job: d.Name, Step: n.ID, Logger: slog.New(slog.DiscardHandler), DataDir: rt.cfg.DataDir, Services: rt.cfg.Services,
+		Waiting: said.set}
+	starts, err := n.Source.Source.Splits(ctx, env)
+	if err != nil && ctx.Err() != nil {
+		if why := said.get(); why != "" {
+			return nil, fmt.Errorf("it waits for %s", why)
+		}
+		return nil, fmt.Errorf("no answer within %v", rt.cfg.ConnectTimeout.Round(time.Millisecond))
+	}
+	return starts, err
+}
+
+// lastSaid keeps what a source waits for.
+type lastSaid struct{ why atomic.Pointer[string] }
+
+func (l *lastSaid) set(why string) { l.why.Store(&why) }
+
+func (l *lastSaid) get() string {
+	if p := l.why.Load(); p != nil {
+		return *p
+	}
+	return ""
+}

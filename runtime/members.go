@@ -1,0 +1,220 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// Which jobs and senders there are changes while the runtime runs: rt.jobs and rt.senders are replaced, never changed in
+// place, under rt.mu.
+
+// jobList returns the jobs there are; nobody changes the slice.
+func (rt *Runtime) jobList() []*job {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return rt.jobs
+}
+
+func (rt *Runtime) findJob(name string) *job {
+	for _, j := range rt.jobList() {
+		if j.def.Name == name {
+			return j
+		}
+	}
+	return nil
+}
+
+// putJob takes a job into the list, in the place of the one that has its id.
+func (rt *Runtime) putJob(j *job) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	list := slices.Clone(rt.jobs)
+	if i := slices.IndexFunc(list, func(o *job) bool { return o.id == j.id }); i >= 0 {
+		list[i] = j
+	} else {
+		list = append(list, j)
+	}
+	rt.jobs = list
+	rt.missing = slices.DeleteFunc(slices.Clone(rt.missing), func(n string) bool { return n == j.def.Name })
+}
+
+// dropJob takes a job that the log has no more out of the lists.
+func (rt *Runtime) dropJob(e *jobEntry) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	rt.jobs = slices.DeleteFunc(slices.Clone(rt.jobs), func(o *job) bool { return o.id == e.ID })
+	rt.senders = slices.DeleteFunc(slices.Clone(rt.senders), func(s *sender) bool { return s.jobID == e.ID })
+	rt.missing = slices.DeleteFunc(slices.Clone(rt.missing), func(n string) bool { return n == e.Name })
+}
+
+// makeJob makes a job whose entry is in the log; its state is restored when it begins.
+func (rt *Runtime) makeJob(d *definition, e *jobEntry) (*job, error) {
+	plan, err := rt.planOf(d.Job)
+	if err != nil {
+		return nil, err
+	}
+	var stores *jobStores
+	if e.Epoch == 0 && len(e.Snapshots) == 0 {
+		stores = newJobStores(plan, 0)
+	}
+	return newJob(rt, d.Job, e, plan, stores), nil
+}
+
+// restoreStores reads a job's state from the log.
+func (rt *Runtime) restoreStores(plan *jobPlan, e *jobEntry) (*jobStores, error) {
+	if err := rt.log.WaitDurable(rt.ctx, e.LSN); err != nil {
+		return nil, err
+	}
+	stores := newJobStores(plan, e.Epoch)
+	l := newLedger()
+	l.Jobs[e.ID] = e
+	return stores, restoreState(rt.frames, l, map[uint32]restorer{e.ID: stores}, rt.loadSnapshot)
+}
+
+// launch begins a job's attempts, unless the runtime is stopping.
+func (rt *Runtime) launch(j *job) {
+	if rt.changes.ctx.Err() != nil {
+		j.move(StateStopped)
+		return
+	}
+	j.done = make(chan struct{})
+	rt.jobsDone.Add(1)
+	go func() {
+		defer rt.jobsDone.Done()
+		defer close(j.done)
+		j.run(j.ctx)
+	}()
+}
+
+// halt asks a job for a last barrier and waits until no attempt is under way. Where that takes until ctx ends, the error says
+// so, and the job goes on once it has come there; leave is called behind that.
+func (rt *Runtime) halt(ctx context.Context, j *job, as JobState, leave func()) error {
+	j.ask(as)
+	select {
+	case <-j.done:
+		return nil
+	case <-ctx.Done():
+	}
+	rt.spawn(func() {
+		defer leave()
+		select {
+		case <-j.done:
+			rt.goOn(j)
+		case <-rt.changes.ctx.Done():
+		}
+	})
+	return fmt.Errorf("job %s did not come to its last barrier in time; it goes on as it was: %w", j.def.Name, ctx.Err())
+}
+
+// goOn takes up a halted job again where its phase in the log says.
+func (rt *Runtime) goOn(j *job) {
+	e, err := rt.entry(j.def.Name)
+	if err != nil || e.ID != j.id {
+		return // the log has failed
+	}
+	n := j.again()
+	rt.putJob(n)
+	if s, rests := restingState[e.Phase]; rests {
+		n.move(s)
+		return
+	}
+	n.move(StateStarting)
+	rt.launch(n)
+}
+
+// setPhase writes where a job stands in its life, and waits until that is durable.
+func (rt *Runtime) setPhase(id uint32, p JobPhase, reason string) error {
+	var lsn wal.LSN
+	err := rt.do(func(c *core) (err error) {
+		if c.ledger.Jobs[id] == nil {
+			return ErrNoJob
+		}
+		lsn, err = c.change(&control{Jobs: []jobChange{{ID: id, Phase: p, Reason: reason}}}, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return rt.log.WaitDurable(rt.ctx, lsn)
+}
+
+// sendersOf makes a sender for each output of a job that leaves the process.
+func (rt *Runtime) sendersOf(j *job, e *jobEntry) []*sender {
+	var out []*sender
+	for _, o := range e.Outputs {
+		n := j.def.Node("out-" + o.Name)
+		if !o.Outside || n == nil {
+			continue
+		}
+		out = append(out, &sender{rt: rt, job: j.def.Name, jobID: j.id, delivery: j.def.Delivery, entry: o, sink: n.Output.Sink,
+			logger: j.logger.With("output", o.Name), quit: make(chan struct{}), done: make(chan struct{})})
+	}
+	rt.mu.Lock()
+	rt.senders = append(slices.Clone(rt.senders), out...)
+	rt.mu.Unlock()
+	return out
+}
+
+func (rt *Runtime) startSenders(j *job, e *jobEntry) {
+	for _, s := range rt.sendersOf(j, e) {
+		var ctx context.Context
+		ctx, s.cut = context.WithCancel(rt.ctx)
+		rt.sendDone.Add(1)
+		go func() {
+			defer rt.sendDone.Done()
+			s.run(ctx)
+		}()
+	}
+}
+
+// restartSenders puts others in the place of senders that were stopped.
+func (rt *Runtime) restartSenders(j *job, old []*sender) {
+	e, err := rt.entry(j.def.Name)
+	if err != nil || e.ID != j.id {
+		return // the log has failed
+	}
+	rt.dropSenders(old)
+	rt.startSenders(j, e)
+}
+
+func (rt *Runtime) dropSenders(old []*sender) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	rt.senders = slices.DeleteFunc(slices.Clone(rt.senders), func(s *sender) bool { return slices.Contains(old, s) })
+}
+
+// sendersFor returns the senders of a job.
+func (rt *Runtime) sendersFor(id uint32) []*sender {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	var out []*sender
+	for _, s := range rt.senders {
+		if s.jobID == id {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// stopSenders lets senders finish what they are writing, and cuts those that do not until ctx ends, or long after.
+func (rt *Runtime) stopSenders(ctx context.Context, senders []*sender) {
+	for _, s := range senders {
+		s.quitOnce.Do(func() { close(s.quit) })
+	}
+	for _, s := range senders {
+		for _, give := range []<-chan struct{}{ctx.Done(), nil} {
+			late := time.NewTimer(rt.cfg.StuckAfter)
+			select {
+			case <-s.done:
+			case <-give:
+			case <-late.C:
+			}
+			late.Stop()
+			s.cut()
+		}
+	}
+}

@@ -1,0 +1,176 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// RemoveOptions say how a job is removed.
+type RemoveOptions struct {
+	DropUnsent bool          // do not wait until the outside has its outputs
+	Timeout    time.Duration // for the last barrier and the senders; 0 means Config.StopTimeout
+}
+
+// RemoveResult is what went with a job.
+type RemoveResult struct {
+	Dropped map[string]int64 `json:"dropped,omitempty"` // records never sent, by output
+}
+
+// UnsentError keeps a job from being removed: the outside does not have all of its outputs.
+type UnsentError struct {
+	Job     string
+	Unsent  map[string]int64  // by output
+	Waiting map[string]string // what for, as far as it is known
+}
+
+func (e *UnsentError) Error() string {
+	var outs []string
+	for _, name := range slices.Sorted(maps.Keys(e.Unsent)) {
+		s := fmt.Sprintf("%d records of output %s", e.Unsent[name], name)
+		if w := e.Waiting[name]; w != "" {
+			s += " (" + w + ")"
+		}
+		outs = append(outs, s)
+	}
+	return fmt.Sprintf("job %s is not removed: %s were never sent; wait until they are, or drop them", e.Job, strings.Join(outs, ", "))
+}
+
+// RemoveJob takes a job away with its state, its snapshots, its subscriptions and what its outputs hold: a last barrier, then
+// its senders take out what is left, then one frame says that it is gone. It returns once that is durable. A job of the same
+// name that comes later is another. Where the error is a *UnsentError, or says that the job did not stop, it goes on.
+func (rt *Runtime) RemoveJob(ctx context.Context, name string, o RemoveOptions) (RemoveResult, error) {
+	ctx, leave, err := rt.changes.enter(ctx, "remove", name)
+	if err != nil {
+		return RemoveResult{}, err
+	}
+	entry, err := rt.entry(name)
+	if err != nil {
+		leave()
+		return RemoveResult{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, rt.timeout(o.Timeout))
+	defer cancel()
+	j := rt.findJob(name)
+	if j != nil {
+		if err := rt.halt(ctx, j, StateRemoving, leave); err != nil {
+			return RemoveResult{}, err // leave is called once it has stopped, and goes on
+		}
+	}
+	defer leave()
+	res, err := rt.removeHalted(ctx, entry, j, o)
+	if err != nil && j != nil {
+		rt.goOn(j)
+	}
+	return res, err
+}
+
+// removeHalted removes a job that has no attempt under way.
+func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o RemoveOptions) (res RemoveResult, err error) {
+	senders := rt.sendersFor(entry.ID)
+	if !o.DropUnsent {
+		if err := rt.drain(ctx, entry, senders); err != nil {
+			return res, err
+		}
+	}
+	rt.stopSenders(ctx, senders)
+	var lsn wal.LSN
+	err = rt.do(func(c *core) error {
+		rt.committer.flushSent()
+		r, err := rt.newRegistration(c)
+		if err != nil {
+			return err
+		}
+		have := c.ledger.Jobs[entry.ID]
+		res.Dropped = unsentOf(c, have)
+		if len(res.Dropped) > 0 && !o.DropUnsent {
+			return &UnsentError{Job: entry.Name, Unsent: res.Dropped}
+		}
+		r.remove(have)
+		if lsn, err = r.write(); err != nil {
+			return err
+		}
+		rt.dropJob(entry)
+		return nil
+	})
+	if err != nil {
+		if j != nil {
+			rt.restartSenders(j, senders)
+		}
+		return RemoveResult{}, fmt.Errorf("job %s is not removed: %w", entry.Name, err)
+	}
+	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
+		return res, err
+	}
+	if err := rt.snapshots.keep(entry.ID, checkpoint.Epoch(math.MaxInt64)); err != nil {
+		rt.logger.Warn("snapshots of a removed job are left; the next start removes them", "job", entry.Name, "err", err)
+	}
+	rt.logger.Info("removed", "job", entry.Name)
+	return res, nil
+}
+
+// unsentOf counts what the outputs of a job hold that was never sent.
+func unsentOf(c *core, e *jobEntry) map[string]int64 {
+	unsent := map[string]int64{}
+	for _, o := range e.Outputs {
+		if n := unsentIn(c.bus, o); n > 0 {
+			unsent[o.Name] = n
+		}
+	}
+	return unsent
+}
+
+// unsentIn counts what an output holds that was never sent, by what the log says.
+func unsentIn(b *bus.Bus, o outputEntry) int64 {
+	if !o.Outside {
+		return 0
+	}
+	return int64(b.Next(o.Topic, 0)) - int64(o.Sent.Next)
+}
+
+// drain waits until everything that a job gave out is outside. Where nobody sends, it is left to what the log says.
+func (rt *Runtime) drain(ctx context.Context, e *jobEntry, senders []*sender) error {
+	for {
+		left := &UnsentError{Job: e.Name, Unsent: map[string]int64{}, Waiting: map[string]string{}}
+		stopped := false
+		for _, s := range senders {
+			st := s.status()
+			if st.Unsent == 0 {
+				continue
+			}
+			left.Unsent[st.Name], left.Waiting[st.Name] = st.Unsent, st.Waiting
+			if st.Error != "" {
+				left.Waiting[st.Name] = st.Error
+			}
+			stopped = stopped || st.Stopped
+		}
+		switch {
+		case len(left.Unsent) == 0:
+			return nil
+		case stopped:
+			return left
+		}
+		select {
+		case <-time.After(drainLook):
+		case <-ctx.Done():
+			return left
+		}
+	}
+}
+
+const drainLook = 5 * time.Millisecond
+
+func (rt *Runtime) timeout(asked time.Duration) time.Duration {
+	if asked > 0 {
+		return asked
+	}
+	return rt.cfg.StopTimeout
+}
