@@ -96,6 +96,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 	topic := jobs.BusTopic[int64]{Name: "numbers"}
 	rt := start(t, runtime.Config{DataDir: t.TempDir(), ConnectTimeout: 50 * time.Millisecond}, writerJob("writer", newTap(100, 100), topic))
 	defer stop(t, rt)
+	until(t, rt, "the writer has ended", func() bool { return jobStatus(t, rt, "writer").State == runtime.StateEnded })
 	good := func() *jobs.Job { return readTopic("good", topic, out, nil) }
 	circle := func() *jobs.Job {
 		j := jobs.New("circle")
@@ -133,7 +134,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			before, goroutines := fmt.Sprint(rt.Status().Topics), goruntime.NumGoroutine()
+			before, goroutines := claimed(rt), goruntime.NumGoroutine()
 			_, err := rt.Apply(t.Context(), byAPI(tt.set...), runtime.ApplyOptions{})
 			var refused *runtime.ApplyError
 			if !errors.As(err, &refused) || !strings.Contains(err.Error(), tt.says) {
@@ -143,7 +144,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 				t.Errorf("%d jobs are there, %v", len(infos), err)
 			}
 			until(t, rt, "nothing is left", func() bool {
-				return fmt.Sprint(rt.Status().Topics) == before && goruntime.NumGoroutine() <= goroutines
+				return claimed(rt) == before && goruntime.NumGoroutine() <= goroutines
 			})
 		})
 	}
@@ -158,6 +159,18 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 	if res := apply(t, rt, good()); res.Jobs[0].Action != runtime.ActionUnchanged {
 		t.Errorf("applied again: %+v", res)
 	}
+}
+
+// claimed names the topics there are with their subscriptions.
+func claimed(rt *runtime.Runtime) string {
+	text := ""
+	for _, t := range rt.Status().Topics {
+		text += " " + t.Name
+		for _, s := range t.Subscriptions {
+			text += " <" + s.Name
+		}
+	}
+	return text
 }
 
 // awayTap never answers.
