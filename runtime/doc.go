@@ -7,6 +7,10 @@
 //	err = rt.Wait(ctx, true)
 //	err = rt.Stop()
 //
+// While it runs, [Runtime.Apply] adds jobs and [Runtime.RemoveJob] takes them away; both are whole or absent, also across a
+// crash. Two changes of one job come one after the other. A job whose [Origin] is the API's needs Config.Load, which makes it
+// from its definition again when the next process starts. [Runtime.JobDefinitions] tells what the log knows of all jobs.
+//
 // # The path of an epoch
 //
 //	subtasks ─ pieces ─► execution (master) ─ one request ─► committer ─► log, bus
@@ -21,7 +25,9 @@
 // # Plan
 //
 //	runtime.go   Open, Start, Wait, Stop          register.go  what Start writes to the log: jobs, topics, subscriptions
-//	job.go       one job: attempts, backoff       phase.go     the table of its allowed moves
+//	job.go       one job: attempts, backoff       phase.go     the tables of its allowed moves and operations
+//	change.go    changing jobs while they run: words, one at a time     inspect.go  building a job to look at it
+//	apply.go, remove.go  adding and removing      members.go   which jobs and senders there are
 //	plan.go      a graph cut into tasks           build.go     an attempt's subtasks
 //	execution.go the master of one attempt        task.go      a subtask's loop
 //	feed.go      outside and bus sources          edge.go, out.go  what leaves a subtask

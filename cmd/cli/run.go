@@ -58,6 +58,7 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	cfg.RestartFailed = untilDone // it is begun by hand, and what has failed before would only fail it again
 	ctx, cancel := a.untilSignal()
 	defer cancel()
 	if err := p.start(cfg, defs); err != nil {
