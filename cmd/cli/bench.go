@@ -19,13 +19,16 @@ import (
 type measurement struct {
 	name  string
 	short string
-	flags func(c *cobra.Command)
-	run   func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error)
+	// example is what follows the name in an example that is soon over.
+	example string
+	flags   func(c *cobra.Command)
+	run     func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error)
 }
 
 var measurements = []measurement{
 	{
 		name: "bus", short: "Five jobs to a sixth over the durable bus, against a plain append and fdatasync, and a channel",
+		example: " --bytes 16000000",
 		flags: func(c *cobra.Command) {
 			c.Flags().Int64("bytes", 512<<20, "records handed over, for each size of record")
 		},
@@ -35,13 +38,15 @@ var measurements = []measurement{
 	},
 	{
 		name: "latency", short: "From one job to another: sealed, and durable, at fixed rates",
-		flags: func(c *cobra.Command) { c.Flags().Duration("each", 5*time.Second, "how long each rate is kept up") },
+		example: " --each 500ms",
+		flags:   func(c *cobra.Command) { c.Flags().Duration("each", 5*time.Second, "how long each rate is kept up") },
 		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
 			return bench.Latency(ctx, dir, span(cmd, "each"))
 		},
 	},
 	{
 		name: "five-plus-one", short: "Five jobs on five Kafka topics and a sixth, in Go and YAML, against a hand-written loop",
+		example: " --records 20000",
 		flags: func(c *cobra.Command) {
 			c.Flags().Int64("records", 1_000_000, "in each of the five topics")
 			c.Flags().StringSlice("brokers", nil, "that hold the topics in-temperature … already; none starts a broker and loads it")
@@ -56,13 +61,15 @@ var measurements = []measurement{
 	},
 	{
 		name: "overhead", short: "Log bytes for each input event, beside bus records and outputs",
-		flags: func(c *cobra.Command) { c.Flags().Duration("for", 10*time.Second, "how long") },
+		example: " --for 200ms",
+		flags:   func(c *cobra.Command) { c.Flags().Duration("for", 10*time.Second, "how long") },
 		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
 			return bench.Overhead(ctx, dir, span(cmd, "for"))
 		},
 	},
 	{
 		name: "restart", short: "From the start of the process to processing, with a long log and much state",
+		example: " --log-bytes 20000000 --keys 10000",
 		flags: func(c *cobra.Command) {
 			c.Flags().Int64("log-bytes", 1<<30, "length of the log")
 			c.Flags().Int64("keys", 1_000_000, "keys with state")
@@ -73,7 +80,8 @@ var measurements = []measurement{
 	},
 	{
 		name: "isolation", short: "The rate of healthy jobs beside one that panics, is stuck, reads slowly, or has lost its broker",
-		flags: func(c *cobra.Command) { c.Flags().Duration("each", 5*time.Second, "how long each case runs") },
+		example: " --each 500ms",
+		flags:   func(c *cobra.Command) { c.Flags().Duration("each", 5*time.Second, "how long each case runs") },
 		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
 			return bench.Isolation(ctx, dir, span(cmd, "each"))
 		},
@@ -96,7 +104,8 @@ func (a *app) bench() *cobra.Command {
 		`Bench measures Sidestream beside the least that could do the same work, in the same run, because machines are noisy and
 ratios are not. Run it on an idle machine, in a directory of the disk that is meant (--dir): fsync costs nothing on a RAM disk.`)
 	for _, m := range measurements {
-		sub := a.command(cobra.Command{Use: m.name, Short: m.short, Args: cobra.NoArgs}, func(cmd *cobra.Command, _ []string) error {
+		sub := a.command(cobra.Command{Use: m.name, Short: m.short, Long: m.short + ".\nWhat is wanted of each ratio, and whether it was reached, stands beside it.",
+			Example: "  sidestream bench " + m.name + m.example, Args: cobra.NoArgs}, func(cmd *cobra.Command, _ []string) error {
 			reps, err := a.measure(cmd, []measurement{m})
 			if err != nil {
 				return err
@@ -111,7 +120,13 @@ ratios are not. Run it on an idle machine, in a directory of the disk that is me
 		prints(sub)
 		c.AddCommand(sub)
 	}
-	every := a.command(cobra.Command{Use: "all", Short: "All of them, one behind the other", Args: cobra.NoArgs}, func(cmd *cobra.Command, _ []string) error {
+	every := a.command(cobra.Command{
+		Use:     "all",
+		Short:   "All of them, one behind the other",
+		Long:    "All runs every measurement, each with its defaults, which takes some minutes.",
+		Example: `  sidestream bench all --dir .`,
+		Args:    cobra.NoArgs,
+	}, func(cmd *cobra.Command, _ []string) error {
 		reps, err := a.measure(cmd, measurements)
 		return errors.Join(err, a.showReports(cmd, reps))
 	})

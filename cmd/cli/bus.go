@@ -85,7 +85,9 @@ func (a *app) busList() *cobra.Command {
 		Use:   "list",
 		Short: "List the topics with what is in them and who reads them",
 		Long:  "List asks the process that runs on the data directory, or on --socket; where none does, it reads the directory.",
-		Args:  cobra.NoArgs,
+		Example: `  sidestream bus list
+  sidestream bus list --all -o name   # outputs on their way outside too`,
+		Args: cobra.NoArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		src, err := a.topicsOf(cmd.Context(), cmd)
 		if err != nil {
@@ -136,8 +138,9 @@ func (a *app) busTail() *cobra.Command {
 		Short: "Show the newest records of a topic",
 		Long: `Tail shows the last records of each partition, as a line of JSON each: key, value, event time, headers, and where they stand.
 It claims nothing: no subscription is made, and nothing is kept for it.`,
-		Example: `  sidestream bus tail exceedances -n 3
-  sidestream bus tail exceedances --follow -o value`,
+		Example: `  sidestream bus tail ticks -n 3
+  sidestream bus tail ticks --from 1 -n 2 -o table
+  sidestream bus tail ticks --follow -o value`,
 		Args: one("a topic", "bus list"),
 	}, a.doBusTail)
 	c.ValidArgsFunction = a.completeWith(topicNames, 1)

@@ -78,9 +78,9 @@ func (a *app) check() *cobra.Command {
 		Short: "Load job definitions without running them, and say everything that is wrong with them",
 		Long: `Check loads the jobs that files define, as run would, and says everything that is wrong with them, each with its place.
 What is only odd, such as a topic that nobody reads or nobody writes, is a warning; with --strict it is an error.`,
-		Example: `  sidestream check jobs/             every .yaml file in jobs
-  sidestream check --strict jobs/    warnings are errors too
-  sidestream check -o name a.yaml    only the names of the jobs`,
+		Example: `  sidestream check jobs/                        # every .yaml file in jobs
+  sidestream check --strict jobs/               # warnings are errors too
+  sidestream check -o name jobs/ticks.yaml      # only the names of the jobs`,
 	}, func(cmd *cobra.Command, args []string) error {
 		defs, warnings, err := a.load(args)
 		if err != nil {

@@ -16,6 +16,13 @@ import (
 // it answers. It ends with the test. With nothing else said, commands ask it.
 func serving(t *testing.T, args ...string) {
 	t.Helper()
+	inFolderOfJobs(t)
+	serveJobs(t, append([]string{"jobs/"}, args...)...)
+}
+
+// inFolderOfJobs makes a folder with the jobs ticks and counts in jobs/, and goes there.
+func inFolderOfJobs(t *testing.T) {
+	t.Helper()
 	t.Chdir(t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(t.TempDir(), "xdg"))
 	if err := os.Mkdir("jobs", 0o700); err != nil {
@@ -42,7 +49,6 @@ outputs:
 			t.Fatal(err)
 		}
 	}
-	serveJobs(t, append([]string{"jobs/"}, args...)...)
 }
 
 // serveJobs runs the program in the folder that the test is in.

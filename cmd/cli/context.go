@@ -213,7 +213,9 @@ func (a *app) contextShow() *cobra.Command {
 				}
 			}
 		}
-		return showOne(a, cmd, contextView, info)
+		named := contextView
+		named.name = func(contextInfo) string { return p.String() }
+		return showOne(a, cmd, named, info)
 	})
 	take(c, "data-dir", "socket", "context")
 	prints(c)

@@ -35,6 +35,8 @@ readings: five jobs watch a pollutant each, the sixth reads what they tell it ov
 day with three or more pollutants over their limits.
 
 Everything is kept in a temporary directory that goes when dev ends, or in --data-dir, and then the next dev goes on.`,
+		Example: `  sidestream dev
+  sidestream dev --data-dir air-demo --rate 10000   # is kept, and faster`,
 		Args: cobra.NoArgs,
 	}, a.doDev)
 	// No setting: what is set there is the directory of the user's own jobs.

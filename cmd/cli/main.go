@@ -36,6 +36,7 @@ type app struct {
 	ran    bool              // a command was found and its arguments were right
 	from   map[string]origin // where a setting is from
 	shape  reflect.Type      // of what was printed last, for the test that compares it with the guide
+	many   bool              // it was a list of them
 
 	contexts map[string]site // by name, of the settings files
 }
@@ -141,9 +142,13 @@ func badFlag(cmd *cobra.Command, err error) error {
 	return err
 }
 
+// runs marks a command that does something by itself.
+const runs = "runs"
+
 // command returns a command whose settings are filled before do runs.
 func (a *app) command(c cobra.Command, do func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	c.DisableFlagsInUseLine = true
+	c.Annotations = map[string]string{runs: "yes"}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := a.fill(cmd); err != nil {
 			return err

@@ -71,7 +71,7 @@ func show[T any](a *app, cmd *cobra.Command, v view[T], items []T) error {
 
 // showOne is show of one thing, which is no list in JSON and YAML.
 func showOne[T any](a *app, cmd *cobra.Command, v view[T], item T) error {
-	a.shape = reflect.TypeFor[T]()
+	a.shape, a.many = reflect.TypeFor[T](), false
 	switch text(cmd, "output") {
 	case "json":
 		return writeJSON(a.stdout, item)
@@ -95,7 +95,7 @@ type printer[T any] struct {
 // newPrinter returns a printer of a command's output. Whoever gets it calls end, also after an error of its own: what was
 // printed is whole JSON then.
 func newPrinter[T any](a *app, cmd *cobra.Command, v view[T]) *printer[T] {
-	a.shape = reflect.TypeFor[T]()
+	a.shape, a.many = reflect.TypeFor[T](), true
 	columns, _ := sizeOf(a.stdout)
 	return &printer[T]{w: a.stdout, format: text(cmd, "output"), view: v, grid: gridded{columns, colored(cmd, a.stdout)}}
 }

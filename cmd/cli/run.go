@@ -34,7 +34,8 @@ and no file defines stays stopped, with its state, and is named.
 SIGTERM or SIGINT stops in order: every job commits once more, what is committed is sent, within --drain-timeout. A second
 one ends the process at once. Neither loses anything: the next run goes on.`,
 		Example: `  sidestream run jobs/
-  sidestream run jobs/ --until-done      end when bounded sources have been read, and all is committed and sent`,
+  sidestream run jobs/ --data-dir data --listen 127.0.0.1:9600   # metrics there
+  sidestream run bounded/ --until-done   # ends when bounded sources have been read, and all is committed and sent`,
 	}, a.doRun)
 	c.Flags().Bool("until-done", false, "end with 0 when every job has ended and all is committed and sent; with 1 when what remains cannot move")
 	take(c, "data-dir", "listen", "token-file", "tls-cert", "tls-key", "tls-client-ca", "socket", "drain-timeout", "kafka-port", "log-level", "log-format")

@@ -14,9 +14,10 @@ func (a *app) schema() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of job definitions, for an editor",
-		Example: `  sidestream schema >job.schema.json
-  # first line of a definition: # yaml-language-server: $schema=job.schema.json`,
-		Args: cobra.NoArgs,
+		Long: `Schema prints what a definition may contain, for editors that complete and check YAML. An editor with a YAML language server
+finds it by the first line of a definition: # yaml-language-server: $schema=job.schema.json`,
+		Example: `  sidestream schema >job.schema.json`,
+		Args:    cobra.NoArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		b := spec.Schema(all.Registry())
 		if text(cmd, "output") == "yaml" {
@@ -34,6 +35,7 @@ func (a *app) schemaAPI() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:     "api",
 		Short:   "Print the description of the admin API, as OpenAPI 3.1",
+		Long:    "Api prints what a running process serves at /v1/openapi.json, for tools that make clients of it.",
 		Example: `  sidestream schema api -o yaml >sidestream-api.yaml`,
 		Args:    cobra.NoArgs,
 	}, func(cmd *cobra.Command, _ []string) error {

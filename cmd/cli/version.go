@@ -35,7 +35,13 @@ func buildOf() build {
 }
 
 func (a *app) version() *cobra.Command {
-	c := a.command(cobra.Command{Use: "version", Short: "Say what this program was built from", Args: cobra.NoArgs},
+	c := a.command(cobra.Command{
+		Use:     "version",
+		Short:   "Say what this program was built from",
+		Long:    "Version says the module's version, the commit, whether files differed from it, and Go's version and platform.",
+		Example: `  sidestream version -o json`,
+		Args:    cobra.NoArgs,
+	},
 		func(cmd *cobra.Command, _ []string) error {
 			return showOne(a, cmd, view[build]{
 				head: []string{"VERSION", "COMMIT", "GO", "PLATFORM"},

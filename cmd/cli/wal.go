@@ -61,7 +61,15 @@ type logInfo struct {
 }
 
 func (a *app) walInfo() *cobra.Command {
-	c := a.command(cobra.Command{Use: "info", Short: "Say what the log holds, from its newest generation alone", Args: cobra.NoArgs},
+	c := a.command(cobra.Command{
+		Use:   "info",
+		Short: "Say what the log holds, from its newest generation alone",
+		Long: `Info says the log's id, its newest frame, its generations and their sizes, and whether its tail is torn, as a crash leaves it.
+It reads little, whatever the log's length; 'wal verify' reads it all.`,
+		Example: `  sidestream wal info
+  sidestream wal info --data-dir sidestream-data -o json`,
+		Args: cobra.NoArgs,
+	},
 		func(cmd *cobra.Command, _ []string) error {
 			d, err := wal.Info(logDir(cmd))
 			if err != nil {
@@ -116,7 +124,8 @@ func (a *app) walVerify() *cobra.Command {
 		Short: "Read and check every frame; exit code 65 where acknowledged data is damaged",
 		Long: `Verify reads every frame of the log and checks its checksum. A torn tail, as a crash leaves it, is no damage: the next run
 cuts it off. Nothing is changed, and the log may be in use; what its writer is about to write then looks like a tear.`,
-		Args: cobra.NoArgs,
+		Example: `  sidestream wal verify && echo sound`,
+		Args:    cobra.NoArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		rep, err := wal.Verify(logDir(cmd))
 		if err != nil {
@@ -196,7 +205,11 @@ func (a *app) walDump() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "dump",
 		Short: "List the frames of the log and their sections, without their contents",
-		Args:  cobra.NoArgs,
+		Long: `Dump lists frame by frame what the log holds: the kind, the size, the place, and the sections with their owners (the number of a
+job or a topic). Contents, which may be secret, are not shown.`,
+		Example: `  sidestream wal dump --to 3
+  sidestream wal dump --from 2 --to 2 -o yaml`,
+		Args: cobra.NoArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		from, _ := cmd.Flags().GetUint64("from")
 		to, _ := cmd.Flags().GetUint64("to")
