@@ -29,6 +29,8 @@ type Env struct {
 	Records RecordScope
 	// Out is where an output node puts its records; nil for other nodes.
 	Out Out
+	// Trace is told what the step does with each record; nil, as in a running job, tells nobody and costs nothing.
+	Trace Trace
 }
 
 // RecordScope undoes what one record did to a step's state.

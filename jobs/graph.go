@@ -71,6 +71,7 @@ type Node struct {
 	KeyType     string // of the keys that a keyed step keeps state by, as far as it is known; "" where it is not
 	Source      *SourceSpec
 	Output      *OutputSpec
+	Place       Place // where its definition has it
 	// Build makes the instance of one subtask. outs[p] lists what takes the records of port p: each is a func(*Rec[T])
 	// of the port's type.
 	Build func(env *Env, outs [][]any) (Built, error)

@@ -112,6 +112,9 @@ func encodingOf[Out, In any](s *Stream[In]) func(dst []byte, v Out) ([]byte, err
 
 func buildOp[In, Out, Side any](env *Env, op Op[In, Out, Side], encode func([]byte, In) ([]byte, error), outs [][]any) (Built, error) {
 	emit, side := fanOut[Out](outs[0]), fanOut[Side](outs[1])
+	if env.Trace != nil {
+		emit, side = traceEmit(env, 0, op.EncodeOut, emit), traceEmit(env, 1, op.EncodeSide, side)
+	}
 	var held *heldBack[Out, Side]
 	if !op.Atomic && env.OnError.Policy != ErrorFail {
 		held = &heldBack[Out, Side]{emit: emit, side: side}
@@ -156,6 +159,9 @@ func buildOp[In, Out, Side any](env *Env, op Op[In, Out, Side], encode func([]by
 			value, _ := encode(nil, r.Value)
 			env.Reject(Message{Key: r.Key.Bytes, Value: value, Time: r.Time, Headers: r.Headers}, r.Origin, err)
 		}
+	}
+	if env.Trace != nil {
+		in = traceIn(env, encode, in)
 	}
 	b := Built{In: in, Close: inst.Close}
 	if watermark != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -65,6 +66,8 @@ func TestScripts(t *testing.T) {
 			"sample":   writeSample,
 			"lines":    countLines,
 			"sequence": sequence,
+			"timeless": timeless,
+			"junit":    junit,
 			"terminate": func(ts *testscript.TestScript, neg bool, args []string) { // SIGTERM to what runs in the background
 				for _, c := range ts.BackgroundCmds() {
 					ts.Check(c.Process.Signal(syscall.SIGTERM))
@@ -226,6 +229,55 @@ func countLines(ts *testscript.TestScript, neg bool, args []string) {
 	got := strings.Count(ts.ReadFile(args[0]), "\n")
 	if want := fmt.Sprint(args[1]); strconv.Itoa(got) != want {
 		ts.Fatalf("%s has %d lines, want %s", args[0], got, want)
+	}
+}
+
+// timeless compares stdout, without the durations at the ends of lines, with a file: timeless FILE.
+func timeless(ts *testscript.TestScript, neg bool, args []string) {
+	got := regexp.MustCompile(`(?m) \([0-9.]+[µmn]?s\)$`).ReplaceAllString(ts.ReadFile("stdout"), "")
+	if want := ts.ReadFile(args[0]); got != want {
+		ts.Fatalf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// junit reads a file as JUnit's XML and wants so many tests and failures in it: junit FILE TESTS FAILURES.
+func junit(ts *testscript.TestScript, neg bool, args []string) {
+	var all struct {
+		XMLName  xml.Name `xml:"testsuites"`
+		Tests    int      `xml:"tests,attr"`
+		Failures int      `xml:"failures,attr"`
+		Suites   []struct {
+			Name  string `xml:"name,attr"`
+			Tests int    `xml:"tests,attr"`
+			Cases []struct {
+				Name    string  `xml:"name,attr"`
+				Class   string  `xml:"classname,attr"`
+				Time    float64 `xml:"time,attr"`
+				Failure *struct {
+					Message string `xml:"message,attr"`
+					Text    string `xml:",chardata"`
+				} `xml:"failure"`
+			} `xml:"testcase"`
+		} `xml:"testsuite"`
+	}
+	ts.Check(xml.Unmarshal([]byte(ts.ReadFile(args[0])), &all))
+	tests, failures := 0, 0
+	for _, s := range all.Suites {
+		if s.Name == "" || s.Tests != len(s.Cases) {
+			ts.Fatalf("suite %q says %d tests, there are %d", s.Name, s.Tests, len(s.Cases))
+		}
+		for _, c := range s.Cases {
+			tests++
+			if c.Name == "" || c.Class == "" || c.Failure != nil && (c.Failure.Message == "" || c.Failure.Text == "") {
+				ts.Fatalf("%+v: something is missing", c)
+			}
+			if c.Failure != nil {
+				failures++
+			}
+		}
+	}
+	if fmt.Sprint(tests, failures) != args[1]+" "+args[2] || tests != all.Tests || failures != all.Failures {
+		ts.Fatalf("%d tests, %d failures; it says %d and %d; want %s and %s", tests, failures, all.Tests, all.Failures, args[1], args[2])
 	}
 }
 

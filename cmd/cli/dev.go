@@ -59,6 +59,9 @@ func devJobs() ([]*jobs.Job, error) {
 	cfg := spec.Config{Connectors: all.Registry(), Env: func(string) (string, bool) { return "", false }}
 	var defs []*jobs.Job
 	for _, name := range names {
+		if spec.IsCaseFile(name) {
+			continue
+		}
 		b, err := air.Files.ReadFile(name)
 		if err != nil {
 			return nil, err

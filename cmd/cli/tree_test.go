@@ -144,7 +144,9 @@ func sandbox(t *testing.T) {
 	inFolderOfJobs(t)
 	for name, content := range map[string]string{
 		"bounded/all.yaml": "version: 1\njob: all\nsource: {generator: {count: 10}}\noutputs:\n  main: {bus: all}\n",
-		settingsFile:       "contexts:\n  lab: {data_dir: sidestream-data}\n",
+		"jobs/ticks.test.yaml": "version: 1\ncases:\n  - name: what is high goes aside\n    input: [{value: {reading: 51}}, {value: {reading: 50}}]\n" +
+			"    output: {high: [{value: {reading: 51}}]}\n",
+		settingsFile: "contexts:\n  lab: {data_dir: sidestream-data}\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			t.Fatal(err)

@@ -4,7 +4,7 @@ package air
 
 import "embed"
 
-// Files is this folder: jobs/*.yaml, files/*.yaml, data/readings.jsonl.gz and what to say of its origin.
+// Files is this folder: jobs/*.yaml with their cases, files/*.yaml, data/readings.jsonl.gz and what to say of its origin.
 //
 //go:embed jobs/*.yaml files/*.yaml data
 var Files embed.FS

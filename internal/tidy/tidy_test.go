@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"jobs/spec":          {"jobs", "jobs/operator", "jobs/connector", "jobs/spec/"},
 	"runtime":            {"jobs", "bus", "checkpoint", "wal"},
 	"runtime/admin":      {"runtime", "jobs", "jobs/spec", "bus", "checkpoint", "wal"},
+	"runtime/casetest":   {"jobs", "jobs/spec", "jobs/spec/", "checkpoint"},
 	// dev runs exactly examples/air, whose files are embedded there.
 	"cmd":      {"cmd/", "runtime", "runtime/", "jobs", "jobs/", "bus", "checkpoint", "wal", "bench", "examples/air"},
 	"bench":    {"runtime", "jobs", "jobs/", "bus", "checkpoint", "wal"},
@@ -49,10 +50,12 @@ var testsMayImport = map[string][]string{
 	"checkpoint": {"internal/"},
 	"jobs":       {"internal/", "jobs", "jobs/"},
 	"runtime":    {"internal/", "jobs/", "cmd/", "examples/"},
-	"cmd":        {"internal/", "examples/"},
-	"bench":      {"internal/"},
-	"examples":   {"internal/", "runtime", "runtime/", "bus", "wal"},
-	"internal":   {"internal/", "cmd/", "runtime", "runtime/", "jobs", "jobs/", "bus", "checkpoint", "wal", "examples/"},
+	// The same cases are run by the runtime itself.
+	"runtime/casetest": {"runtime", "jobs/"},
+	"cmd":              {"internal/", "examples/"},
+	"bench":            {"internal/"},
+	"examples":         {"internal/", "runtime", "runtime/", "bus", "wal"},
+	"internal":         {"internal/", "cmd/", "runtime", "runtime/", "jobs", "jobs/", "bus", "checkpoint", "wal", "examples/"},
 }
 
 // room returns the longest prefix of a package's path that rules has.

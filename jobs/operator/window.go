@@ -84,6 +84,9 @@ func (w Window[In, Out]) Op() (jobs.Op[In, Out, In], error) {
 				size: size, lateness: lateness, watermark: int64(env.Restored), current: -1 << 63,
 			}
 			i.restore()
+			if env.Trace != nil {
+				return jobs.Instance[In]{Process: i.traced, Watermark: i.advance}, nil
+			}
 			return jobs.Instance[In]{Process: i.process, Watermark: i.advance}, nil
 		},
 	}, nil
@@ -155,6 +158,16 @@ func (w *window[In, Out]) process(r *jobs.Rec[In]) error {
 		w.fire(r.Key, start, acc)
 	}
 	return nil
+}
+
+// traced is process that first tells which window the record belongs to.
+func (w *window[In, Out]) traced(r *jobs.Rec[In]) error {
+	if t := int64(r.Time); t >= -timeMax && t <= timeMax {
+		start := floor(t, w.size)
+		gone := start + w.size - 1 + w.lateness
+		w.env.Trace.Pane(w.env.Step, jobs.Time(start), jobs.Time(start+w.size), gone <= w.watermark, jobs.Watermark(w.watermark), jobs.Watermark(gone))
+	}
+	return w.process(r)
 }
 
 // fold adds the record in hand to its key's accumulator, or, where that is too large, panics and has changed nothing.

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 
@@ -17,7 +18,10 @@ type draft struct {
 	delivery    jobs.Delivery
 	source      sourceDraft
 	steps       []func(g *graph)
-	rebalanced  *yaml.Node // the step read last, where it was a rebalance
+	rebalanced  *yaml.Node      // the step read last, where it was a rebalance
+	places      []jobs.Place    // beside steps
+	read        []*expr.Program // by the step in hand
+	sourceNode  *yaml.Node
 	ids         map[string]*yaml.Node
 	scope       expr.Scope // behind the steps read so far
 	fromSource  bool       // records still are as the source decoded them
@@ -58,6 +62,7 @@ func (d *document) job() *jobs.Job {
 	}
 	w.scope.Value = expr.Any
 	if b.has("source") {
+		w.sourceNode = b.at("source")
 		w.readSource(b.get("source"))
 	}
 	for _, o := range w.outputs {
@@ -94,6 +99,7 @@ func (w *draft) head(b block) {
 
 // reads notes which fields of the source's records an expression reads.
 func (w *draft) reads(p *expr.Program) {
+	w.read = append(w.read, p)
 	if p != nil && w.fromSource {
 		w.paths = append(w.paths, p.Paths...)
 	}
@@ -103,6 +109,19 @@ func (w *draft) reads(p *expr.Program) {
 func (w *draft) value(n *yaml.Node, what string) *expr.Program {
 	p := w.expression(n, what, w.scope)
 	w.reads(p)
+	return p
+}
+
+// place tells where a step stands, and what it reads.
+func (w *draft) place(n *yaml.Node, read ...*expr.Program) jobs.Place {
+	p := jobs.Place{File: w.file.name, Line: n.Line}
+	var texts []string
+	for _, e := range read {
+		if e != nil {
+			texts, p.Reads = append(texts, strings.TrimSpace(e.Src)), append(p.Reads, e.Paths...)
+		}
+	}
+	p.Text = strings.Join(texts, ", ")
 	return p
 }
 
@@ -192,8 +211,14 @@ func (w *draft) build() *jobs.Job {
 	g := &graph{job: jobs.New(w.name), ends: map[*outputDraft][]end{}}
 	g.job.Parallelism, g.job.Delivery, g.job.Topics = w.parallelism, w.delivery, w.topics
 	g.stream = jobs.Read(g.job, w.source.input(w.paths))
-	for _, step := range w.steps {
+	g.job.Nodes[0].Place = w.place(w.sourceNode, w.source.time)
+	g.job.Nodes[0].Place.Lines = w.source.text
+	for i, step := range w.steps {
+		before := len(g.job.Nodes)
 		step(g)
+		for _, n := range g.job.Nodes[before:] {
+			n.Place = w.places[i]
+		}
 	}
 	for _, o := range w.outputs {
 		if o.name == "main" {

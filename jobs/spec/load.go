@@ -18,6 +18,8 @@ type Config struct {
 	Env        func(name string) (value string, set bool)
 	Place      connector.LoadEnv
 	Beside     []*jobs.Job // of the set too, but not from a file: written in Go, or running already
+	// NoEnv gives what stands for a variable that the environment has not and that has no default; nil makes that an error.
+	NoEnv func(name string) string
 }
 
 func (c Config) withDefaults() Config {
@@ -72,6 +74,8 @@ func readFile(name string) ([]byte, error) {
 
 type loader struct {
 	cfg      Config
+	wanted   func(file string) bool // which files of a directory; nil means definitions
+	missing  string                 // what is said where a directory has none
 	jobs     []*jobs.Job
 	problems []Problem
 	warnings []Problem
@@ -104,11 +108,23 @@ func (l *loader) result() (js []*jobs.Job, problems, warnings []Problem) {
 	return l.jobs, nil, l.warnings[:min(len(l.warnings), maxProblems)]
 }
 
+const noSuchFile = "there is no such file"
+
+// isDefinition reports whether a file holds definitions, by its name.
+func isDefinition(name string) bool {
+	ext := filepath.Ext(name)
+	return (ext == ".yaml" || ext == ".yml") && !IsCaseFile(name)
+}
+
 // files lists the definitions at a path.
 func (l *loader) files(path string) []string {
 	info, err := os.Stat(path)
 	if err != nil {
-		l.problems = append(l.problems, Problem{File: path, Msg: "there is no such file"})
+		l.problems = append(l.problems, Problem{File: path, Msg: noSuchFile})
+		return nil
+	}
+	if !info.IsDir() && l.wanted == nil && IsCaseFile(path) {
+		l.problems = append(l.problems, Problem{File: path, Msg: "it holds cases, not jobs", Hint: "run them with the command test"})
 		return nil
 	}
 	if !info.IsDir() {
@@ -119,14 +135,18 @@ func (l *loader) files(path string) []string {
 		l.problems = append(l.problems, Problem{File: path, Msg: err.Error()})
 		return nil
 	}
+	wanted, missing := isDefinition, "there is no .yaml file in it"
+	if l.wanted != nil {
+		wanted, missing = l.wanted, l.missing
+	}
 	var names []string
 	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yaml" || ext == ".yml") {
+		if !e.IsDir() && wanted(e.Name()) {
 			names = append(names, filepath.Join(path, e.Name()))
 		}
 	}
 	if names == nil {
-		l.problems = append(l.problems, Problem{File: path, Msg: "there is no .yaml file in it"})
+		l.problems = append(l.problems, Problem{File: path, Msg: missing})
 	}
 	return names
 }
@@ -146,13 +166,17 @@ func (l *loader) load(name string, content []byte) {
 			l.jobs = append(l.jobs, j)
 		}
 	}
-	slices.SortStableFunc(f.problems, func(a, b Problem) int {
+	sortProblems(f.problems)
+	l.problems = append(l.problems, f.problems...)
+}
+
+func sortProblems(ps []Problem) {
+	slices.SortStableFunc(ps, func(a, b Problem) int {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
 		return a.Column - b.Column
 	})
-	l.problems = append(l.problems, f.problems...)
 }
 
 // document is one job's definition.

@@ -33,6 +33,9 @@ func (d *document) text(n *yaml.Node, what string) (s string, ok bool) {
 		if v, set := d.cfg.Env(m[2]); set && v != "" {
 			return v
 		}
+		if m[3] == "" && d.cfg.NoEnv != nil {
+			return d.cfg.NoEnv(m[2])
+		}
 		if m[3] == "" {
 			ok = false
 			d.problem(n, "set it, or write ${env:"+m[2]+":-default}", "%s: the environment has no %s", what, m[2])

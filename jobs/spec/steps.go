@@ -70,7 +70,11 @@ func (w *draft) readStep(n *yaml.Node) {
 	if b.has("parallelism") {
 		s.parallelism = int(w.whole(b.get("parallelism"), "parallelism", 1, jobs.KeyGroups))
 	}
+	w.read = nil
 	w.oneStep(kind, b.get(kind), s)
+	if len(w.steps) > len(w.places) {
+		w.places = append(w.places, w.place(b.at(kind), w.read...))
+	}
 }
 
 // stepID reads the name of a source or a step, which no other may have.
