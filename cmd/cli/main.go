@@ -87,7 +87,11 @@ func (a *app) tree() *cobra.Command {
 	root.SetFlagErrorFunc(badFlag)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.AddCommand(a.dev(), a.run(), a.check(), a.test(), a.busCommands(), a.walCommands(), a.contextCommands(), a.bench(), a.schema(), a.completion(), a.version())
+	root.AddCommand(a.dev(), a.run(), a.check(), a.test(), a.schema())
+	root.AddCommand(a.busCommands())
+	root.AddCommand(a.status(), a.doctor())
+	root.AddCommand(a.walCommands())
+	root.AddCommand(a.contextCommands(), a.bench(), a.completion(), a.version())
 	return root
 }
 

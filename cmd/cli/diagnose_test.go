@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+// TestDiagnose: who waits for whom and why, and what to do; a command to type is one that there is.
+func TestDiagnose(t *testing.T) {
+	a := &app{name: "sidestream"}
+	job := func(j runtime.JobStatus) runtime.Status { return runtime.Status{Jobs: []runtime.JobStatus{j}} }
+	topic := func(s bus.TopicStat) runtime.Status { return runtime.Status{Topics: []bus.TopicStat{s}} }
+	readers := []bus.SubStat{{Name: "fast/bus-1", Unread: 10}, {Name: "slow/bus-1", Unread: 900}}
+	tests := []struct {
+		name   string
+		st     runtime.Status
+		status string
+		want   []string // in what is said and what is to be done, together
+	}{
+		{"at work", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning}), isOK, nil},
+		{"ended", job(runtime.JobStatus{Name: "a", State: runtime.StateEnded}), isOK, nil},
+		{"failed", job(runtime.JobStatus{Name: "a", State: runtime.StateFailed, Error: "no such column"}), isFail, []string{"job a", "failed: no such column"}},
+		{"restarting", job(runtime.JobStatus{Name: "a", State: runtime.StateRestarting, Error: "away", Restarts: 1}), isWarn, []string{"1 restart so far", "away"}},
+		{"stopped", job(runtime.JobStatus{Name: "a", State: runtime.StateStopped}), isWarn, []string{"stopped"}},
+		{"paused", job(runtime.JobStatus{Name: "a", State: runtime.StatePaused}), isWarn, []string{"paused"}},
+		{"waits for whom", job(runtime.JobStatus{Name: "a", State: runtime.StateWaiting, Waiting: []string{"the watermark of topic t, which b holds back"}}), isWarn, []string{"job a", "which b holds back"}},
+		{"no room", job(runtime.JobStatus{Name: "a", State: runtime.StateWaiting, Waiting: []string{"room on the disk"}}), isWarn, []string{"free space"}},
+		{"nobody writes", job(runtime.JobStatus{Name: "a", State: runtime.StateWaiting, Waiting: []string{"topic t, which no job writes"}}), isWarn, []string{"start a job that writes it"}},
+		{"stuck", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Stuck: []string{"map has not returned for 7s"}}), isWarn, []string{"is stuck: map"}},
+		{"an output is stopped", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Outputs: []runtime.OutputStatus{{Name: "main", Unsent: 7, Stopped: true, Error: "the file is shorter"}}}), isFail, []string{"output main is stopped, with 7 unsent: the file is shorter"}},
+		{"an output waits", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Outputs: []runtime.OutputStatus{{Name: "main", Unsent: 7, Waiting: "its broker"}}}), isWarn, []string{"output main waits for its broker"}},
+		{"no definition", runtime.Status{Missing: []string{"old"}}, isWarn, []string{"job old", "sidestream run"}},
+		{"a topic has room", topic(bus.TopicStat{Name: "t", Limit: 1200, Subscriptions: readers}), isOK, nil},
+		{"a topic is nearly full", topic(bus.TopicStat{Name: "t", Limit: 1000, Subscriptions: readers}), isWarn, []string{"topic t", "90 %", "slow/bus-1", "let job slow catch up"}},
+		{"a topic is full", topic(bus.TopicStat{Name: "t", Limit: 900, Full: true, Subscriptions: readers}), isFail, []string{"full: 900B", "slow/bus-1", "who writes it waits"}},
+		{"an output's own topic is none", topic(bus.TopicStat{Name: "a/main", Hidden: true, Limit: 900, Full: true, Subscriptions: readers}), isOK, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			fs := a.diagnose(tt.st)
+			if got := worst(fs); got != tt.status || len(fs) > 1 {
+				t.Errorf("%s of %v, want %s", got, fs, tt.status)
+			}
+			for _, f := range fs {
+				for _, part := range tt.want {
+					if said := f.Check + ": " + f.What + "; " + f.Do; !strings.Contains(said, part) {
+						t.Errorf("%q lacks %q", said, part)
+					}
+				}
+				if rest, is := strings.CutPrefix(f.Do, a.called()+" "); is {
+					if c, _, err := a.tree().Find(strings.Fields(rest)); err != nil || c.Annotations[runs] == "" {
+						t.Errorf("%q is no command", f.Do)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestDoctorsClock: a clock that has gone back behind the log is said.
+func TestDoctorsClock(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	if err := os.MkdirAll("d/wal/1", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join("d", "wal", "1", "1")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for ahead, want := range map[time.Duration]string{-time.Hour: isOK, 2 * time.Hour: isWarn} {
+		at := time.Now().Add(ahead)
+		if err := os.Chtimes(file, at, at); err != nil {
+			t.Fatal(err)
+		}
+		d := &doctor{app: &app{name: "sidestream", stdout: &bytes.Buffer{}}}
+		d.clock("d")
+		if len(d.found) != 1 || d.found[0].Status != want {
+			t.Errorf("the log is %v ahead: %v, want %s", ahead, d.found, want)
+		}
+	}
+}
