@@ -72,12 +72,16 @@ func exitCode(err error) int {
 
 // problemCodes are the exit codes of what a process says went wrong.
 var problemCodes = map[admin.Kind]int{
-	admin.KindBadRequest:   exitUsage,
-	admin.KindNotFound:     exitFailed,
-	admin.KindUnauthorized: exitConfig,
-	admin.KindForbidden:    exitConfig,
-	admin.KindBusy:         exitAgain,
-	admin.KindInternal:     exitBug,
+	admin.KindBadRequest:    exitUsage,
+	admin.KindNotFound:      exitFailed,
+	admin.KindUnauthorized:  exitConfig,
+	admin.KindForbidden:     exitConfig,
+	admin.KindBusy:          exitAgain,
+	admin.KindBadDefinition: exitData,
+	admin.KindRefused:       exitFailed,
+	admin.KindUnsent:        exitFailed,
+	admin.KindTimeout:       exitAgain,
+	admin.KindInternal:      exitBug,
 }
 
 // damaged reports whether an error is of what was acknowledged and cannot be read as it was written.

@@ -18,7 +18,9 @@ import (
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector/all"
 	"github.com/sidestream-dev/sidestream/jobs/connector/kafka"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 	"github.com/sidestream-dev/sidestream/wal"
@@ -28,12 +30,14 @@ func (a *app) run() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "run [FILE|DIR...]",
 		Short: "Run jobs until stopped, or until they are done",
-		Long: `Run runs the jobs that files define. What the data directory knows of them goes on where it stood; a job that it knows
-and no file defines stays stopped, with its state, and is named.
+		Long: `Run runs the jobs that files define, and those that 'job apply' has given to the data directory. What the directory knows of
+them goes on where it stood; a job that was from a file and that no file defines any more stays stopped, with its state, and is
+named.
 
 SIGTERM or SIGINT stops in order: every job commits once more, what is committed is sent, within --drain-timeout. A second
 one ends the process at once. Neither loses anything: the next run goes on.`,
 		Example: `  sidestream run jobs/
+  sidestream run                         # what 'job apply' gives it
   sidestream run jobs/ --data-dir data --listen 127.0.0.1:9600   # metrics there
   sidestream run bounded/ --until-done   # ends when bounded sources have been read, and all is committed and sent`,
 	}, a.doRun)
@@ -46,9 +50,12 @@ one ends the process at once. Neither loses anything: the next run goes on.`,
 
 func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	untilDone, _ := cmd.Flags().GetBool("until-done")
-	defs, _, err := a.load(args)
-	if err != nil {
-		return a.problems(cmd, err)
+	var defs []*jobs.Job
+	var err error
+	if len(args) > 0 || len(a.defs) > 0 || untilDone {
+		if defs, _, err = a.load(args); err != nil {
+			return a.problems(cmd, err)
+		}
 	}
 	if untilDone {
 		if err := allBounded(defs); err != nil {
@@ -75,11 +82,13 @@ func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
 	if err != nil {
 		return nil, cfg, err
 	}
-	p := &process{app: a, logger: logger, dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket")}
+	logs := admin.NewLogs()
+	logger = slog.New(logs.Handler(logger.Handler()))
+	p := &process{app: a, logger: logger, logs: logs, dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket")}
 	if p.kafkaPort, err = strconv.Atoi(text(cmd, "kafka-port")); err != nil || p.kafkaPort < 0 || p.kafkaPort > 65535 {
 		return nil, cfg, a.bad(cmd, "kafka-port", "a number from 0 to 65535")
 	}
-	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger}
+	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger, Load: loadOne}
 	cfg.StopTimeout, err = a.duration(cmd, "drain-timeout")
 	cfg.StopTimeout = max(cfg.StopTimeout, time.Nanosecond) // 0 would be its default
 	if err == nil && cmd.Flags().Lookup("commit-interval") != nil {
@@ -108,6 +117,18 @@ func listen(cmd *cobra.Command) (*admin.Listener, error) {
 		return nil, withCode(exitConfig, err)
 	}
 	return l, nil
+}
+
+// loadOne makes a job again from what the log has of it.
+func loadOne(definition []byte, o runtime.Origin) (*jobs.Job, error) {
+	js, problems := spec.LoadBytes(spec.Config{Connectors: all.Registry()}, "definition", definition)
+	switch {
+	case len(problems) > 0:
+		return nil, &badDefinitions{Problems: problems}
+	case len(js) != 1:
+		return nil, fmt.Errorf("a definition of origin %s has %d jobs", o, len(js))
+	}
+	return js[0], nil
 }
 
 // allBounded returns an error that names the jobs which would never end.
@@ -156,6 +177,7 @@ func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 type process struct {
 	app       *app
 	logger    *slog.Logger
+	logs      *admin.Logs
 	dataDir   string
 	socket    string          // "" is the one in the data directory
 	listener  *admin.Listener // of --listen, from before the data directory is touched; nil listens to nothing
@@ -170,7 +192,7 @@ type process struct {
 // start opens the data directory and starts the jobs. Where it fails, nothing of it is left.
 func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	var err error
-	if p.admin, err = admin.New(admin.Config{Version: buildOf().Version, Logger: p.logger}); err != nil {
+	if p.admin, err = admin.New(admin.Config{Version: buildOf().Version, Spec: spec.Config{Connectors: all.Registry()}, Logs: p.logs, Logger: p.logger}); err != nil {
 		return err
 	}
 	if p.listener != nil { // from the beginning: a log can be long

@@ -21,11 +21,12 @@ import (
 )
 
 // trial says how the examples of a command are run, where it is not as they stand, in the folder of serving with its process at
-// work: jobs/ with the jobs ticks and counts, the topic ticks, the context lab.
+// work: jobs/ with the jobs ticks and counts, the topic ticks, more.yaml with a further job, the context lab.
 type trial struct {
 	alone   bool   // in such a folder of its own, where no process runs
 	endless bool   // ended by Ctrl-C once it has said something
 	long    bool   // only where SIDESTREAM_DOCS_LONG is set, as in .ci/run
+	before  string // a line that is run before each of them
 	prints  string // what it writes to stdout without -o, and why that is no data of ours
 }
 
@@ -33,6 +34,7 @@ type trial struct {
 var trials = map[string]trial{
 	"run":                 {alone: true, endless: true, prints: "what jobs with a stdout output write"},
 	"dev":                 {alone: true, endless: true, prints: "how the jobs stand, for people; status is for programs"},
+	"job remove":          {before: "sidestream job apply gone.yaml"},
 	"completion":          {prints: "a script for a shell"},
 	"bench all":           {long: true},
 	"bench bus":           {long: true},
@@ -147,6 +149,8 @@ func sandbox(t *testing.T) {
 		"jobs/ticks.test.yaml": "version: 1\ncases:\n  - name: what is high goes aside\n    input: [{value: {reading: 51}}, {value: {reading: 50}}]\n" +
 			"    output: {high: [{value: {reading: 51}}]}\n",
 		settingsFile: "contexts:\n  lab: {data_dir: sidestream-data}\n",
+		"more.yaml":  "version: 1\njob: more\nsource: {bus: ticks}\noutputs:\n  main: {bus: more}\n",
+		"gone.yaml":  "version: 1\njob: gone\nsource: {bus: ticks}\noutputs:\n  main: {bus: gone}\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			t.Fatal(err)
@@ -173,15 +177,31 @@ func tryCommand(t *testing.T, name string, c *cobra.Command, shapes map[string]s
 				t.Errorf("example %q: it is of another command", line)
 				continue
 			}
+			prepare(t, tr)
 			out := runExample(t, line, tr)
 			if out != "" && formats == nil && tr.prints == "" && !strings.Contains(line, "|") {
 				t.Errorf("example %q writes to stdout, and has no -o:\n%s", line, out)
 			}
 		}
 		for _, format := range formats {
+			prepare(t, tr)
 			tryFormat(t, name, strings.TrimPrefix(lines[0], "sidestream "), format, shapes)
 		}
 	})
+}
+
+// prepare runs what a command needs before each example.
+func prepare(t *testing.T, tr trial) {
+	t.Helper()
+	if tr.before == "" {
+		return
+	}
+	c := command(".", "bash", "-c", tr.before)
+	var said bytes.Buffer
+	c.Stderr = &said
+	if err := within(c); err != nil {
+		t.Fatalf("%s: %v\n%s", tr.before, err, said.String())
+	}
 }
 
 // runExample runs a line as it stands and returns what it writes to stdout.

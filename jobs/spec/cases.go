@@ -119,12 +119,14 @@ type caseLoader struct {
 
 // files lists the files with cases at a path.
 func (l *caseLoader) files(path string) []string {
-	some := &loader{wanted: IsCaseFile, missing: "there is no file with cases (NAME" + caseExt + ".yaml) in it"}
-	names := some.files(path)
+	missing := "there is no file with cases (NAME" + caseExt + ".yaml) in it"
+	names, problem := filesAt(path, IsCaseFile, missing)
 	if len(names) == 1 && names[0] == path && !IsCaseFile(path) {
-		names = some.files(caseFileOf(path))
+		names, problem = filesAt(caseFileOf(path), IsCaseFile, missing)
 	}
-	l.problems = append(l.problems, some.problems...)
+	if problem != nil {
+		l.problems = append(l.problems, *problem)
+	}
 	return names
 }
 

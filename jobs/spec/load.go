@@ -38,26 +38,48 @@ func Load(c Config, paths ...string) ([]*jobs.Job, []Problem) {
 
 // Check is Load that also tells what is odd about the set of jobs, where it finds no problem.
 func Check(c Config, paths ...string) (js []*jobs.Job, problems, warnings []Problem) {
-	l := newLoader(c)
-	for _, p := range paths {
-		for _, name := range l.files(p) {
-			b, err := readFile(name)
-			if err != nil {
-				l.problems = append(l.problems, Problem{File: name, Msg: err.Error()})
-				continue
-			}
-			l.load(name, b)
-		}
-	}
-	return l.result()
+	files, problems := ReadFiles(paths...)
+	return newLoader(c).check(files, problems)
+}
+
+// File is a file of definitions that has been read.
+type File struct {
+	Name    string // as problems name it
+	Content []byte
+}
+
+// CheckFiles is Check of files that somebody else has read.
+func CheckFiles(c Config, files ...File) (js []*jobs.Job, problems, warnings []Problem) {
+	return newLoader(c).check(files, nil)
 }
 
 // LoadBytes is Load of one file's content.
 func LoadBytes(c Config, name string, content []byte) ([]*jobs.Job, []Problem) {
-	l := newLoader(c)
-	l.load(name, content)
-	js, problems, _ := l.result()
+	js, problems, _ := CheckFiles(c, File{name, content})
 	return js, problems
+}
+
+// ReadFiles reads files, and the .yaml and .yml files of directories, as Load does.
+func ReadFiles(paths ...string) (files []File, problems []Problem) {
+	for _, p := range paths {
+		names, problem := filesAt(p, isDefinition, "there is no .yaml file in it")
+		if problem != nil {
+			problems = append(problems, *problem)
+		}
+		for _, name := range names {
+			if IsCaseFile(name) {
+				problems = append(problems, Problem{File: name, Msg: "it holds cases, not jobs", Hint: "run them with the command test"})
+				continue
+			}
+			b, err := readFile(name)
+			if err != nil {
+				problems = append(problems, Problem{File: name, Msg: err.Error()})
+				continue
+			}
+			files = append(files, File{name, b})
+		}
+	}
+	return files, problems
 }
 
 // readFile reads no more of a file than says that it is too large.
@@ -74,8 +96,6 @@ func readFile(name string) ([]byte, error) {
 
 type loader struct {
 	cfg      Config
-	wanted   func(file string) bool // which files of a directory; nil means definitions
-	missing  string                 // what is said where a directory has none
 	jobs     []*jobs.Job
 	problems []Problem
 	warnings []Problem
@@ -99,6 +119,15 @@ func newLoader(c Config) *loader {
 	return l
 }
 
+// check loads files, some of which could not be read.
+func (l *loader) check(files []File, unread []Problem) (js []*jobs.Job, problems, warnings []Problem) {
+	l.problems = append(l.problems, unread...)
+	for _, f := range files {
+		l.load(f.Name, f.Content)
+	}
+	return l.result()
+}
+
 func (l *loader) result() (js []*jobs.Job, problems, warnings []Problem) {
 	l.checkCycles()
 	if len(l.problems) > 0 {
@@ -116,28 +145,18 @@ func isDefinition(name string) bool {
 	return (ext == ".yaml" || ext == ".yml") && !IsCaseFile(name)
 }
 
-// files lists the definitions at a path.
-func (l *loader) files(path string) []string {
+// filesAt lists the files at a path: itself, or of a directory those that are wanted; where it has none, missing is said.
+func filesAt(path string, wanted func(name string) bool, missing string) ([]string, *Problem) {
 	info, err := os.Stat(path)
 	if err != nil {
-		l.problems = append(l.problems, Problem{File: path, Msg: noSuchFile})
-		return nil
-	}
-	if !info.IsDir() && l.wanted == nil && IsCaseFile(path) {
-		l.problems = append(l.problems, Problem{File: path, Msg: "it holds cases, not jobs", Hint: "run them with the command test"})
-		return nil
+		return nil, &Problem{File: path, Msg: noSuchFile}
 	}
 	if !info.IsDir() {
-		return []string{path}
+		return []string{path}, nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		l.problems = append(l.problems, Problem{File: path, Msg: err.Error()})
-		return nil
-	}
-	wanted, missing := isDefinition, "there is no .yaml file in it"
-	if l.wanted != nil {
-		wanted, missing = l.wanted, l.missing
+		return nil, &Problem{File: path, Msg: err.Error()}
 	}
 	var names []string
 	for _, e := range entries {
@@ -146,9 +165,9 @@ func (l *loader) files(path string) []string {
 		}
 	}
 	if names == nil {
-		l.problems = append(l.problems, Problem{File: path, Msg: missing})
+		return nil, &Problem{File: path, Msg: missing}
 	}
-	return names
+	return names, nil
 }
 
 func (l *loader) load(name string, content []byte) {

@@ -85,7 +85,7 @@ func startOf(t *testing.T, text string) (*runtime.Runtime, *admin.Server, string
 // server returns one that is closed when the test ends.
 func server(t *testing.T, limits admin.Limits) *admin.Server {
 	t.Helper()
-	s, err := admin.New(admin.Config{Version: "test", Limits: limits})
+	s, err := admin.New(admin.Config{Version: "test", Limits: limits, Spec: spec.Config{Connectors: all.Registry()}})
 	if err != nil {
 		t.Fatal(err)
 	}

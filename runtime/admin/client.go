@@ -115,27 +115,41 @@ func (c *Client) Tail(ctx context.Context, q runtime.Tail, f func(runtime.TopicR
 	if q.From != nil {
 		v.Set("from", q.From.String())
 	}
-	resp, err := c.do(ctx, http.MethodGet, "/v1/records?"+v.Encode(), nil)
+	return lines(ctx, c, "/v1/records?"+v.Encode(), f)
+}
+
+// Logs calls f with the newest messages of the process about a job ("" for all), until they are all there are or, if it
+// follows, ctx ends.
+func (c *Client) Logs(ctx context.Context, job string, last int, follow bool, f func(LogLine) error) error {
+	v := url.Values{"job": {job}, "last": {strconv.Itoa(last)}, "follow": {strconv.FormatBool(follow)}}
+	return lines(ctx, c, "/v1/logs?"+v.Encode(), f)
+}
+
+// lines calls f with each line of an answer.
+func lines[T any](ctx context.Context, c *Client, path string, f func(T) error) error {
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	dec := json.NewDecoder(resp.Body)
 	for {
-		var line struct {
-			runtime.TopicRecord
-			Problem
-		}
+		var line json.RawMessage
 		if err := dec.Decode(&line); err != nil {
 			if errors.Is(err, io.EOF) || ctx.Err() != nil {
 				return nil
 			}
 			return &UnreachableError{Where: c.where, Err: err}
 		}
-		if line.Type != "" {
-			return &line.Problem
+		var p Problem
+		if json.Unmarshal(line, &p) == nil && p.Type != "" { // what went wrong behind the first line
+			return &p
 		}
-		if err := f(line.TopicRecord); err != nil {
+		var v T
+		if err := json.Unmarshal(line, &v); err != nil {
+			return fmt.Errorf("admin: the answer to %s: %w", path, err)
+		}
+		if err := f(v); err != nil {
 			return err
 		}
 	}

@@ -27,6 +27,7 @@
 //	guard.go    what is let through            limits.go  every bound, by name
 //	routes.go   routes and their description   probes.go  /livez, /readyz, /metrics
 //	records.go  records of a topic; answers that stream
-//	problem.go  errors as they are sent        metrics.go the status as metrics
-//	client.go   Client
+//	jobs.go     jobs, seen and changed         operations.go  what goes on behind an answer
+//	logs.go     messages kept for later        problem.go errors as they are sent
+//	metrics.go  the status as metrics          client.go, client_jobs.go  Client
 package admin

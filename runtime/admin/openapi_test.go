@@ -13,6 +13,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+	"github.com/sidestream-dev/sidestream/runtime"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
 
@@ -21,14 +23,22 @@ type call struct{ path, body string }
 
 // calls has one for each operation of the API, by its id: a new one must be added here.
 var calls = map[string]call{
-	"livez":        {path: "/livez"},
-	"readyz":       {path: "/readyz?verbose"},
-	"metrics":      {path: "/metrics"},
-	"status":       {path: "/v1/status"},
-	"list-topics":  {path: "/v1/topics"},
-	"list-records": {path: "/v1/records?topic=ticks&last=3"},
-	"openapi-json": {path: "/v1/openapi.json"},
-	"openapi-yaml": {path: "/v1/openapi.yaml"},
+	"livez":            {path: "/livez"},
+	"readyz":           {path: "/readyz?verbose"},
+	"metrics":          {path: "/metrics"},
+	"status":           {path: "/v1/status"},
+	"list-topics":      {path: "/v1/topics"},
+	"list-records":     {path: "/v1/records?topic=ticks&last=3"},
+	"list-logs":        {path: "/v1/logs"},
+	"list-jobs":        {path: "/v1/jobs"},
+	"get-job":          {path: "/v1/jobs/ticks"},
+	"apply-jobs":       {path: "/v1/jobs", body: `{"files":[{"name":"ticks.yaml","content":"version: 1\njob: more\nsource: {bus: ticks}\noutputs:\n  main: {bus: more}\n"}]}`},
+	"remove-job":       {path: "/v1/jobs/gone"},
+	"list-operations":  {path: "/v1/operations"},
+	"get-operation":    {path: "/v1/operations/ID?wait=1ms"},
+	"cancel-operation": {path: "/v1/operations/ID"},
+	"openapi-json":     {path: "/v1/openapi.json"},
+	"openapi-yaml":     {path: "/v1/openapi.yaml"},
 }
 
 // operation is what the description says of one.
@@ -50,6 +60,16 @@ func TestOpenAPI(t *testing.T) {
 	rt, _, socket := start(t)
 	eventually(t, "there are records, and who reads them", func() bool { return rt.Status().Jobs[1].Counters.In > 10 })
 	client := overSocket(socket)
+	c := admin.NewClient(socket)
+	for _, name := range []string{"gone", "first"} { // to be removed: one below, one for its operation
+		if _, err := c.Apply(t.Context(), []spec.File{{Name: name, Content: []byte(jobNamed(name))}}, admin.ApplyRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removal, err := c.RemoveJob(t.Context(), "first", runtime.RemoveOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	printed, err := admin.OpenAPI("test")
 	if err != nil {
 		t.Fatal(err)
@@ -67,6 +87,7 @@ func TestOpenAPI(t *testing.T) {
 					t.Fatalf("there is no call of %s in this test", op.ID)
 				}
 				seen[op.ID] = true
+				c.path = strings.Replace(c.path, "ID", removal.ID, 1)
 				if op.Summary == "" {
 					t.Error("it has no summary")
 				}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,14 +18,18 @@ import (
 type Kind string
 
 const (
-	KindBadRequest   Kind = "bad-request"              // what was asked makes no sense: 400, 404, 405, 413, 415, 422
-	KindNotFound     Kind = "not-found"                // a job, topic or operation that is not there
-	KindUnauthorized Kind = "unauthorized"             // a token is missing, or wrong
-	KindForbidden    Kind = "forbidden"                // not to be had this way
-	KindBusy         Kind = "busy"                     // a limit is reached, or the process is starting or stopping: try again
-	KindInternal     Kind = "internal"                 // a bug of ours
-	kindPrefix            = "urn:sidestream:"          //
-	problemType           = "application/problem+json" // RFC 9457
+	KindBadRequest    Kind = "bad-request"              // what was asked makes no sense: 400, 404, 405, 413, 415, 422
+	KindNotFound      Kind = "not-found"                // a job, topic or operation that is not there
+	KindUnauthorized  Kind = "unauthorized"             // a token is missing, or wrong
+	KindForbidden     Kind = "forbidden"                // not to be had this way
+	KindBusy          Kind = "busy"                     // a limit is reached, or the process is starting or stopping: try again
+	KindBadDefinition Kind = "bad-definition"           // Problems has each mistake
+	KindRefused       Kind = "refused"                  // what was asked for contradicts what there is; nothing was changed
+	KindUnsent        Kind = "unsent"                   // a job has outputs that were never sent
+	KindTimeout       Kind = "timeout"                  // it did not come to an end in time
+	KindInternal      Kind = "internal"                 // a bug of ours
+	kindPrefix             = "urn:sidestream:"          //
+	problemType            = "application/problem+json" // RFC 9457
 )
 
 // Problem is an error as it is sent (RFC 9457), and as the Client returns it.
@@ -38,13 +43,23 @@ type Problem struct {
 
 // Position is one mistake in a definition, and where it is.
 type Position struct {
-	Job     string `json:"job,omitempty"`
-	File    string `json:"file,omitempty"`
-	Line    int    `json:"line,omitempty" doc:"from 1; none where the whole file is meant"`
-	Column  int    `json:"column,omitempty" doc:"in characters, from 1"`
+	Job     string  `json:"job,omitempty"`
+	File    string  `json:"file,omitempty"`
+	Line    int     `json:"line,omitempty" doc:"from 1; none where the whole file is meant"`
+	Column  int     `json:"column,omitempty" doc:"in characters, from 1"`
+	Message string  `json:"message"`
+	Hint    string  `json:"hint,omitempty" doc:"what to write instead"`
+	Source  string  `json:"source,omitempty" doc:"the line"`
+	Also    []Place `json:"also,omitempty" doc:"what else has a part in it"`
+}
+
+// Place is one more place that a mistake is about.
+type Place struct {
+	File    string `json:"file,omitempty" doc:"none where a job is not from a file"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
 	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty" doc:"what to write instead"`
-	Source  string `json:"source,omitempty" doc:"the line"`
+	Source  string `json:"source,omitempty"`
 }
 
 func (p *Problem) Error() string { return p.Detail }
@@ -66,11 +81,23 @@ func problem(status int, kind Kind, format string, args ...any) *Problem {
 func problemOf(err error) *Problem {
 	var p *Problem
 	var offset *bus.OffsetError
+	var phase *runtime.PhaseError
+	var unsent *runtime.UnsentError
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.Is(err, runtime.ErrNoTopic), errors.As(err, &offset):
+	case errors.Is(err, runtime.ErrNoTopic), errors.Is(err, runtime.ErrNoJob), errors.As(err, &offset):
 		return problem(http.StatusNotFound, KindNotFound, "%v", err)
+	case errors.Is(err, runtime.ErrNotRunning):
+		return problem(http.StatusServiceUnavailable, KindBusy, "the process is starting or stopping; try again later")
+	case errors.As(err, &phase):
+		return problem(http.StatusConflict, KindRefused, "%v", err)
+	case errors.As(err, &unsent):
+		return problem(http.StatusConflict, KindUnsent, "%v", err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return problem(http.StatusGatewayTimeout, KindTimeout, "%v", err)
+	case errors.Is(err, context.Canceled):
+		return problem(http.StatusConflict, KindTimeout, "%v", err)
 	}
 	return problem(http.StatusInternalServerError, KindInternal, "%v", err)
 }

@@ -47,16 +47,29 @@ func (s *Server) register() {
 		func(_ context.Context, rt *runtime.Runtime, _ *nothing) (*body[[]bus.TopicStat], error) {
 			return &body[[]bus.TopicStat]{rt.Status().Topics}, nil
 		})
+	s.registerJobs()
+	s.registerOperations()
 	s.registerRecords()
+	s.registerLogs()
 	s.registerDescription()
 	schemas := s.api.OpenAPI().Components.Schemas.Map()
 	delete(schemas, "ErrorModel") // huma's own, in whose place Problem is sent
 	delete(schemas, "ErrorDetail")
 }
 
-// add registers an operation on the runtime. Its access is also how it is described.
+// add registers an operation on the runtime.
 func add[I, O any](s *Server, a access, op huma.Operation, handle func(context.Context, *runtime.Runtime, *I) (*O, error)) {
-	addAlways(s, route{access: a}, op, func(ctx context.Context, in *I) (*O, error) {
+	addAlways(s, route{access: a}, op, attached(s, handle))
+}
+
+// addLong is add of an operation whose answer waits for jobs.
+func addLong[I, O any](s *Server, a access, op huma.Operation, handle func(context.Context, *runtime.Runtime, *I) (*O, error)) {
+	addAlways(s, route{access: a, long: true}, op, attached(s, handle))
+}
+
+// attached gives a handler the runtime, once there is one.
+func attached[I, O any](s *Server, handle func(context.Context, *runtime.Runtime, *I) (*O, error)) func(context.Context, *I) (*O, error) {
+	return func(ctx context.Context, in *I) (*O, error) {
 		rt := s.runtime.Load()
 		if rt == nil {
 			return nil, problem(http.StatusServiceUnavailable, KindBusy, "the process is starting: it reads its log; try again later")
@@ -66,7 +79,7 @@ func add[I, O any](s *Server, a access, op huma.Operation, handle func(context.C
 			return nil, problemOf(err)
 		}
 		return out, nil
-	})
+	}
 }
 
 // addAlways registers an operation that needs no runtime.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
 
+	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
 )
 
@@ -23,7 +25,9 @@ const closeTimeout = 2 * time.Second
 
 // Config says what a Server serves.
 type Config struct {
-	Version string // of the program, for the API's description
+	Version string      // of the program, for the API's description
+	Spec    spec.Config // loads the definitions that the API is given
+	Logs    *Logs       // what it shows of the logger's messages; nil has none
 	Limits  Limits
 	Logger  *slog.Logger // nil logs nothing
 }
@@ -39,6 +43,8 @@ type Server struct {
 	metrics http.Handler
 	streams chan struct{}
 	rates   map[class]*rate.Limiter
+
+	operations operations
 
 	runtime atomic.Pointer[runtime.Runtime]
 	started atomic.Bool
@@ -60,6 +66,10 @@ func New(cfg Config) (*Server, error) {
 	l := cfg.Limits
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), routes: map[string]route{}, streams: make(chan struct{}, l.Streams),
 		rates: map[class]*rate.Limiter{classSocket: l.Socket.limiter(), classLogin: l.Login.limiter(), classOpen: l.Open.limiter()}}
+	s.operations.first = strconv.FormatInt(time.Now().UnixMicro(), 36)
+	if s.cfg.Logs == nil {
+		s.cfg.Logs = NewLogs()
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(NewCollector(func() runtime.Status {
@@ -131,5 +141,6 @@ func (s *Server) Close() error {
 		}
 	}
 	s.serving.Wait()
+	s.operations.under.Wait()
 	return errors.Join(errs...)
 }

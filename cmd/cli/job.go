@@ -1,0 +1,269 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/admin"
+)
+
+func (a *app) jobCommands() *cobra.Command {
+	c := group("job", "Change the jobs of a running process, and see how they are",
+		`The job commands ask the process that runs on the data directory, on --socket or at --context. What they change is durable
+before they return: it outlives a crash, and the next run has it.`)
+	c.AddCommand(a.jobApply(), a.jobDiff(), a.jobList(), a.jobGet(), a.jobRemove(), a.jobLogs(), a.jobWait())
+	return c
+}
+
+// asks gives a command what it needs to find the process.
+func asks(c *cobra.Command) { take(c, "data-dir", "socket", "context") }
+
+// client returns a client of the process that a command is to ask.
+func (a *app) client(cmd *cobra.Command) (*admin.Client, error) {
+	at, err := a.site(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return at.client()
+}
+
+// untilInterrupt returns a context that Ctrl-C ends.
+func untilInterrupt(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+}
+
+// namesJob makes a command take the name of a job, which a shell completes.
+func (a *app) namesJob(c *cobra.Command) {
+	c.Args = one("a job", "job list")
+	c.ValidArgsFunction = a.completeWith(jobNames, 1)
+	asks(c)
+}
+
+// jobNames are the jobs of the process.
+func jobNames(ctx context.Context, a *app, cmd *cobra.Command) ([]string, error) {
+	client, err := a.client(cmd)
+	if err != nil {
+		return nil, err
+	}
+	js, err := client.Jobs(ctx)
+	var names []string
+	for _, j := range js {
+		names = append(names, j.Name+"\t"+string(j.State))
+	}
+	return names, err
+}
+
+// said gives an error of asking a process its exit code, and prints what is wrong with definitions as check does.
+func (a *app) said(cmd *cobra.Command, err error) error {
+	var p *admin.Problem
+	var away *admin.UnreachableError
+	switch {
+	case errors.As(err, &away):
+		return reached(err)
+	case !errors.As(err, &p):
+		return err
+	case p.Kind() == admin.KindBadDefinition:
+		bad := &badDefinitions{}
+		for _, at := range p.Problems {
+			bad.Problems = append(bad.Problems, at.Problem())
+		}
+		return a.problems(cmd, bad)
+	case p.Kind() == admin.KindRefused && len(p.Problems) > 0:
+		var b strings.Builder
+		for _, at := range p.Problems {
+			fmt.Fprintf(&b, "\n  %s", strings.TrimPrefix(at.Problem().String(), ": "))
+		}
+		return withCode(exitFailed, fmt.Errorf("nothing was changed:%s", b.String()))
+	case p.Kind() == admin.KindNotFound:
+		return withCode(exitFailed, fmt.Errorf("%w; 'sidestream job list' names those there are", err))
+	}
+	return err
+}
+
+// definitions reads files, directories and, for "-", standard input.
+func (a *app) definitions(paths []string) ([]spec.File, error) {
+	var files []spec.File
+	var problems []spec.Problem
+	for _, p := range paths {
+		if p == "-" {
+			b, err := io.ReadAll(io.LimitReader(os.Stdin, spec.MaxFileBytes+1))
+			if err != nil {
+				return nil, fmt.Errorf("standard input: %w", err)
+			}
+			files = append(files, spec.File{Name: "-", Content: b})
+			continue
+		}
+		fs, ps := spec.ReadFiles(p)
+		files, problems = append(files, fs...), append(problems, ps...)
+	}
+	if len(problems) > 0 {
+		return nil, &badDefinitions{Problems: problems}
+	}
+	return files, nil
+}
+
+// someFiles wants definitions.
+func someFiles(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return errors.New("name the files, or directories of files, that define the jobs; - is standard input")
+	}
+	return nil
+}
+
+func (a *app) jobApply() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "apply FILE|DIR|-...",
+		Short: "Add jobs to a running process, or change those there are",
+		Long: `Apply gives definitions to the process: all of them are taken, or none. Everything new is checked, built and connected before
+anything is changed; what is wrong is told as 'check' tells it. The files, variables and secrets that definitions name are those
+of the process, where it runs. From then on the process owns the definition: the next run has it without a file.`,
+		Example: `  sidestream job apply more.yaml
+  sidestream job apply more.yaml --dry-run
+  sidestream job apply - <more.yaml`,
+		Args: someFiles,
+	}, func(cmd *cobra.Command, args []string) error {
+		dry, _ := cmd.Flags().GetBool("dry-run")
+		return a.doApply(cmd, args, admin.ApplyRequest{DryRun: dry})
+	})
+	c.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
+	asks(c)
+	prints(c)
+	return c
+}
+
+func (a *app) jobDiff() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "diff FILE|DIR|-...",
+		Short: "Say what apply would change",
+		Long:  "Diff gives definitions to the process, which says what 'job apply' would do with them, and does nothing.",
+		Example: `  sidestream job diff more.yaml
+  sidestream job diff more.yaml --exit-code   # 1 where something would change`,
+		Args: someFiles,
+	}, func(cmd *cobra.Command, args []string) error {
+		return a.doApply(cmd, args, admin.ApplyRequest{DryRun: true})
+	})
+	c.Flags().Bool("exit-code", false, "end with 1 where something would change")
+	asks(c)
+	prints(c)
+	return c
+}
+
+// doApply gives definitions to the process and shows what it makes of them.
+func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) error {
+	files, err := a.definitions(args)
+	if err != nil {
+		return a.problems(cmd, withCode(exitData, err))
+	}
+	client, err := a.client(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, stop := untilInterrupt(cmd)
+	defer stop()
+	res, err := client.Apply(ctx, files, r)
+	if err != nil {
+		return a.said(cmd, err)
+	}
+	if err := show(a, cmd, diffView(r.DryRun), res.Jobs); err != nil {
+		return err
+	}
+	if code, _ := cmd.Flags().GetBool("exit-code"); code {
+		for _, d := range res.Jobs {
+			if d.Action != runtime.ActionUnchanged {
+				return withCode(exitFailed, nil)
+			}
+		}
+	}
+	return nil
+}
+
+func diffView(dry bool) view[runtime.Diff] {
+	return view[runtime.Diff]{
+		head: []string{"JOB", "ACTION"},
+		row: func(d runtime.Diff) []string {
+			return []string{d.Job, string(d.Action)}
+		},
+		name: func(d runtime.Diff) string { return d.Job },
+	}
+}
+
+func (a *app) jobList() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "list",
+		Short: "List the jobs that the process knows, and what they do",
+		Long:  "List shows every job of the data directory: its state, whose its definition is (a file's or the API's), and what it waits for.",
+		Example: `  sidestream job list
+  sidestream job list -o name`,
+		Args: cobra.NoArgs,
+	}, func(cmd *cobra.Command, _ []string) error {
+		client, err := a.client(cmd)
+		if err != nil {
+			return err
+		}
+		js, err := client.Jobs(cmd.Context())
+		if err != nil {
+			return a.said(cmd, err)
+		}
+		return show(a, cmd, jobView, js)
+	})
+	asks(c)
+	prints(c)
+	return c
+}
+
+var jobView = view[admin.Job]{
+	head: []string{"JOB", "STATE", "ORIGIN", "SINCE", "IN", "OUT", "LAG", "WHY"},
+	row: func(j admin.Job) []string {
+		why := j.Reason
+		since, in, out, lag := "", "", "", ""
+		if st := j.Status; st != nil {
+			since, in, out, lag = ago(time.Now(), st.Since), fmt.Sprint(st.Counters.In), fmt.Sprint(st.Counters.Out), fmt.Sprint(st.Lag)
+			switch {
+			case len(st.Waiting) > 0:
+				why = "waits for " + strings.Join(st.Waiting, ", ")
+			case st.Error != "" && why == "":
+				why = st.Error
+			}
+		}
+		return []string{j.Name, string(j.State), string(j.Origin), since, in, out, lag, why}
+	},
+	name: func(j admin.Job) string { return j.Name },
+}
+
+func (a *app) jobGet() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "get JOB",
+		Short: "Show a job: its state, or with -o yaml its definition",
+		Long:  "Get shows how a job stands; -o json has its subtasks, outputs and definition too, and -o yaml is its definition, as it was given.",
+		Example: `  sidestream job get ticks
+  sidestream job get ticks -o yaml >ticks.yaml`,
+	}, func(cmd *cobra.Command, args []string) error {
+		client, err := a.client(cmd)
+		if err != nil {
+			return err
+		}
+		j, err := client.Job(cmd.Context(), args[0])
+		if err != nil {
+			return a.said(cmd, err)
+		}
+		if text(cmd, "output") == "yaml" {
+			_, err := fmt.Fprintln(a.stdout, strings.TrimRight(j.Definition, "\n"))
+			return err
+		}
+		return showOne(a, cmd, jobView, j)
+	})
+	a.namesJob(c)
+	prints(c)
+	return c
+}

@@ -1,0 +1,71 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+// Jobs returns every job that the log knows, without its definition.
+func (c *Client) Jobs(ctx context.Context) (js []Job, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/jobs", nil, &js)
+	return js, err
+}
+
+// Job returns a job with its definition.
+func (c *Client) Job(ctx context.Context, name string) (j Job, err error) {
+	err = c.call(ctx, http.MethodGet, jobPath(name, ""), nil, &j)
+	return j, err
+}
+
+func jobPath(name, what string) string { return "/v1/jobs/" + url.PathEscape(name) + what }
+
+// Apply adds the jobs that files define, or changes those there are: all of them, or none. The Files of r are filled in here.
+func (c *Client) Apply(ctx context.Context, files []spec.File, r ApplyRequest) (res runtime.ApplyResult, err error) {
+	r.Files = nil
+	for _, f := range files {
+		r.Files = append(r.Files, DefinitionFile{Name: f.Name, Content: string(f.Content)})
+	}
+	err = c.call(ctx, http.MethodPost, "/v1/jobs", r, &res)
+	return res, err
+}
+
+// RemoveJob begins to remove a job. A timeout of 0 is the process's own.
+func (c *Client) RemoveJob(ctx context.Context, name string, o runtime.RemoveOptions) (op Operation, err error) {
+	v := url.Values{"drop_unsent": {strconv.FormatBool(o.DropUnsent)}, "timeout": {o.Timeout.String()}}
+	err = c.call(ctx, http.MethodDelete, jobPath(name, "?"+v.Encode()), nil, &op)
+	return op, err
+}
+
+// Operation returns how an operation stands when it is over, or after a while.
+func (c *Client) Operation(ctx context.Context, id string, wait time.Duration) (op Operation, err error) {
+	v := url.Values{"wait": {wait.String()}}
+	err = c.call(ctx, http.MethodGet, "/v1/operations/"+url.PathEscape(id)+"?"+v.Encode(), nil, &op)
+	return op, err
+}
+
+// CancelOperation ends an operation as soon as that can be.
+func (c *Client) CancelOperation(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/operations/"+url.PathEscape(id), nil, nil)
+}
+
+// Await waits for the end of an operation, and calls progress with how it stands meanwhile. The error of one that has failed is
+// its Problem.
+func (c *Client) Await(ctx context.Context, op Operation, progress func(Operation)) (Operation, error) {
+	for op.State == OperationRunning {
+		progress(op)
+		var err error
+		if op, err = c.Operation(ctx, op.ID, time.Second); err != nil {
+			return op, err
+		}
+	}
+	if op.Problem != nil {
+		return op, op.Problem
+	}
+	return op, nil
+}

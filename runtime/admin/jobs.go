@@ -1,0 +1,194 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+// Job is a job as the log knows it, and what it does now.
+type Job struct {
+	Name       string             `json:"name"`
+	Origin     runtime.Origin     `json:"origin" doc:"who owns its definition: file or api"`
+	Phase      runtime.JobPhase   `json:"phase" doc:"where it stands in its life, as the log keeps it"`
+	State      runtime.JobState   `json:"state" doc:"what it does now"`
+	Reason     string             `json:"reason,omitempty" doc:"of the phase"`
+	Changed    time.Time          `json:"changed" doc:"when its definition was last changed"`
+	Status     *runtime.JobStatus `json:"status,omitempty" doc:"none where nobody has given its definition"`
+	Definition string             `json:"definition,omitempty" doc:"as it was given; a list has none"`
+}
+
+func jobOf(i runtime.JobInfo, all []runtime.JobStatus) Job {
+	j := Job{Name: i.Name, Origin: i.Origin, Phase: i.Phase, State: runtime.JobState(i.Phase), Reason: i.Reason, Changed: i.Changed}
+	if i.Phase == runtime.PhaseActive {
+		j.State = runtime.StateStopped // nobody has given its definition
+	}
+	if n := slices.IndexFunc(all, func(s runtime.JobStatus) bool { return s.Name == i.Name }); n >= 0 {
+		j.Status, j.State = &all[n], all[n].State
+	}
+	return j
+}
+
+// DefinitionFile is a file of job definitions.
+type DefinitionFile struct {
+	Name    string `json:"name" maxLength:"4096" doc:"as problems are to name it"`
+	Content string `json:"content"`
+}
+
+// ApplyRequest adds jobs, or changes those there are: all of them, or none.
+type ApplyRequest struct {
+	Files  []DefinitionFile `json:"files" minItems:"1" maxItems:"1000" nullable:"false"`
+	DryRun bool             `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
+}
+
+type jobName struct {
+	Name string `path:"name" maxLength:"256"`
+}
+
+func (s *Server) registerJobs() {
+	add(s, accessOpen, huma.Operation{Method: http.MethodGet, Path: "/v1/jobs", OperationID: "list-jobs",
+		Summary: "Every job that the log knows, without its definition"},
+		func(_ context.Context, rt *runtime.Runtime, _ *nothing) (*body[[]Job], error) {
+			infos, err := rt.JobDefinitions()
+			if err != nil {
+				return nil, err
+			}
+			list, all := []Job{}, rt.Status().Jobs
+			for _, i := range infos {
+				list = append(list, jobOf(i, all))
+			}
+			return &body[[]Job]{list}, nil
+		})
+	add(s, accessLogin, huma.Operation{Method: http.MethodGet, Path: "/v1/jobs/{name}", OperationID: "get-job",
+		Summary: "A job, with its definition"},
+		func(_ context.Context, rt *runtime.Runtime, in *jobName) (*body[Job], error) {
+			i, err := rt.JobDefinition(in.Name)
+			if err != nil {
+				return nil, err
+			}
+			j := jobOf(i, rt.Status().Jobs)
+			j.Definition = string(i.Definition)
+			return &body[Job]{j}, nil
+		})
+	addAlways(s, route{access: accessLogin, bytes: s.cfg.Limits.DefinitionBytes, long: true}, huma.Operation{Method: http.MethodPost, Path: "/v1/jobs", OperationID: "apply-jobs",
+		Summary:     "Add jobs, or change those there are: all of them, or none",
+		Description: "Everything new is checked, built and connected first. What is wrong with definitions is told with places, as sidestream check does; they are read where the process is, so are the files and variables that they name."},
+		attached(s, s.apply))
+	add(s, accessLogin, huma.Operation{Method: http.MethodDelete, Path: "/v1/jobs/{name}", OperationID: "remove-job", DefaultStatus: http.StatusAccepted,
+		Summary: "Remove a job, with its state, once the outside has its outputs; this is an operation"},
+		func(_ context.Context, rt *runtime.Runtime, in *struct {
+			Name       string `path:"name" maxLength:"256"`
+			DropUnsent bool   `query:"drop_unsent" doc:"do not wait until the outside has its outputs"`
+			Timeout    string `query:"timeout" doc:"for its last barrier and its outputs, such as 30s"`
+		}) (*body[Operation], error) {
+			timeout, err := duration("timeout", in.Timeout)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := rt.JobDefinition(in.Name); err != nil {
+				return nil, err
+			}
+			s.cfg.Logger.Info("to be removed, asked for over the admin API", "job", in.Name)
+			op, err := s.begin("remove", in.Name, unsentOf(rt, in.Name), func(ctx context.Context, op *Operation) error {
+				res, err := rt.RemoveJob(ctx, in.Name, runtime.RemoveOptions{DropUnsent: in.DropUnsent, Timeout: timeout})
+				op.Dropped = res.Dropped
+				return err
+			})
+			return &body[Operation]{op}, err
+		})
+}
+
+// unsentOf says how much a job's outputs have yet to send.
+func unsentOf(rt *runtime.Runtime, name string) func() string {
+	return func() string {
+		var left []string
+		for _, j := range rt.Status().Jobs {
+			for _, o := range j.Outputs {
+				if j.Name == name && o.Unsent > 0 {
+					left = append(left, fmt.Sprintf("%d records of output %s to be sent", o.Unsent, o.Name))
+				}
+			}
+		}
+		return strings.Join(left, ", ")
+	}
+}
+
+func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *body[ApplyRequest]) (*body[runtime.ApplyResult], error) {
+	var files []spec.File
+	for _, f := range in.Body.Files {
+		files = append(files, spec.File{Name: f.Name, Content: []byte(f.Content)})
+	}
+	js, problems, _ := spec.CheckFiles(s.cfg.Spec, files...)
+	if len(problems) > 0 {
+		p := problem(http.StatusUnprocessableEntity, KindBadDefinition, "the definitions have %d mistakes; nothing was changed", len(problems))
+		for _, q := range problems {
+			p.Problems = append(p.Problems, PositionOf(q))
+		}
+		return nil, p
+	}
+	var defs []runtime.Definition
+	for _, j := range js {
+		defs = append(defs, runtime.Definition{Job: j, Origin: runtime.OriginAPI})
+	}
+	res, err := rt.Apply(ctx, defs, runtime.ApplyOptions{DryRun: in.Body.DryRun})
+	var refused *runtime.ApplyError
+	if errors.As(err, &refused) && !errors.Is(err, runtime.ErrNotRunning) {
+		return nil, refusal(refused, js, files)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range res.Jobs {
+		if !in.Body.DryRun && d.Action != runtime.ActionUnchanged {
+			s.cfg.Logger.Info("applied over the admin API", "job", d.Job, "action", d.Action)
+		}
+	}
+	return &body[runtime.ApplyResult]{res}, nil
+}
+
+// refusal tells why nothing was changed, job by job, with where each job is defined.
+func refusal(e *runtime.ApplyError, js []*jobs.Job, files []spec.File) *Problem {
+	p := problem(http.StatusConflict, KindRefused, "%v", e)
+	for name, why := range e.Reasons {
+		at := Position{Job: name, Message: why.Error()}
+		for _, j := range js {
+			for _, f := range files {
+				if i := bytes.Index(f.Content, j.Definition); j.Name == name && i >= 0 {
+					at.File, at.Line, at.Column = f.Name, 1+bytes.Count(f.Content[:i], []byte("\n")), 1
+				}
+			}
+		}
+		p.Problems = append(p.Problems, at)
+	}
+	slices.SortFunc(p.Problems, func(a, b Position) int { return strings.Compare(a.Job, b.Job) })
+	return p
+}
+
+// PositionOf is a problem of the loader as it is sent.
+func PositionOf(p spec.Problem) Position {
+	at := Position{File: p.File, Line: p.Line, Column: p.Column, Message: p.Msg, Hint: p.Hint, Source: p.Source}
+	for _, a := range p.Also {
+		at.Also = append(at.Also, Place{a.File, a.Line, a.Column, a.Msg, a.Source})
+	}
+	return at
+}
+
+// Problem is PositionOf undone.
+func (p Position) Problem() spec.Problem {
+	q := spec.Problem{File: p.File, Line: p.Line, Column: p.Column, Msg: p.Message, Hint: p.Hint, Source: p.Source}
+	for _, a := range p.Also {
+		q.Also = append(q.Also, spec.Place{File: a.File, Line: a.Line, Column: a.Column, Msg: a.Message, Source: a.Source})
+	}
+	return q
+}

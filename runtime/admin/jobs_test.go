@@ -1,0 +1,147 @@
+package admin_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sidestream-dev/sidestream/jobs/connector/all"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/admin"
+)
+
+// jobNamed is the definition of a job that reads the topic ticks.
+func jobNamed(name string) string {
+	return fmt.Sprintf("version: 1\njob: %s\nsource: {bus: ticks}\noutputs:\n  main: {bus: %s}\n", name, name)
+}
+
+func apply(t *testing.T, c *admin.Client, r admin.ApplyRequest, defs ...string) (runtime.ApplyResult, error) {
+	t.Helper()
+	var files []spec.File
+	for i, d := range defs {
+		files = append(files, spec.File{Name: fmt.Sprintf("%d.yaml", i), Content: []byte(d)})
+	}
+	return c.Apply(t.Context(), files, r)
+}
+
+// TestApply: a job is added with its definition as it was given, seen, not added again, and removed.
+func TestApply(t *testing.T) {
+	_, _, socket := start(t)
+	c := admin.NewClient(socket)
+	text := "# a comment\n" + jobNamed("more")
+	res, err := apply(t, c, admin.ApplyRequest{DryRun: true}, text)
+	if err != nil || len(res.Jobs) != 1 || res.Jobs[0].Action != runtime.ActionAdd {
+		t.Fatalf("a dry run: %+v, %v", res, err)
+	}
+	var p *admin.Problem
+	if _, err := c.Job(t.Context(), "more"); !errors.As(err, &p) || p.Kind() != admin.KindNotFound {
+		t.Fatalf("behind a dry run: %v", err)
+	}
+	for _, want := range []runtime.Action{runtime.ActionAdd, runtime.ActionUnchanged} {
+		if res, err = apply(t, c, admin.ApplyRequest{}, text); err != nil || len(res.Jobs) != 1 || res.Jobs[0].Action != want {
+			t.Fatalf("want %s: %+v, %v", want, res, err)
+		}
+	}
+	eventually(t, "it runs", func() bool {
+		j, err := c.Job(t.Context(), "more")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(text, j.Definition) || j.Origin != runtime.OriginAPI || j.Phase != runtime.PhaseActive {
+			t.Fatalf("%+v", j)
+		}
+		return j.State == runtime.StateRunning && j.Status.Counters.In > 0
+	})
+	js, err := c.Jobs(t.Context())
+	if err != nil || len(js) != 3 || js[0].Definition != "" || js[0].Origin != runtime.OriginFile {
+		t.Errorf("%+v, %v", js, err)
+	}
+	op, err := c.RemoveJob(t.Context(), "more", runtime.RemoveOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op, err = c.Await(t.Context(), op, func(admin.Operation) {}); err != nil || op.State != admin.OperationDone || op.Kind != "remove" || op.Job != "more" || op.Ended == nil {
+		t.Errorf("%+v, %v", op, err)
+	}
+	if _, err := c.RemoveJob(t.Context(), "more", runtime.RemoveOptions{}); !errors.As(err, &p) || p.Kind() != admin.KindNotFound {
+		t.Errorf("once more: %v", err)
+	}
+	if _, err := c.Operation(t.Context(), "nope", 0); !errors.As(err, &p) || p.Kind() != admin.KindNotFound {
+		t.Errorf("an operation that is not there: %v", err)
+	}
+}
+
+// TestApplyRefuses: mistakes are told as the loader tells them, and what contradicts other jobs with the place of the job; then
+// nothing has changed.
+func TestApplyRefuses(t *testing.T) {
+	_, _, socket := start(t)
+	c := admin.NewClient(socket)
+	bad := "version: 1\njob: bad\nsource: {bus: ticks}\nsteps:\n  - mpa: value\noutputs:\n  main: {bus: out}\n"
+	_, want := spec.LoadBytes(spec.Config{Connectors: all.Registry()}, "1.yaml", []byte(bad))
+	var p *admin.Problem
+	if _, err := apply(t, c, admin.ApplyRequest{}, jobNamed("good"), bad); !errors.As(err, &p) || p.Kind() != admin.KindBadDefinition || len(p.Problems) != len(want) {
+		t.Fatalf("%v: %+v", err, p)
+	}
+	for i, q := range want {
+		if got := p.Problems[i].Problem().String(); got != q.String() {
+			t.Errorf("got:\n%s\nwant:\n%s", got, q)
+		}
+	}
+	if _, err := apply(t, c, admin.ApplyRequest{}, ""); !errors.As(err, &p) || p.Kind() != admin.KindBadDefinition {
+		t.Errorf("nothing: %v", err)
+	}
+	if _, err := apply(t, c, admin.ApplyRequest{}); !errors.As(err, &p) || p.Kind() != admin.KindBadRequest {
+		t.Errorf("no file: %v", err)
+	}
+	circle := strings.Replace(jobNamed("circle"), "main: {bus: circle}", "main: {bus: ticks}", 1)
+	if _, err := apply(t, c, admin.ApplyRequest{}, jobNamed("good")+"---\n"+circle); !errors.As(err, &p) || p.Kind() != admin.KindBadDefinition {
+		t.Errorf("a circle: %v", err)
+	}
+	first := strings.Replace(jobNamed("first"), "{bus: ticks}", "{bus: second}", 1)
+	if _, err := apply(t, c, admin.ApplyRequest{}, first); err != nil {
+		t.Fatal(err)
+	}
+	second := strings.NewReplacer("{bus: ticks}", "{bus: first}").Replace(jobNamed("second"))
+	if _, err := apply(t, c, admin.ApplyRequest{}, "# comment\n"+second); !errors.As(err, &p) || p.Kind() != admin.KindRefused || len(p.Problems) != 1 || !strings.Contains(p.Problems[0].Message, "circle") {
+		t.Errorf("a circle with a job that runs: %v %+v", err, p)
+	}
+	js, err := c.Jobs(t.Context())
+	if err != nil || len(js) != 3 {
+		t.Errorf("%d jobs, %v", len(js), err)
+	}
+}
+
+// TestTwoClients: jobs are added and removed by two clients at once, of one name too, and each change is whole.
+func TestTwoClients(t *testing.T) {
+	_, _, socket := start(t)
+	var g sync.WaitGroup
+	for n := range 2 {
+		g.Go(func() {
+			c := admin.NewClient(socket)
+			for i := range 15 {
+				own, shared := fmt.Sprintf("own%d", n), "shared"
+				if _, err := apply(t, c, admin.ApplyRequest{}, jobNamed(own), jobNamed(shared)); err != nil {
+					t.Errorf("client %d, round %d: %v", n, i, err)
+				}
+				for _, name := range []string{own, shared} {
+					op, err := c.RemoveJob(t.Context(), name, runtime.RemoveOptions{})
+					if err == nil {
+						_, err = c.Await(t.Context(), op, func(admin.Operation) {})
+					}
+					var p *admin.Problem
+					if err != nil && (name == own || !errors.As(err, &p) || p.Kind() != admin.KindNotFound) { // the other was first
+						t.Errorf("client %d, round %d: %s: %v", n, i, name, err)
+					}
+				}
+			}
+		})
+	}
+	g.Wait()
+	js, err := admin.NewClient(socket).Jobs(t.Context())
+	if err != nil || len(js) != 2 {
+		t.Errorf("%d jobs, %v", len(js), err)
+	}
+}
