@@ -16,6 +16,10 @@
 //
 // A line ends with LF or CRLF; the last needs neither. A byte order mark at the beginning is passed over.
 //
+// A file whose name ends in .gz or .zst is unpacked: several members or frames, one behind the other, are one text. Places are
+// counted in bytes of text. So to go on in the middle (after a restart, or where more than OpenFiles are read side by side) all
+// of the text before has to be unpacked again. Data that ends in the middle, or is damaged, is an error, never the end.
+//
 // A position is the place behind the last record, with checksums of bytes before it, so that a file that was cut short or
 // replaced is told from the one that was read:
 //
@@ -34,6 +38,9 @@
 //	+------------+------------+----------+----------+
 //	| version u8 | length u64 | tailN u8 | tail u32 |   little-endian
 //	+------------+------------+----------+----------+
+//
+// A sink whose path ends in .gz compresses each write to a member of its own, whole before it counts; it is cut back to the
+// committed length at either delivery. Small writes compress badly.
 //
 // Opened again, exactly_once cuts the file back to that length; at_least_once cuts a torn last line and nothing else. A
 // file that is shorter, has other bytes there, or is not empty where there is no state, stops the output.

@@ -14,7 +14,7 @@ func SourceKind() connector.SourceKind {
 		Doc:  "Reads the records of files, each to its end.",
 		Fields: []connector.Field{
 			{Name: "path", Kind: connector.String, Required: true,
-				Doc: "The file, or a pattern with * ? [a-z] for several; relative to the working directory of the process."},
+				Doc: "The file, or a pattern with * ? [a-z] for several; relative to the working directory of the process. What ends in .gz or .zst is unpacked."},
 			{Name: "format", Kind: connector.Enum, Default: "jsonl", Enum: []string{"jsonl", "csv", "lines"},
 				Doc: "How a file is cut into records: one JSON value a line, csv with a header, or every line a string."},
 			{Name: "line_bytes", Kind: connector.Bytes, Default: "1MiB", Doc: "The longest line, or csv record, that is accepted."},
@@ -47,7 +47,7 @@ func SinkKind() connector.SinkKind {
 		Doc:  "Writes each record as a line of a file; can do exactly_once.",
 		Fields: []connector.Field{
 			{Name: "path", Kind: connector.String, Required: true,
-				Doc: "The file; it belongs to this output alone. Relative to the working directory of the process."},
+				Doc: "The file; it belongs to this output alone. Relative to the working directory of the process. One that ends in .gz is compressed."},
 			{Name: "format", Kind: connector.Enum, Default: "jsonl", Enum: []string{"jsonl", "lines"},
 				Doc: "One JSON value a line, or a string's text."},
 		},
@@ -55,6 +55,9 @@ func SinkKind() connector.SinkKind {
 		New: func(v connector.Values, env connector.LoadEnv) (jobs.Sink, error) {
 			if v.String("path") == "" {
 				return nil, &connector.FieldError{Field: "path", Msg: "is empty"}
+			}
+			if packing(v.String("path")) == "zstd" {
+				return nil, &connector.FieldError{Field: "path", Msg: "ends in .zst, and zstd is not written", Hint: "name it .gz, or leave it as it is"}
 			}
 			return Sink{Path: env.Path(v.String("path")), Format: Format(v.String("format"))}, nil
 		},

@@ -1,7 +1,9 @@
 package file
 
 import (
+	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +20,7 @@ const writeBytes = 1 << 20 // lines are collected to writes of this size
 // Sink writes the value of each record as one line of a file, which belongs to one output alone.
 //
 // Line ends inside a value would tear its line: in jsonl, where they can only stand between tokens, they become spaces;
-// in lines they become the two characters \n or \r.
+// in lines they become the two characters \n or \r. A path that ends in .gz is compressed, a member of its own for each Write.
 type Sink struct {
 	Path   string // relative to the working directory of the process
 	Format Format // JSONLines or Lines; "" means JSONLines
@@ -54,6 +56,12 @@ func (s Sink) Open(_ context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
 		return nil, fmt.Errorf("file: format %q is not one of jsonl, lines", s.Format)
 	}
 	w := &writer{path: s.Path, escape: s.Format == Lines}
+	switch packing(s.Path) {
+	case "gzip":
+		w.gz = gzip.NewWriter(nil)
+	case "zstd":
+		return nil, fmt.Errorf("file: %s: zstd is not written: name it .gz, or leave it as it is", s.Path)
+	}
 	f, err := os.OpenFile(s.Path, os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -71,7 +79,8 @@ func (s Sink) Open(_ context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
 
 type writer struct {
 	path   string
-	escape bool // line ends in values
+	escape bool         // line ends in values
+	gz     *gzip.Writer // nil writes them as they are
 	f      *os.File
 	length int64
 	torn   bool // behind length there may be part of a write that failed
@@ -134,7 +143,7 @@ func (w *writer) agree(env jobs.SinkEnv) error {
 		return stopped("file %s is not what was written: the bytes before %d are others", w.path, st.length)
 	}
 	keep := st.length
-	if env.Delivery == jobs.AtLeastOnce {
+	if env.Delivery == jobs.AtLeastOnce && w.gz == nil { // a member's lines cannot be told before its end
 		if keep, err = w.lastLine(st.length, size); err != nil {
 			return err
 		}
@@ -247,35 +256,56 @@ func (w *writer) Write(ctx context.Context, ms []jobs.Message) ([]byte, error) {
 	w.torn = true
 	length := w.length
 	last := w.last
-	flush := func() error {
-		if _, err := w.f.WriteAt(w.buf, length); err != nil {
-			return failed("write", w.path, err)
+	out := writerFunc(func(b []byte) (int, error) {
+		if _, err := w.f.WriteAt(b, length); err != nil {
+			return 0, failed("write", w.path, err)
 		}
-		length += int64(len(w.buf))
-		last = append(last, w.buf[max(0, len(w.buf)-checkBytes):]...)
+		length += int64(len(b))
+		last = append(last, b[max(0, len(b)-checkBytes):]...)
 		last = bytes.Clone(last[max(0, len(last)-checkBytes):])
-		w.buf = w.buf[:0]
-		return ctx.Err()
-	}
-	w.buf = w.buf[:0]
-	for i := range ms {
-		w.buf = appendLine(w.buf, ms[i].Value, w.escape)
-		if len(w.buf) >= writeBytes {
-			if err := flush(); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if len(w.buf) > 0 {
-		if err := flush(); err != nil {
-			return nil, err
-		}
+		return len(b), ctx.Err()
+	})
+	if err := w.lines(out, ms); err != nil {
+		return nil, err
 	}
 	if err := w.f.Sync(); err != nil {
 		return nil, failed("sync", w.path, err)
 	}
 	w.torn, w.length, w.last = false, length, last
 	return w.state(), nil
+}
+
+type writerFunc func(b []byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// lines writes a line for each of ms to out, compressed where the file is.
+func (w *writer) lines(out io.Writer, ms []jobs.Message) error {
+	to := out
+	if w.gz != nil {
+		packed := bufio.NewWriterSize(out, writeBytes)
+		w.gz.Reset(packed)
+		to = w.gz
+		defer w.gz.Reset(nil)
+		out = packed
+	}
+	w.buf = w.buf[:0]
+	for i := range ms {
+		w.buf = appendLine(w.buf, ms[i].Value, w.escape)
+		if len(w.buf) >= writeBytes || i == len(ms)-1 {
+			if _, err := to.Write(w.buf); err != nil {
+				return err
+			}
+			w.buf = w.buf[:0]
+		}
+	}
+	if w.gz == nil {
+		return nil
+	}
+	if err := w.gz.Close(); err != nil {
+		return err
+	}
+	return out.(*bufio.Writer).Flush()
 }
 
 func (w *writer) state() []byte {

@@ -20,12 +20,13 @@ type split struct {
 	ended     bool
 
 	f     *os.File
-	base  int64  // offset in the file of block[0]
-	block []byte // what has been read
-	at    int    // the next byte of block to look at
-	eof   bool   // block reaches to the end of the file
-	line  int64  // lines before at
-	head  uint32 // checksum of the first headN bytes
+	text  *unpacker // of a compressed file; else nil
+	base  int64     // offset in the file of block[0]
+	block []byte    // what has been read
+	at    int       // the next byte of block to look at
+	eof   bool      // block reaches to the end of the file
+	line  int64     // lines before at
+	head  uint32    // checksum of the first headN bytes
 	headN uint32
 	csv   *header
 }
@@ -35,7 +36,14 @@ func (s *split) open() error {
 	if err != nil {
 		return fmt.Errorf("file: %w", err)
 	}
-	s.f, s.eof, s.block, s.at = f, false, nil, 0
+	s.f, s.text, s.eof, s.block, s.at = f, nil, false, nil, 0
+	if how := packing(s.path); how != "" {
+		if s.text, err = newUnpacker(f, how); err != nil {
+			_ = f.Close() // it was only read
+			s.f = nil
+			return err
+		}
+	}
 	s.base, s.line, s.head, s.headN = s.from.offset, s.from.line, s.from.head, s.from.headN
 	if err := s.begin(); err != nil {
 		s.close()
@@ -74,20 +82,13 @@ func (s *split) check() error {
 	changed := func(format string, args ...any) error {
 		return &ChangedError{Path: s.path, Offset: s.from.offset, Why: fmt.Sprintf(format, args...)}
 	}
-	info, err := s.f.Stat()
+	head, tail := make([]byte, s.from.headN), make([]byte, s.from.tailN)
+	size, err := s.readChecked(head, tail)
 	if err != nil {
-		return fmt.Errorf("file: %w", err)
-	}
-	if info.Size() < s.from.offset {
-		return changed("the file has shrunk to %d bytes", info.Size())
-	}
-	head := make([]byte, s.from.headN)
-	tail := make([]byte, s.from.tailN)
-	if err := s.readFull(head, 0); err != nil {
 		return err
 	}
-	if err := s.readFull(tail, s.from.offset-int64(len(tail))); err != nil {
-		return err
+	if size < s.from.offset {
+		return changed("the file has shrunk to %d bytes", size)
 	}
 	if checksum(head) != s.from.head || checksum(tail) != s.from.tail {
 		return changed("another file has taken its place, or it was changed")
@@ -99,6 +100,26 @@ func (s *split) check() error {
 		}
 	}
 	return nil
+}
+
+// readChecked reads the first and the last bytes before the position, and returns the file's size. Of a compressed file that is
+// what was read of its text, which goes on at the position.
+func (s *split) readChecked(head, tail []byte) (size int64, err error) {
+	if s.text != nil {
+		err := s.text.skip(s.from.offset, head, tail)
+		return s.text.at, err
+	}
+	info, err := s.f.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("file: %w", err)
+	}
+	if info.Size() < s.from.offset {
+		return info.Size(), nil
+	}
+	if err := s.readFull(head, 0); err != nil {
+		return 0, err
+	}
+	return info.Size(), s.readFull(tail, s.from.offset-int64(len(tail)))
 }
 
 func (s *split) readFull(b []byte, at int64) error {
@@ -113,8 +134,11 @@ func (s *split) close() {
 	if s.started || s.at > 0 {
 		s.from, s.started = s.place(), true
 	}
+	if s.text != nil {
+		_ = s.text.r.Close() // as the file's
+	}
 	_ = s.f.Close() // it was only read
-	s.f, s.block = nil, nil
+	s.f, s.text, s.block = nil, nil, nil
 }
 
 // place returns the position behind what has been read. It is exact whenever read has just returned.
@@ -139,6 +163,14 @@ func (s *split) refill() error {
 	block := make([]byte, len(rest), size)
 	copy(block, rest)
 	s.base, s.at = s.base+int64(s.at), 0
+	if s.text != nil {
+		n, err := s.text.read(block[len(rest):size])
+		s.block, s.eof = block[:len(rest)+n], errors.Is(err, io.EOF)
+		if s.eof {
+			return nil
+		}
+		return err
+	}
 	n, err := s.f.ReadAt(block[len(rest):size], s.base+int64(len(rest)))
 	s.block = block[:len(rest)+n]
 	if err == nil {

@@ -2,7 +2,6 @@ package file
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,43 +13,43 @@ import (
 
 func TestSourceSuite(t *testing.T) {
 	for _, f := range []Format{JSONLines, CSV, Lines} {
-		t.Run(string(f), func(t *testing.T) {
-			jobstest.TestSource(t, jobstest.SourceSuite{Records: 60, New: func(t *testing.T) jobs.Source {
-				dir := t.TempDir()
-				for p := range 3 {
-					body := ""
-					if f == CSV {
-						body = "n,p\n"
+		for _, ending := range []string{".in", ".in.gz", ".in.zst"} {
+			t.Run(string(f)+ending, func(t *testing.T) {
+				jobstest.TestSource(t, jobstest.SourceSuite{Records: 60, New: func(t *testing.T) jobs.Source {
+					dir := t.TempDir()
+					for p := range 3 {
+						body := ""
+						if f == CSV {
+							body = "n,p\n"
+						}
+						for n := range 20 {
+							body += fmt.Sprintf("%d,%d\n", n, p)
+						}
+						write(t, filepath.Join(dir, fmt.Sprintf("%d%s", p, ending)), string(packed(t, ending, body[:7], body[7:])))
 					}
-					for n := range 20 {
-						body += fmt.Sprintf("%d,%d\n", n, p)
-					}
-					write(t, filepath.Join(dir, fmt.Sprintf("%d.in", p)), body)
-				}
-				return Source{Path: filepath.Join(dir, "*.in"), Format: f}
-			}})
-		})
+					return Source{Path: filepath.Join(dir, "*"+ending), Format: f}
+				}})
+			})
+		}
 	}
 }
 
 func TestSinkSuite(t *testing.T) {
 	for _, f := range []Format{JSONLines, Lines} {
-		t.Run(string(f), func(t *testing.T) {
-			var path string
-			jobstest.TestSink(t, jobstest.SinkSuite{
-				New: func(t *testing.T) jobs.Sink {
-					path = filepath.Join(t.TempDir(), "out")
-					return Sink{Path: path, Format: f}
-				},
-				Read: func(t *testing.T) []string {
-					b, err := os.ReadFile(path)
-					if err != nil {
-						t.Fatal(err)
-					}
-					return strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
-				},
+		for _, name := range []string{"out", "out.gz"} {
+			t.Run(string(f)+" "+name, func(t *testing.T) {
+				var path string
+				jobstest.TestSink(t, jobstest.SinkSuite{
+					New: func(t *testing.T) jobs.Sink {
+						path = filepath.Join(t.TempDir(), name)
+						return Sink{Path: path, Format: f}
+					},
+					Read: func(t *testing.T) []string {
+						return strings.Split(strings.TrimSuffix(string(unpacked(t, path)), "\n"), "\n")
+					},
+				})
 			})
-		})
+		}
 	}
 }
 
