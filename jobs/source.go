@@ -12,11 +12,26 @@ type Source interface {
 	// Bounded reports whether the source ends by itself.
 	Bounded() bool
 	// Splits lists the splits there are, in a stable order, with the position to begin each at where the job has none
-	// yet. It waits for an outside that is away, saying so with env.Waiting, until ctx ends. It is called once an attempt.
+	// yet. What env.Known has is not at its first connection any more. It waits for an outside that is away, saying so with
+	// env.Waiting, until ctx ends. It is called once an attempt.
 	Splits(ctx context.Context, env SourceEnv) ([]Start, error)
 	// Open returns a reader of the splits in starts, owned by one subtask. Positions are those of an earlier epoch, or
 	// those that Splits gave.
 	Open(ctx context.Context, env SourceEnv, starts []Start) (Reader, error)
+}
+
+// Discoverer is a Source whose splits may become more while it is read. Its Reader is a Grower. It is asked only where the
+// source is not bounded.
+type Discoverer interface {
+	// Discover waits until there are splits that env.Known does not have, and returns them in a stable order, each with the
+	// position of its beginning: nobody has read what it holds. The same splits, with the same positions, are what Splits adds
+	// to those of env.Known. An error is the attempt's failure; an outside that is away is waited for.
+	Discover(ctx context.Context, env SourceEnv) ([]Start, error)
+}
+
+// Grower is a Reader that takes splits while it reads. Add is called as Read is; its starts follow those given to Open.
+type Grower interface {
+	Add(starts []Start) error
 }
 
 // Start is a split and where to begin it.
@@ -31,7 +46,9 @@ type SourceEnv struct {
 	Job     string // the job's name
 	Step    string // the source's id within the job
 	Subtask int
-	Logger  *slog.Logger // never nil
+	// Known is, for Splits and Discover, the splits that the job has a position of, with it: at the first connection none.
+	Known  []Start
+	Logger *slog.Logger // never nil
 	// Waiting says what the source waits for ("broker 10.0.0.1:9092: connection refused"), or with "" that it goes on.
 	// It may be called from any goroutine.
 	Waiting func(why string)

@@ -306,11 +306,16 @@ func (b *builder) feeds(ctx context.Context, t *taskPlan) error {
 	n := t.head()
 	env := jobs.SourceEnv{Job: b.x.name, Step: n.ID, Logger: b.x.logger, DataDir: b.rt.cfg.DataDir, Services: b.rt.cfg.Services,
 		Waiting: func(why string) { b.x.waiting(n.ID, why) }}
+	env.Known = b.known(n.ID)
 	starts, err := n.Source.Source.Splits(ctx, env)
 	if err != nil {
 		return &JobError{Job: b.x.name, Step: n.ID, Err: err}
 	}
 	states := b.splitStates(n.ID, starts)
+	if d, ok := n.Source.Source.(jobs.Discoverer); ok && !n.Source.Source.Bounded() {
+		b.x.discoveries = append(b.x.discoveries, newDiscovery(d, env, b.subtasks[t], states))
+	}
+	env.Known = nil
 	for i, s := range b.subtasks[t] {
 		env.Subtask = i
 		f := &outsideFeed{node: n, built: &s.nodes[0].built, env: env, now: b.rt.now}
@@ -320,6 +325,16 @@ func (b *builder) feeds(ctx context.Context, t *taskPlan) error {
 		s.feed = f
 	}
 	return nil
+}
+
+// known returns the splits of a source that the last epoch has a position of.
+func (b *builder) known(step string) (known []jobs.Start) {
+	for _, k := range b.entry.header.Splits {
+		if k.Step == step {
+			known = append(known, jobs.Start{Split: jobs.Split{ID: k.Split, Topic: k.Topic, Partition: k.Partition}, Position: k.Position, Ended: k.Ended})
+		}
+	}
+	return known
 }
 
 // splitStates joins what the source says there is with where the last epoch left each split.

@@ -30,7 +30,8 @@
 //	apply.go, remove.go  adding and removing      members.go   which jobs and senders there are
 //	plan.go      a graph cut into tasks           build.go     an attempt's subtasks
 //	execution.go the master of one attempt        task.go      a subtask's loop
-//	feed.go      outside and bus sources          edge.go, out.go  what leaves a subtask
+//	feed.go      outside and bus sources          discover.go  splits that come later
+//	edge.go, out.go  what leaves a subtask
 //	core.go      seal(epoch) → LSN, pure of goroutines; the simulator drives it
 //	committer.go its goroutine and queues         ledger.go    what the log says, folded frame by frame
 //	frames.go    kinds and controls of frames     recover.go   reading it all back

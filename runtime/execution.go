@@ -17,16 +17,17 @@ import (
 
 // execution is one attempt of a job: its subtasks and the master that cuts their work into epochs.
 type execution struct {
-	rt       *Runtime
-	name     string
-	job      uint32
-	attempt  uint32
-	plan     *jobPlan
-	subtasks []*subtask
-	topics   map[bus.TopicID]string // that the job writes, outputs to the outside among them
-	onBus    []bus.TopicID          // those that others read
-	logger   *slog.Logger
-	waiting  func(step, why string)
+	rt          *Runtime
+	name        string
+	job         uint32
+	attempt     uint32
+	plan        *jobPlan
+	subtasks    []*subtask
+	discoveries []*discovery
+	topics      map[bus.TopicID]string // that the job writes, outputs to the outside among them
+	onBus       []bus.TopicID          // those that others read
+	logger      *slog.Logger
+	waiting     func(step, why string)
 
 	eventsMu sync.Mutex
 	events   []event
@@ -230,6 +231,10 @@ func (x *execution) run() (ended bool, err error) {
 	for _, s := range x.subtasks {
 		x.running.Add(1)
 		go x.runSubtask(s)
+	}
+	for _, d := range x.discoveries {
+		x.running.Add(1)
+		go x.runDiscovery(d)
 	}
 	select {
 	case o := <-x.result:
@@ -524,6 +529,11 @@ func (x *execution) abandon(deadline time.Duration) (stuck []*leftBehind) {
 		for _, s := range x.subtasks {
 			if !s.gone.Load() {
 				stuck = append(stuck, &leftBehind{fmt.Sprintf("%s (subtask %d)", s.plan.name(), s.index), gone})
+			}
+		}
+		for _, d := range x.discoveries {
+			if !d.gone.Load() {
+				stuck = append(stuck, &leftBehind{fmt.Sprintf("%s (looking for new splits)", d.env.Step), gone})
 			}
 		}
 	}

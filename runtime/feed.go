@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +50,10 @@ type outsideFeed struct {
 	watch  jobs.CommitWatcher // nil if the reader does not care what is durable
 	shown  checkpoint.Epoch
 	cuts   []cutPosition // of epochs that are not durable yet
+
+	newsMu sync.Mutex
+	news   []jobs.Start // found and not yet taken
+	isNews atomic.Bool
 }
 
 // cutPosition is where a split stood at the end of an epoch.
@@ -97,6 +102,11 @@ func (f *outsideFeed) open(ctx context.Context, s *subtask) error {
 }
 
 func (f *outsideFeed) poll(s *subtask) (int, error) {
+	if f.isNews.Load() {
+		if err := f.takeNews(s); err != nil {
+			return 0, err
+		}
+	}
 	if len(f.want) > 1 {
 		slices.SortStableFunc(f.want, func(a, b int) int {
 			switch wa, wb := f.splits[a].watermark, f.splits[b].watermark; {

@@ -3,9 +3,12 @@ package runtime_test
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -93,4 +96,85 @@ steps:
 			}
 		})
 	}
+}
+
+// TestKafkaPartitionsAdded: partitions that are added while a job runs, and while it does not, are read from their beginning,
+// once, at another parallelism too.
+func TestKafkaPartitionsAdded(t *testing.T) {
+	noLeaks(t)
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "in"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	out, data := filepath.Join(t.TempDir(), "out.jsonl"), t.TempDir()
+	var want []string
+	produce := func(partition int) {
+		own, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer own.Close()
+		for i := range 20 {
+			v := fmt.Sprintf(`{"p":%d,"n":%d}`, partition, len(want)+i)
+			if err := own.ProduceSync(t.Context(), &kgo.Record{Topic: "in", Partition: int32(partition), Value: []byte(v)}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { want = append(want, v) }()
+		}
+	}
+	grow := func(to int) {
+		if r, err := kadm.NewClient(cl).UpdatePartitions(t.Context(), to, "in"); err != nil || r.Error() != nil {
+			t.Fatal(err, r.Error())
+		}
+	}
+	started := func(parallelism int) *runtime.Runtime {
+		defs, problems := spec.LoadBytes(spec.Config{Connectors: all.Registry()}, "grown", fmt.Appendf(nil, `
+version: 1
+job: grown
+delivery: exactly_once
+parallelism: %d
+source:
+  kafka: {brokers: [%q], topics: [in], start: latest, discovery_interval: 100ms}
+  decode: json
+outputs:
+  main: {file: {path: %q}}
+`, parallelism, c.ListenAddrs()[0], out))
+		for _, p := range problems {
+			t.Fatal(p)
+		}
+		return start(t, runtime.Config{DataDir: data}, defs...)
+	}
+	all := func(rt *runtime.Runtime) {
+		t.Helper()
+		until(t, rt, "all records", func() bool { return linesOf(t, out) >= len(want) })
+	}
+	rt := started(2)
+	until(t, rt, "the first epoch", func() bool { return jobStatus(t, rt, "grown").Counters.Epochs > 0 })
+	produce(0)
+	all(rt)
+	for p := 1; p <= 3; p++ {
+		grow(p + 1)
+		produce(p)
+		all(rt)
+	}
+	stop(t, rt)
+	grow(6)
+	produce(4)
+	produce(5)
+	produce(1)
+	rt = started(3)
+	all(rt)
+	grow(7)
+	produce(6)
+	produce(4)
+	all(rt)
+	stop(t, rt)
+	slices.Sort(want)
+	sameLines(t, "out", fileLines(t, out), want)
 }

@@ -34,6 +34,7 @@ type simJob struct {
 	idx      int
 	name     string
 	splits   int // of the outside source; 0 where it reads a topic
+	hidden   int // of the splits, that come while it is read
 	total    int // records of each split
 	in       string
 	start    jobs.BusStart
@@ -118,7 +119,9 @@ func (s *sim) sourceRecord(j *simJob, split, n int) simValue {
 	h := mix(s.seed*1_000_003 + uint64(j.idx)*8191 + uint64(split)*131 + uint64(n)*0x9e3779b97f4a7c15)
 	v := simValue{Kind: simSource, By: uint8(j.idx), Split: uint8(split), N: uint32(n), Sum: h % 97,
 		Key: string(rune('a' + h>>8%simKeys)), Time: int64(n)*11 + int64(h>>16%30)}
-	if h>>24%24 == 0 {
+	if split >= j.splits-j.hidden {
+		v.Wild = true // event time has gone on without it
+	} else if h>>24%24 == 0 {
 		v.Wild = true
 		v.Time -= 300
 	}
@@ -281,23 +284,64 @@ type simOutside struct {
 }
 
 func (o *simOutside) Kind() string   { return "sim" }
-func (o *simOutside) Bounded() bool  { return true }
+func (o *simOutside) Bounded() bool  { return o.shown() == o.j.splits }
 func (o *simOutside) String() string { return o.j.name }
 
+// shown is how many splits there are by now.
+func (o *simOutside) shown() int { return o.j.splits - o.j.hidden + o.s.revealed[o.j.idx] }
+
+func simStart(i int) jobs.Start {
+	return jobs.Start{Split: jobs.Split{ID: string(rune('0' + i)), Partition: int32(i)}}
+}
+
 func (o *simOutside) Splits(context.Context, jobs.SourceEnv) (out []jobs.Start, err error) {
-	for i := range o.j.splits {
-		out = append(out, jobs.Start{Split: jobs.Split{ID: string(rune('0' + i)), Partition: int32(i)}})
+	for i := range o.shown() {
+		out = append(out, simStart(i))
 	}
 	return out, nil
 }
 
+// Discover is not called: the scheduler reveals splits.
+func (o *simOutside) Discover(context.Context, jobs.SourceEnv) ([]jobs.Start, error) {
+	return nil, errInjected
+}
+
+// reveal shows the next split of a job's outside source to whoever reads it.
+func (s *sim) reveal(a *simAttempts) bool {
+	j := s.specOf(a)
+	if s.revealed[j.idx] == j.hidden {
+		return false
+	}
+	next := simStart(j.splits - j.hidden + s.revealed[j.idx])
+	s.revealed[j.idx]++
+	s.tracef("%s: split %s comes", j.name, next.Split.ID)
+	if a.x == nil {
+		return true
+	}
+	s.count("splits found while they are read")
+	for _, d := range a.x.discoveries {
+		d.give([]jobs.Start{next})
+		if s.twin.foundTwice {
+			d.give([]jobs.Start{next})
+		}
+	}
+	for _, t := range a.x.subtasks {
+		t.wake() // the source may be bounded now
+	}
+	return true
+}
+
 func (o *simOutside) Open(_ context.Context, _ jobs.SourceEnv, starts []jobs.Start) (jobs.Reader, error) {
 	r := &simOutsideReader{o: o, ready: make(chan struct{}, 1)}
+	return r, r.Add(starts)
+}
+
+func (r *simOutsideReader) Add(starts []jobs.Start) error {
 	for _, st := range starts {
 		r.splits = append(r.splits, int(st.Split.Partition))
 		r.next = append(r.next, positionOf(st.Position))
 	}
-	return r, nil
+	return nil
 }
 
 func positionOf(b []byte) int {
@@ -394,6 +438,9 @@ func newPlan(rng *rand.Rand) *simPlan {
 		j.name = fmt.Sprintf("job%d", j.idx)
 		j.width = 1 + rng.IntN(2)
 		j.direct = j.splits == 0 && rng.IntN(2) == 0
+		if j.splits > 1 {
+			j.hidden = rng.IntN(2) * rng.IntN(j.splits)
+		}
 		j.spread = !j.direct && rng.IntN(2) == 0
 		j.delivery = jobs.Delivery(rng.IntN(2))
 	}

@@ -31,8 +31,9 @@ type sim struct {
 	log       *simLog
 	snapshots *simSnapshots
 	outside   map[string]*simTarget
-	model     *model // of what is durable
-	armed     []int  // records until a job fails, 0 for never
+	revealed  map[int]int // by job, hidden splits that have come
+	model     *model      // of what is durable
+	armed     []int       // records until a job fails, 0 for never
 	tasks     []*simTask
 	running   *simTask
 	timers    []*simTimer
@@ -80,7 +81,7 @@ func runSim(seed uint64, twin simTwin, trace *[]string) *violation {
 }
 
 func newSim(seed uint64, twin simTwin, trace *[]string) *sim {
-	s := &sim{counts: map[string]int{}, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, outside: map[string]*simTarget{}}
+	s := &sim{counts: map[string]int{}, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, outside: map[string]*simTarget{}, revealed: map[int]int{}}
 	s.plan = newPlan(s.rng)
 	s.snapshots = &simSnapshots{s: s, files: map[string]simSnapshot{}}
 	s.model = newModel(s)

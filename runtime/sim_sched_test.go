@@ -39,6 +39,11 @@ func (s *sim) step() bool {
 		s.lame = nil
 		return true
 	}
+	for _, a := range s.proc.jobs {
+		if s.reveal(a) {
+			return true
+		}
+	}
 	next := s.nextTime()
 	switch {
 	case s.ended() && s.quiet:
@@ -215,6 +220,9 @@ func (s *sim) chores() {
 		s.spawn("janitor", func() {
 			_, _ = p.rt.cutLog() // an error is its process's end
 		})
+	}
+	if len(p.jobs) > 0 && rng.IntN(25) == 0 {
+		s.reveal(p.jobs[rng.IntN(len(p.jobs))])
 	}
 	if len(p.jobs) > 0 && rng.IntN(6) == 0 {
 		if a := p.jobs[rng.IntN(len(p.jobs))]; a.x != nil {

@@ -19,6 +19,7 @@ type simTwin struct {
 	booted     func(*sim, *Runtime)      // behind a recovery, before the jobs begin
 	stepping   func(*subtask)            // before each step of a subtask
 	sealed     func(*core)               // behind each turn of the committer
+	foundTwice bool                      // a new split is given to subtasks twice
 	sendSealed bool                      // senders take what is sealed
 	prefixes   func(*sim, *model, int64) // at a crash, for each frame that is not durable: more that may be left of the log
 }
@@ -53,6 +54,8 @@ var simTwins = []simTwin{
 		booted: forgetWatermarks},
 	{name: "a batch is overtaken by its barrier", rules: []string{"R3", "R4", "R1"},
 		stepping: overtake},
+	{name: "a new split is read twice", rules: []string{"R3", "R4", "R1"},
+		foundTwice: true},
 	{name: "sent before it is durable", rules: []string{"R2"},
 		sendSealed: true},
 }

@@ -23,8 +23,11 @@ type SourceSuite struct {
 	Records int // at least 5
 	// More adds at least one record to the outside of the source that New returned last; nil if that cannot be.
 	More func(t *testing.T)
-	Dir  string        // SourceEnv.DataDir; "" is a temporary one
-	Wait time.Duration // bounds every wait; 0 means 10 s
+	// Split adds a split to the outside of the source that New returned last, and returns how many records it holds, at least
+	// one; nil if that cannot be. The source is a jobs.Discoverer then.
+	Split func(t *testing.T) int
+	Dir   string        // SourceEnv.DataDir; "" is a temporary one
+	Wait  time.Duration // bounds every wait; 0 means 10 s
 }
 
 // TestSource checks the contract of jobs.Source and jobs.Reader: one subtest a rule, those that apply to the source.
@@ -46,6 +49,10 @@ func TestSource(t *testing.T, s SourceSuite) {
 		if s.More != nil {
 			rules = append(rules, rule{"Ready wakes", s.wakes})
 		}
+	}
+	if s.Split != nil {
+		rules = append(rules, rule{"a split that comes later is read from its beginning", s.grows},
+			rule{"a reader that has nothing takes the splits that come later", s.growsFromNothing})
 	}
 	for _, r := range rules {
 		t.Run(r.name, r.run)
@@ -297,7 +304,7 @@ func (s SourceSuite) wanted(t *testing.T) {
 }
 
 // drained opens src and reads all there is, for rules about what comes then.
-func (s SourceSuite) drained(t *testing.T) (jobs.Reader, []int) {
+func (s SourceSuite) drained(t *testing.T) (jobs.Source, jobs.Reader, []int) {
 	t.Helper()
 	src, env := s.New(t), s.env(t, s.Dir)
 	starts := s.splitsOf(t, src, env)
@@ -331,11 +338,11 @@ func (s SourceSuite) drained(t *testing.T) (jobs.Reader, []int) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return r, want
+	return src, r, want
 }
 
 func (s SourceSuite) prompt(t *testing.T) {
-	r, want := s.drained(t)
+	_, r, want := s.drained(t)
 	c := &jobs.Chunk{Max: 10}
 	begin := time.Now()
 	if err := r.Read(c, want); err != nil {
@@ -347,7 +354,7 @@ func (s SourceSuite) prompt(t *testing.T) {
 }
 
 func (s SourceSuite) wakes(t *testing.T) {
-	r, want := s.drained(t)
+	_, r, want := s.drained(t)
 	select {
 	case <-r.Ready(): // one too many is allowed
 	default:

@@ -232,6 +232,6 @@ func (e *RangeError) Error() string {
 type ReplacedError struct{ Topic string }
 
 func (e *ReplacedError) Error() string {
-	return fmt.Sprintf("kafka: topic %s was deleted and made again: the job's offsets are those of the old one; "+
-		"start it without its state", e.Topic)
+	return fmt.Sprintf("kafka: topic %s was deleted and made again: the job's offsets are those of the old one, and nothing is read in their place; "+
+		"start it without its state, or give it a topic of another name", e.Topic)
 }

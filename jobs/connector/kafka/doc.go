@@ -11,7 +11,12 @@
 //
 // Start is resolved to offsets by Splits, at the first connection, and so stands in the job's first epoch. With End
 // "latest" so is the end, and the source is bounded by it. An offset that the topic no longer has is never replaced by
-// another one: reading fails with a [RangeError]. Nor is a topic that was deleted and made again taken for the old one.
+// another one: reading fails with a [RangeError]. Nor is a topic that was deleted and made again taken for the old one: that is
+// a [ReplacedError], at the latest after Discovery.
+//
+// Partitions that are added to a topic later are found every Discovery, and at the next start. They are read from their
+// beginning whatever Start says, since they were empty when the job had begun. A source with an end has the partitions of its
+// first connection alone.
 //
 // A broker that is away, at the start or midway, is waited for, and told with SourceEnv.Waiting. One that refuses the login
 // is not: that is an answer, which fails the read (or the write).

@@ -14,15 +14,15 @@ import (
 func (r *reader) probe(ctx context.Context, cl *kgo.Client) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	for _, i := range r.todo {
-		end := r.from[i].end
+	for _, i := range r.todo { // a bounded source gets no others
 		r.mu.Lock()
-		asked, over := r.asked[i], r.ends[i]
+		of, asked, over := r.opened[i], r.asked[i], r.ends[i]
 		r.mu.Unlock()
+		end := of.from.end
 		if over || asked >= end {
 			continue
 		}
-		if next, ok := r.nextOffset(ctx, cl, i, asked); ok && next >= end {
+		if next, ok := r.nextOffset(ctx, cl, of, asked); ok && next >= end {
 			r.mu.Lock()
 			r.ends[i] = true
 			r.mu.Unlock()
@@ -33,8 +33,7 @@ func (r *reader) probe(ctx context.Context, cl *kgo.Client) {
 
 // nextOffset returns the offset behind a first batch that holds no record the client would give, starting at from. It goes
 // over as many such batches as one answer has.
-func (r *reader) nextOffset(ctx context.Context, cl *kgo.Client, i int, from int64) (int64, bool) {
-	s := r.splits[i] // only what is fixed in it
+func (r *reader) nextOffset(ctx context.Context, cl *kgo.Client, s opened, from int64) (int64, bool) {
 	leader, _, err := cl.PartitionLeader(s.topic, s.partition)
 	if err != nil || leader < 0 {
 		return 0, false
@@ -43,7 +42,7 @@ func (r *reader) nextOffset(ctx context.Context, cl *kgo.Client, i int, from int
 	req.MaxBytes = r.src.FetchBytes
 	req.SessionEpoch = -1
 	t := kmsg.NewFetchRequestTopic()
-	t.Topic, t.TopicID = s.topic, r.from[i].topicID
+	t.Topic, t.TopicID = s.topic, s.from.topicID
 	p := kmsg.NewFetchRequestTopicPartition()
 	p.Partition, p.FetchOffset, p.PartitionMaxBytes, p.CurrentLeaderEpoch = s.partition, from, r.src.PartitionBytes, -1
 	t.Partitions = append(t.Partitions, p)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,12 +29,12 @@ type reader struct {
 	done   chan struct{}
 	group  *groupOffsets // nil with NoGroup
 
-	splits []*split // used by Read alone, save what is said to be fixed
-	byPart map[partKey]int
-	todo   []int      // splits that are not at their end from the start
-	from   []position // by split, where it was opened
+	splits []*split // used by Read alone
 
 	mu     sync.Mutex
+	opened []opened // by split; what is in one is fixed
+	byPart map[partKey]int
+	todo   []int     // splits that are not at their end from the start
 	queue  [][]batch // by split, fetched and not yet taken
 	queued int64     // bytes
 	asked  []int64   // by split, the offset behind what was fetched
@@ -48,41 +49,32 @@ type partKey struct {
 	partition int32
 }
 
+// opened is a partition and where it was begun.
+type opened struct {
+	partKey
+	from position
+}
+
 type batch struct {
 	records []*kgo.Record
 	bytes   int64
 }
 
 type split struct {
-	topic     string // fixed, as partition
-	partition int32
-	pos       position
-	batch     batch // being read
-	at        int
-	ended     bool
+	partKey
+	pos   position
+	batch batch // being read
+	at    int
+	ended bool
 }
 
 func newReader(s Source, env jobs.SourceEnv, starts []jobs.Start) (*reader, error) {
 	r := &reader{
-		src: s, env: env, status: newStatus(env.Waiting),
+		src: s, env: env, status: newStatus(env.Waiting), byPart: map[partKey]int{},
 		ready: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
-		byPart: map[partKey]int{}, queue: make([][]batch, len(starts)),
-		asked: make([]int64, len(starts)), ends: make([]bool, len(starts)), over: make([]bool, len(starts)),
 	}
-	for i, st := range starts {
-		pos, err := decodePosition(st.Position)
-		if err != nil {
-			return nil, fmt.Errorf("kafka: %s: %w", st.Split.ID, err)
-		}
-		sp := &split{topic: st.Split.Topic, partition: st.Split.Partition, pos: pos, ended: st.Ended}
-		r.splits = append(r.splits, sp)
-		r.byPart[partKey{sp.topic, sp.partition}] = i
-		r.from = append(r.from, pos)
-		r.asked[i] = pos.offset
-		r.ends[i] = pos.bounded && pos.offset >= pos.end
-		if !st.Ended && !r.ends[i] {
-			r.todo = append(r.todo, i)
-		}
+	if err := r.take(starts); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
@@ -96,6 +88,54 @@ func newReader(s Source, env jobs.SourceEnv, starts []jobs.Start) (*reader, erro
 	r.ready <- struct{}{}
 	go r.run(ctx)
 	return r, nil
+}
+
+// take makes splits of starts. Beside the fetching goroutine it needs mu.
+func (r *reader) take(starts []jobs.Start) error {
+	for _, st := range starts {
+		pos, err := decodePosition(st.Position)
+		if err != nil {
+			return fmt.Errorf("kafka: %s: %w", st.Split.ID, err)
+		}
+		i, key := len(r.splits), partKey{st.Split.Topic, st.Split.Partition}
+		r.splits = append(r.splits, &split{partKey: key, pos: pos, ended: st.Ended})
+		r.opened = append(r.opened, opened{key, pos})
+		r.byPart[key] = i
+		r.queue = append(r.queue, nil)
+		r.asked = append(r.asked, pos.offset)
+		r.ends = append(r.ends, pos.bounded && pos.offset >= pos.end)
+		r.over = append(r.over, false)
+		if !st.Ended && !r.ends[i] {
+			r.todo = append(r.todo, i)
+		}
+	}
+	return nil
+}
+
+// Add begins to read partitions that were added to the topics.
+func (r *reader) Add(starts []jobs.Start) error {
+	r.mu.Lock()
+	if err := r.take(starts); err != nil {
+		r.mu.Unlock()
+		return err
+	}
+	parts, cl := offsetsOf(r.opened[len(r.opened)-len(starts):]), r.client
+	r.mu.Unlock()
+	if cl != nil { // else whoever makes the client finds them
+		cl.AddConsumePartitions(parts)
+	}
+	return nil
+}
+
+func offsetsOf(os []opened) map[string]map[int32]kgo.Offset {
+	parts := map[string]map[int32]kgo.Offset{}
+	for _, o := range os {
+		if parts[o.topic] == nil {
+			parts[o.topic] = map[int32]kgo.Offset{}
+		}
+		parts[o.topic][o.partition] = kgo.NewOffset().At(o.from.offset).WithEpoch(o.from.epoch)
+	}
+	return parts
 }
 
 func (r *reader) Ready() <-chan struct{} { return r.ready }
@@ -242,15 +282,15 @@ func (r *reader) fail(err error) {
 func (r *reader) run(ctx context.Context) {
 	defer close(r.done)
 	defer r.status.fine()
-	parts, err := r.connect(ctx)
-	if err != nil {
+	todo, opened := r.unread()
+	if err := r.connect(ctx, todo); err != nil {
 		if ctx.Err() == nil {
 			r.fail(err)
 		}
 		return
 	}
 	opts := []kgo.Opt{
-		kgo.ConsumePartitions(parts), // none where all have ended
+		kgo.ConsumePartitions(offsetsOf(todo)), // none where all have ended
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchMaxBytes(r.src.FetchBytes),
 		kgo.FetchMaxPartitionBytes(r.src.PartitionBytes),
@@ -272,12 +312,14 @@ func (r *reader) run(ctx context.Context) {
 	defer cl.Close()
 	r.mu.Lock()
 	r.client = cl
+	added := r.opened[opened:]
 	r.mu.Unlock()
+	cl.AddConsumePartitions(offsetsOf(added))
 	if r.group != nil {
 		r.group.start(cl)
 		defer r.group.close()
 	}
-	if len(r.todo) == 0 {
+	if len(todo) == 0 && r.src.Bounded() {
 		<-ctx.Done() // all have ended; only offsets may still be shown
 		return
 	}
@@ -288,30 +330,36 @@ func (r *reader) newClient(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, e
 	return newClient(ctx, r.src.Brokers, r.src.Security, r.env.Services, clientID(r.env.Job), r.status, opts...)
 }
 
+// unread returns the partitions that are not at their end from the start, and how many there are of all.
+func (r *reader) unread() (todo []opened, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, i := range r.todo {
+		todo = append(todo, r.opened[i])
+	}
+	return todo, len(r.opened)
+}
+
 // connect waits for the brokers and checks that every position is one they have.
-func (r *reader) connect(ctx context.Context) (map[string]map[int32]kgo.Offset, error) {
+func (r *reader) connect(ctx context.Context, todo []opened) error {
+	if len(todo) == 0 {
+		return nil
+	}
 	cl, err := r.newClient(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer cl.Close()
 	var names []string
-	parts := map[string]map[int32]kgo.Offset{}
-	for _, i := range r.todo {
-		s, from := r.splits[i], r.from[i]
-		if parts[s.topic] == nil {
-			parts[s.topic] = map[int32]kgo.Offset{}
-			names = append(names, s.topic)
+	for _, o := range todo {
+		if !slices.Contains(names, o.topic) {
+			names = append(names, o.topic)
 		}
-		parts[s.topic][s.partition] = kgo.NewOffset().At(from.offset).WithEpoch(from.epoch)
 	}
-	if len(names) == 0 {
-		return parts, nil
-	}
-	return parts, untilDone(ctx, r.status, func(ctx context.Context) error { return r.checkRanges(ctx, cl, names) })
+	return untilDone(ctx, r.status, func(ctx context.Context) error { return checkRanges(ctx, cl, names, todo) })
 }
 
-func (r *reader) checkRanges(ctx context.Context, cl *kgo.Client, names []string) error {
+func checkRanges(ctx context.Context, cl *kgo.Client, names []string, todo []opened) error {
 	topics, err := describe(ctx, cl, names, false)
 	if err != nil {
 		return err
@@ -331,9 +379,9 @@ func (r *reader) checkRanges(ctx context.Context, cl *kgo.Client, names []string
 	if err != nil {
 		return fmt.Errorf("kafka: list offsets: %w", err)
 	}
-	for _, i := range r.todo {
-		s, from := r.splits[i], r.from[i]
-		if t := topics[s.topic]; t.id != from.topicID && from.topicID != [16]byte{} && t.id != [16]byte{} {
+	for _, s := range todo {
+		from := s.from
+		if replaced(from.topicID, topics[s.topic].id) {
 			return &ReplacedError{Topic: s.topic}
 		}
 		f, ok1 := first.Lookup(s.topic, s.partition)
@@ -400,21 +448,12 @@ func (r *reader) accept(ctx context.Context, cl *kgo.Client, fs kgo.Fetches) err
 	var failed error
 	got := false
 	fs.EachPartition(func(p kgo.FetchTopicPartition) {
-		if n := len(p.Records); n > 0 {
-			if i, ok := r.byPart[partKey{p.Topic, p.Partition}]; ok {
-				b := batch{records: p.Records}
-				for _, rec := range p.Records {
-					b.bytes += int64(len(rec.Key) + len(rec.Value))
-				}
-				r.mu.Lock()
-				if !r.over[i] {
-					r.queue[i] = append(r.queue[i], b)
-					r.queued += b.bytes
-				}
-				r.asked[i] = p.Records[n-1].Offset + 1
-				r.mu.Unlock()
-				got = true
+		if len(p.Records) > 0 {
+			b := batch{records: p.Records}
+			for _, rec := range p.Records {
+				b.bytes += int64(len(rec.Key) + len(rec.Value))
 			}
+			got = r.enqueue(partKey{p.Topic, p.Partition}, b) || got
 		}
 		if p.Err != nil && failed == nil {
 			failed = r.partitionError(ctx, cl, p)
@@ -425,6 +464,22 @@ func (r *reader) accept(ctx context.Context, cl *kgo.Client, fs kgo.Fetches) err
 		r.status.expire()
 	}
 	return failed
+}
+
+// enqueue takes what was fetched of a partition for Read.
+func (r *reader) enqueue(of partKey, b batch) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i, ok := r.byPart[of]
+	if !ok {
+		return false
+	}
+	if !r.over[i] {
+		r.queue[i] = append(r.queue[i], b)
+		r.queued += b.bytes
+	}
+	r.asked[i] = b.records[len(b.records)-1].Offset + 1
+	return true
 }
 
 func (r *reader) partitionError(ctx context.Context, cl *kgo.Client, p kgo.FetchTopicPartition) error {
@@ -445,11 +500,11 @@ func (r *reader) partitionError(ctx context.Context, cl *kgo.Client, p kgo.Fetch
 
 func (r *reader) rangeError(ctx context.Context, cl *kgo.Client, p kgo.FetchTopicPartition) error {
 	e := &RangeError{Topic: p.Topic, Partition: p.Partition, First: -1, End: -1}
+	r.mu.Lock()
 	if i, ok := r.byPart[partKey{p.Topic, p.Partition}]; ok {
-		r.mu.Lock()
 		e.Offset = r.asked[i]
-		r.mu.Unlock()
 	}
+	r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	adm := kadm.NewClient(cl)

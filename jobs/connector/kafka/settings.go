@@ -63,6 +63,8 @@ func SourceKind() connector.SourceKind {
 				Doc: "The consumer group to which durable offsets are shown (sidestream.JOB if not given); none for nowhere."},
 			{Name: "isolation", Kind: connector.Enum, Default: "read_committed", Enum: []string{"read_committed", "read_uncommitted"},
 				Doc: "Whether records of open and aborted transactions are left out."},
+			{Name: "discovery_interval", Kind: connector.Duration, Default: "30s",
+				Doc: "How often the brokers are asked for partitions that were added; they are read from their beginning."},
 			{Name: "buffer_bytes", Kind: connector.Bytes, Default: "8MiB", Doc: "What is fetched ahead, for each subtask."},
 			{Name: "partition_bytes", Kind: connector.Bytes, Default: "1MiB", Doc: "What one answer of a broker holds of one partition."},
 		}, securityFields()...),
@@ -77,7 +79,10 @@ func SourceKind() connector.SourceKind {
 			s := Source{
 				Brokers: v.List("brokers"), Topics: v.List("topics"), Start: v.String("start"), End: v.String("end"),
 				Group: v.String("group"), Uncommitted: v.String("isolation") == "read_uncommitted", Security: sec,
-				BufferBytes: v.Int("buffer_bytes"),
+				BufferBytes: v.Int("buffer_bytes"), Discovery: v.Duration("discovery_interval"),
+			}
+			if s.Discovery < discoveryMin {
+				return nil, &connector.FieldError{Field: "discovery_interval", Msg: "is less than 100ms"}
 			}
 			if _, _, err := s.startMillis(); err != nil {
 				return nil, &connector.FieldError{Field: "start", Msg: "is not earliest, latest or a time", Hint: "write a time as 2026-01-31T00:00:00Z"}

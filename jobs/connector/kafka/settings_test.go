@@ -3,6 +3,7 @@ package kafka
 import (
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/jobs/connector"
 )
@@ -29,12 +30,12 @@ func TestSettings(t *testing.T) {
 		want  any // what is made, or the field at fault
 	}{
 		{"source", source, map[string]any{"brokers": "a:1,b:2", "topics": []string{"in"}},
-			Source{Brokers: []string{"a:1", "b:2"}, Topics: []string{"in"}, Start: "earliest", End: "never", BufferBytes: 8 << 20, PartitionBytes: 1 << 20}},
+			Source{Brokers: []string{"a:1", "b:2"}, Topics: []string{"in"}, Start: "earliest", End: "never", Discovery: 30 * time.Second, BufferBytes: 8 << 20, PartitionBytes: 1 << 20}},
 		{"source with all", source, map[string]any{"brokers": embedded, "topics": "in", "start": "2026-01-31T00:00:00Z", "end": "latest",
-			"group": NoGroup, "isolation": "read_uncommitted", "buffer_bytes": "1MiB", "partition_bytes": "64KiB", "tls": true,
+			"group": NoGroup, "isolation": "read_uncommitted", "buffer_bytes": "1MiB", "partition_bytes": "64KiB", "discovery_interval": "1m", "tls": true,
 			"ca_file": "ca.pem", "sasl": "plain", "username": "u", "password_file": "/p"},
 			Source{Brokers: []string{embedded}, Topics: []string{"in"}, Start: "2026-01-31T00:00:00Z", End: "latest", Group: NoGroup,
-				Uncommitted: true, BufferBytes: 1 << 20, PartitionBytes: 64 << 10,
+				Uncommitted: true, Discovery: time.Minute, BufferBytes: 1 << 20, PartitionBytes: 64 << 10,
 				Security: Security{TLS: true, CAFile: "/base/ca.pem", SASL: "plain", Username: "u", PasswordFile: "/p"}}},
 		{"source without brokers", source, map[string]any{"topics": "in"}, "brokers"},
 		{"embedded and another", source, map[string]any{"brokers": "embedded,a:1", "topics": "in"}, "brokers"},
@@ -42,6 +43,7 @@ func TestSettings(t *testing.T) {
 		{"end", source, map[string]any{"brokers": "a:1", "topics": "in", "end": "soon"}, "end"},
 		{"topics", source, map[string]any{"brokers": "a:1", "topics": "in,in"}, "topics"},
 		{"partition bytes", source, map[string]any{"brokers": "a:1", "topics": "in", "partition_bytes": "1GiB"}, "partition_bytes"},
+		{"discovery interval", source, map[string]any{"brokers": "a:1", "topics": "in", "discovery_interval": "5ms"}, "discovery_interval"},
 		{"login", source, map[string]any{"brokers": "a:1", "topics": "in", "sasl": "plain"}, "sasl"},
 		{"ca file", source, map[string]any{"brokers": "a:1", "topics": "in", "ca_file": "x"}, "ca_file"},
 		{"sink", sink, map[string]any{"brokers": "a:1", "topic": "out"},

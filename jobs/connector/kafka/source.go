@@ -21,6 +21,7 @@ const (
 	defaultFetchBytes     = 8 << 20
 	defaultPartitionBytes = 1 << 20
 	defaultFetchWait      = 500 * time.Millisecond
+	defaultDiscovery      = 30 * time.Second
 )
 
 // NoGroup as a Source's Group shows no offsets to anyone.
@@ -37,6 +38,8 @@ type Source struct {
 	// Uncommitted reads records of transactions that are open or aborted too.
 	Uncommitted bool
 	Security    Security
+	// Discovery is how often the brokers are asked for partitions that were added to the topics; 0 means 30 s.
+	Discovery time.Duration
 
 	BufferBytes    int64         // fetched and not yet read, before fetching pauses (one answer may pass it); 0 means 8 MiB
 	FetchBytes     int32         // of one answer of one broker, as it comes over the wire, compressed; 0 means 8 MiB
@@ -44,7 +47,10 @@ type Source struct {
 	FetchWait      time.Duration // how long a broker holds an empty answer; 0 means 500 ms
 }
 
-var _ jobs.Source = Source{}
+var (
+	_ jobs.Source     = Source{}
+	_ jobs.Discoverer = Source{}
+)
 
 func (s Source) withDefaults() (Source, error) {
 	if err := errors.Join(checkBrokers(s.Brokers), s.Security.check()); err != nil {
@@ -79,7 +85,10 @@ func (s Source) withDefaults() (Source, error) {
 	if s.FetchWait == 0 {
 		s.FetchWait = defaultFetchWait
 	}
-	if s.BufferBytes < 0 || s.FetchBytes < 0 || s.PartitionBytes < 0 || s.FetchWait < 0 {
+	if s.Discovery == 0 {
+		s.Discovery = defaultDiscovery
+	}
+	if s.Discovery < 0 || s.BufferBytes < 0 || s.FetchBytes < 0 || s.PartitionBytes < 0 || s.FetchWait < 0 {
 		return s, errors.New("kafka: a bound is negative")
 	}
 	if s.PartitionBytes > s.FetchBytes {
@@ -114,8 +123,9 @@ func (s Source) String() string {
 
 func clientID(job string) string { return "sidestream." + job }
 
-// Splits lists the partitions, by topic as named and by number, each with the offset that Start means now. It waits for
-// the brokers, and for topics that do not exist yet.
+// Splits lists the partitions, by topic as named and by number, each with the offset that Start means now. Partitions that
+// were added to a topic of which env.Known has others begin with their first record; a source with an end leaves them out. It
+// waits for the brokers, and for topics that do not exist yet.
 func (s Source) Splits(ctx context.Context, env jobs.SourceEnv) ([]jobs.Start, error) {
 	s, err := s.withDefaults()
 	if err != nil {
@@ -130,7 +140,7 @@ func (s Source) Splits(ctx context.Context, env jobs.SourceEnv) ([]jobs.Start, e
 	defer cl.Close()
 	var starts []jobs.Start
 	err = untilDone(ctx, st, func(ctx context.Context) (err error) {
-		starts, err = s.resolve(ctx, cl)
+		starts, err = s.resolve(ctx, cl, env.Known)
 		return err
 	})
 	return starts, err
@@ -140,9 +150,16 @@ func splitID(topic string, partition int32) string {
 	return topic + "/" + strconv.Itoa(int(partition))
 }
 
-func (s Source) resolve(ctx context.Context, cl *kgo.Client) ([]jobs.Start, error) {
+func (s Source) resolve(ctx context.Context, cl *kgo.Client, known []jobs.Start) ([]jobs.Start, error) {
+	before, err := knownPartitions(known)
+	if err != nil {
+		return nil, err
+	}
 	topics, err := describe(ctx, cl, s.Topics, isEmbedded(s.Brokers))
 	if err != nil {
+		return nil, err
+	}
+	if err := before.check(topics); err != nil {
 		return nil, err
 	}
 	adm := kadm.NewClient(cl)
@@ -156,9 +173,24 @@ func (s Source) resolve(ctx context.Context, cl *kgo.Client) ([]jobs.Start, erro
 			return nil, err
 		}
 	}
+	added, err := s.added(ctx, adm, topics, before)
+	if err != nil {
+		return nil, err
+	}
 	var starts []jobs.Start
 	for _, t := range s.Topics {
 		for p := range topics[t].partitions {
+			split := jobs.Split{ID: splitID(t, p), Topic: t, Partition: p}
+			if pos, ok := before[t][p]; ok {
+				starts = append(starts, jobs.Start{Split: split, Position: pos.encode()})
+				continue
+			}
+			if before[t] != nil {
+				if pos, ok := added[split.ID]; ok {
+					starts = append(starts, jobs.Start{Split: split, Position: pos.encode()})
+				}
+				continue
+			}
 			o, ok := begins.Lookup(t, p)
 			if !ok {
 				return nil, fmt.Errorf("kafka: %s/%d: the brokers did not tell its offsets", t, p)
@@ -171,10 +203,7 @@ func (s Source) resolve(ctx context.Context, cl *kgo.Client) ([]jobs.Start, erro
 				}
 				pos.end = e.Offset
 			}
-			starts = append(starts, jobs.Start{
-				Split:    jobs.Split{ID: splitID(t, p), Topic: t, Partition: p},
-				Position: pos.encode(),
-			})
+			starts = append(starts, jobs.Start{Split: split, Position: pos.encode()})
 		}
 	}
 	return starts, nil

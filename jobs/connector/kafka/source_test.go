@@ -31,9 +31,13 @@ func TestSourceSuite(t *testing.T) {
 				topic = topicName(t)
 				makeTopic(t, cl, topic, 3)
 				produce(t, cl, topic, 2, 0, records) // the third partition stays empty
-				return Source{Brokers: []string{addr}, Topics: []string{topic}, End: end, FetchWait: 50 * time.Millisecond}
+				return Source{Brokers: []string{addr}, Topics: []string{topic}, End: end, FetchWait: 50 * time.Millisecond, Discovery: discoveryMin}
 			}
 			if end == "" {
+				suite.Split = func(t *testing.T) int {
+					addPartition(t, cl, topic, 4)
+					return 3
+				}
 				suite.More = func(t *testing.T) { produce(t, cl, topic, 2, records, records+1) }
 			}
 			jobstest.TestSource(t, suite)
