@@ -29,6 +29,7 @@ type catalogTopic struct {
 	Bytes     []int64        `json:"bytes"`
 	Producers []ProducerMark `json:"producers,omitempty"`
 	Written   bool           `json:"written,omitempty"`
+	Gaps      [][]gap        `json:"gaps,omitempty"` // by partition
 }
 
 type catalogSub struct {
@@ -66,6 +67,12 @@ func (b *Bus) AppendCatalog(dst []byte) []byte {
 		for _, p := range t.parts {
 			p.mu.Lock()
 			ct.Next, ct.First, ct.Bytes = append(ct.Next, p.next), append(ct.First, p.first), append(ct.Bytes, p.total)
+			if len(p.gaps) > 0 {
+				if ct.Gaps == nil {
+					ct.Gaps = make([][]gap, len(t.parts))
+				}
+				ct.Gaps[p.number] = slices.Clone(p.gaps)
+			}
 			p.mu.Unlock()
 		}
 		c.Topics = append(c.Topics, ct)
@@ -119,6 +126,17 @@ func (b *Bus) LoadCatalog(body []byte) error {
 	}
 	if err := b.loadGenerations(c); err != nil {
 		return err
+	}
+	for _, ct := range c.Topics {
+		t := b.topics[ct.ID]
+		if len(ct.Gaps) != 0 && len(ct.Gaps) != len(t.parts) {
+			return fmt.Errorf("bus: the catalog's gaps do not fit topic %s", t.name)
+		}
+		for i, gaps := range ct.Gaps {
+			if !t.parts[i].loadGaps(gaps) {
+				return fmt.Errorf("bus: the catalog's gaps in partition %d of topic %s are not in order", i, t.name)
+			}
+		}
 	}
 	b.asOf = c.At
 	b.visible.Store(uint64(c.Visible))

@@ -46,6 +46,9 @@ func (c *cursor) skipGone(b *Bus, t *topic) error {
 	}
 	g := b.gens[0]
 	gt := g.topics[t.id]
+	c.part.mu.Lock()
+	c.Next = c.part.over(c.Next)
+	c.part.mu.Unlock()
 	if gt.exists && gt.Next[c.part.number] > c.Next {
 		return c.part.missing(t.name, c.Next)
 	}

@@ -41,6 +41,7 @@ type partition struct {
 	memory   int64   // bytes of items
 	lastGone wal.LSN // of the newest item that is not in memory
 	points   []point
+	gaps     []gap   // ascending
 	wakes    []waker // replaced, never changed
 }
 

@@ -195,6 +195,7 @@ func (c *cursor) live(b *Bus) (it item, found, live bool) {
 	}
 	if i == len(p.items) {
 		c.Marks = max(c.Marks, visible)
+		c.Next = p.over(c.Next)
 		return item{}, false, true
 	}
 	it = p.items[i]
@@ -212,6 +213,11 @@ func (c *cursor) take(t *topic, it item, max int) (Batch, bool, error) {
 		c.Marks = it.lsn
 		c.settle()
 		return Batch{Partition: c.part.number, LSN: it.lsn}, true, nil
+	}
+	if it.base > c.Next {
+		c.part.mu.Lock()
+		c.Next = c.part.over(c.Next)
+		c.part.mu.Unlock()
 	}
 	if it.base > c.Next {
 		return Batch{}, false, c.part.missing(t.name, c.Next)

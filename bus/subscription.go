@@ -254,7 +254,7 @@ func (b *Bus) lag(t *topic, s *subscription) int64 {
 	n := int64(0)
 	for i, p := range t.parts {
 		p.mu.Lock()
-		n += int64(p.next - min(p.next, s.parts[i].sealed))
+		n += p.records(s.parts[i].sealed, p.next)
 		p.mu.Unlock()
 	}
 	return n
@@ -273,7 +273,7 @@ func (b *Bus) Pins() []Pin {
 		}
 		for i, p := range t.parts {
 			p.mu.Lock()
-			behind := s.parts[i].durable < p.next
+			behind := p.over(s.parts[i].durable) < p.next
 			p.mu.Unlock()
 			if behind {
 				pins = append(pins, Pin{Who: "subscription " + s.name, LSN: b.from(s.parts[i].marks+1, t, i, s.parts[i].durable),

@@ -40,6 +40,9 @@ type SinkEnv struct {
 	// Known is how many records of the output the log knows: Message.Offset is below it. A position kept outside that lies
 	// beyond it is none of this log.
 	Known int64
+	// Cut tells of records that a repair removed from the log when they may have been sent; what is sent next lies before
+	// them, or is what was computed again in their place. It is zero where there are none such.
+	Cut Cut
 	// State is what Write returned last before the position that counts, nil where there is no such position: then
 	// nothing was ever sent.
 	State   []byte
@@ -49,6 +52,10 @@ type SinkEnv struct {
 	// Services is what the process runs for its connectors; nil if it runs nothing.
 	Services Services
 }
+
+// Cut is the records From up to, without, To, which the log does not have any more. A position outside that is greater than
+// From and not greater than To says that some of them were sent.
+type Cut struct{ From, To int64 }
 
 // Exclusive is a Sink whose place outside may belong to one output only: a second with the same place is refused.
 type Exclusive interface {

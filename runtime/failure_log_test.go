@@ -41,7 +41,7 @@ func TestLogDamaged(t *testing.T) {
 		write(bad)
 		_, err := runtime.Open(runtime.Config{DataDir: data})
 		var damaged *wal.DamagedError
-		if !errors.As(err, &damaged) || !strings.Contains(err.Error(), filepath.Base(segments[0])) || !strings.Contains(err.Error(), "wal verify") {
+		if !errors.As(err, &damaged) || !strings.Contains(err.Error(), filepath.Base(segments[0])) || !strings.Contains(err.Error(), "wal repair") {
 			t.Errorf("a bit flipped at byte %d of %d: Open: %v", at, len(good), err)
 		}
 		if now, err := os.ReadFile(segments[0]); err != nil || string(now) != string(bad) {

@@ -150,7 +150,7 @@ func (s *sender) runWriter(ctx context.Context, at *sentEntry) (err error) {
 // open makes the sink ready and begins to read the output where at stands.
 func (s *sender) open(ctx context.Context, at *sentEntry, wake func()) (jobs.Writer, *gatherer, error) {
 	w, err := s.sink.Open(ctx, jobs.SinkEnv{Job: s.job, Output: s.entry.Name, LogID: s.rt.log.ID().String(), Delivery: s.delivery,
-		Known: int64(s.rt.bus.Next(s.entry.Topic, 0)), State: at.State, Logger: s.logger, Waiting: s.setWaiting, DataDir: s.rt.cfg.DataDir, Services: s.rt.cfg.Services})
+		Known: int64(s.rt.bus.Next(s.entry.Topic, 0)), Cut: s.removed(at.Next), State: at.State, Logger: s.logger, Waiting: s.setWaiting, DataDir: s.rt.cfg.DataDir, Services: s.rt.cfg.Services})
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the sink: %w", err)
 	}
@@ -163,6 +163,15 @@ func (s *sender) open(ctx context.Context, at *sentEntry, wake func()) (jobs.Wri
 	return w, &gatherer{reader: r, durable: s.rt.log.Durable}, nil
 }
 
+// removed says which records behind next a repair of the log has removed.
+func (s *sender) removed(next bus.Offset) jobs.Cut {
+	from, to, ok := s.rt.bus.Gap(s.entry.Topic, 0)
+	if !ok || next > from {
+		return jobs.Cut{}
+	}
+	return jobs.Cut{From: int64(from), To: int64(to)}
+}
+
 // sendNext takes the next records outside, if some are durable, and returns how many.
 func (s *sender) sendNext(ctx context.Context, w jobs.Writer, g *gatherer, at *sentEntry) (n int, err error) {
 	ms, lsn, err := g.gather()
@@ -173,7 +182,7 @@ func (s *sender) sendNext(ctx context.Context, w jobs.Writer, g *gatherer, at *s
 	if err != nil {
 		return 0, err
 	}
-	*at = sentEntry{Sub: s.entry.Sub, LSN: lsn, Next: at.Next + bus.Offset(len(ms)), State: state}
+	*at = sentEntry{Sub: s.entry.Sub, LSN: lsn, Next: bus.Offset(ms[len(ms)-1].Offset) + 1, State: state}
 	s.rt.committer.sentTo(*at)
 	s.next.Store(uint64(at.Next))
 	s.sent.Add(int64(len(ms)))

@@ -215,7 +215,7 @@ func (s *sender) status() OutputStatus {
 
 // unsent is how many records, sealed or durable, are yet to be sent.
 func (s *sender) unsent() int64 {
-	return int64(s.rt.bus.Next(s.entry.Topic, 0)) - int64(s.next.Load())
+	return s.rt.bus.Records(s.entry.Topic, 0, bus.Offset(s.next.Load()))
 }
 
 // Status gathers what everything does now. It takes short locks only.

@@ -118,11 +118,7 @@ func (q Tail) start(b *bus.Bus, id bus.TopicID, p int) bus.Start {
 	if q.From != nil {
 		return bus.Start{At: *q.From}
 	}
-	next, first := b.Next(id, p), b.First(id, p)
-	if back := bus.Offset(max(0, q.Last)); next > first+back {
-		return bus.Start{At: next - back}
-	}
-	return bus.Start{At: first}
+	return bus.Start{At: b.Back(id, p, bus.Offset(max(0, q.Last)))}
 }
 
 // readAll shows what a reader has; one that does not follow stops where the topic ended when it began.

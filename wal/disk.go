@@ -21,6 +21,9 @@ type disk interface {
 	Open(path string) (file, error)            // for reading
 	Truncate(path string, size int64) error    // and fsync
 	Rewrite(path string, from, to int64) error // writes the same bytes again, and fsyncs the file
+	Link(from, to string) error                // a second name for a file; a copy where there are no such
+	Copy(from, to string, size int64) error    // the first size bytes, and fsync
+	WriteFile(path string, b []byte) error     // and fsync
 	Free(dir string) (int64, error)            // bytes that we may still write on the disk of dir
 	Reserve(path string, size int64) error     // makes a file that really takes so much space
 	Reserved(path string) (size int64)         // the space that it takes; 0 for none
@@ -110,6 +113,40 @@ func (osDisk) Rewrite(path string, from, to int64) error {
 		}
 		from += int64(len(b))
 	}
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func (d osDisk) Link(from, to string) error {
+	if err := os.Link(from, to); err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	return d.Copy(from, to, info.Size())
+}
+
+func (osDisk) Copy(from, to string, size int64) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(dst, src, size)
+	return errors.Join(err, dst.Sync(), dst.Close())
+}
+
+func (osDisk) WriteFile(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
 	return errors.Join(err, f.Sync(), f.Close())
 }
 

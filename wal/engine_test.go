@@ -206,8 +206,8 @@ func wantDamaged(t *testing.T, dir string, cfg Config, first LSN) {
 	}
 	var d *DamagedError
 	var c *CorruptError
-	if !errors.As(err, &d) || !errors.As(err, &c) || c.First != first || !strings.Contains(err.Error(), "wal verify") {
-		t.Fatalf("Open: %v; want a DamagedError from LSN %d on that names `wal verify`", err, first)
+	if !errors.As(err, &d) || !errors.As(err, &c) || c.First != first || !strings.Contains(err.Error(), "wal repair") {
+		t.Fatalf("Open: %v; want a DamagedError from LSN %d on that names `wal repair`", err, first)
 	}
 	if after := snapshot(t, dir); after != before {
 		t.Errorf("Open has refused and yet changed the directory:\n%s\nwas\n%s", after, before)

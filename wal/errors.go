@@ -15,6 +15,8 @@ var (
 	ErrNoFrames = errors.New("wal: the first frame of a log is a catalog") // Append before the first Rotate
 	ErrKind     = errors.New("wal: not a kind for this call")              // KindCatalog is Rotate's, 0 nobody's
 	ErrStale    = errors.New("wal: frame used after its reader moved on")
+	// ErrUnfinishedRepair refuses a directory in which a repair was decided upon and not finished.
+	ErrUnfinishedRepair = errors.New("wal: a repair was begun and not finished; `wal repair --write` finishes it")
 )
 
 // LockedError says that another process (or another Log in this one) has the directory open.
@@ -65,7 +67,7 @@ type DamagedError struct {
 func (e *DamagedError) Unwrap() error { return e.Corrupt }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("%v; these frames were acknowledged, so nothing was cut: see `wal verify`", e.Corrupt)
+	return fmt.Sprintf("%v; these frames were acknowledged, so nothing was cut: `wal repair` says what can be kept", e.Corrupt)
 }
 
 // fault is what did not hold, inside a CorruptError. Only a fault may be taken for a torn tail; an error of any other

@@ -3,6 +3,7 @@ package wal
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"hash/crc32"
 	"strconv"
 )
@@ -16,6 +17,15 @@ func (n LSN) String() string { return strconv.FormatUint(uint64(n), 10) }
 type LogID [16]byte
 
 func (id LogID) String() string { return hex.EncodeToString(id[:]) }
+
+func parseID(s string, id *LogID) error {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(id) {
+		return fmt.Errorf("wal: %q is not a log's id", s)
+	}
+	copy(id[:], b)
+	return nil
+}
 
 // FrameKind says what a frame is. KindCatalog is known here; the others are the caller's and opaque.
 type FrameKind uint8

@@ -79,6 +79,27 @@ func (d memDisk) Rewrite(path string, from, to int64) error {
 	return d.sync(f)
 }
 
+func (d memDisk) Copy(from, to string, size int64) error {
+	f, err := d.Mem.Open(from)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, size)
+	f.ReadAt(b, 0)
+	return d.WriteFile(to, b)
+}
+
+func (d memDisk) WriteFile(path string, b []byte) error {
+	f, err := d.Mem.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := f.Append(b); err != nil {
+		return err
+	}
+	return d.sync(f)
+}
+
 func (d memDisk) Free(string) (int64, error)  { return 1 << 40, nil }
 func (d memDisk) Reserve(string, int64) error { return nil }
 func (d memDisk) Reserved(string) int64       { return 0 }

@@ -53,6 +53,9 @@ func Open(dir string, cfg Config) (*Log, error) {
 func (l *Log) recover() (*writer, error) {
 	start := time.Now()
 	gens, dropped, err := listGenerations(l.disk, l.dir)
+	if err == nil {
+		err = unfinished(l.disk, l.dir)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +124,8 @@ func (l *Log) cutTail(s *logScan) error {
 	if err := l.disk.Truncate(tail, g.end.off); err != nil {
 		return err
 	}
-	if err := l.rewrite(g, gdir); err != nil {
+	var err error
+	if l.recovered.Rewritten, err = rewrite(l.disk, gdir, g); err != nil {
 		return err
 	}
 	for _, dir := range []string{gdir, l.dir, filepath.Dir(l.dir)} {
@@ -133,12 +137,12 @@ func (l *Log) cutTail(s *logScan) error {
 	return nil
 }
 
-// rewrite writes the frames again that no frame calls durable, and fsyncs them. An fsync alone would not do: one that
-// failed before the process died may have left pages that are marked clean and never reached the disk (Rebello et al.,
-// "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
-func (l *Log) rewrite(g *generationScan, gdir string) error {
+// rewrite writes the frames again that no frame calls durable, and fsyncs them; it returns their bytes. An fsync alone
+// would not do: one that failed before the process died may have left pages that are marked clean and never reached the
+// disk (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+func rewrite(d disk, gdir string, g *generationScan) (bytes int64, err error) {
 	if len(g.unmarked) == 0 {
-		return nil
+		return 0, nil
 	}
 	from := g.unmarked[0]
 	for i := from.seg; i <= g.end.seg; i++ {
@@ -146,11 +150,11 @@ func (l *Log) rewrite(g *generationScan, gdir string) error {
 		if i == g.end.seg {
 			to = g.end.off
 		}
-		if err := l.disk.Rewrite(filepath.Join(gdir, segmentName(g.segments[i].index)), from.off, to); err != nil {
-			return err
+		if err := d.Rewrite(filepath.Join(gdir, segmentName(g.segments[i].index)), from.off, to); err != nil {
+			return bytes, err
 		}
-		l.recovered.Rewritten += to - from.off
+		bytes += to - from.off
 		from.off = 0
 	}
-	return nil
+	return bytes, nil
 }

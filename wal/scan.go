@@ -46,10 +46,8 @@ func scanLog(d disk, dir string, gens []LSN) (*logScan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.damage != nil {
-		if err := s.judge(d, dir, g); err != nil {
-			return nil, err
-		}
+	if g, err = s.judge(d, dir, g, func() (*generationScan, error) { return scanNewest(d, dir, gens, catalogs) }); err != nil {
+		return nil, err
 	}
 	if g.frames == 0 { // its catalog was torn: the one before is the newest
 		s.removeGen, s.lost = g.first, g
@@ -88,18 +86,31 @@ func scanLog(d disk, dir string, gens []LSN) (*logScan, error) {
 }
 
 // judge decides whether the damage in g, the newest generation, is a tear or damage to what was acknowledged: the latter
-// if a whole frame of this log behind it says that the frame due there was durable.
-func (s *logScan) judge(d disk, dir string, g *generationScan) error {
-	b, err := searchBehind(d, dir, g)
-	if err != nil {
-		return err
+// if a whole frame of this log behind it says that the frame due there was durable, and it still is not whole when it is
+// read again (by a View of a log in use it may have been read while it was written). It returns g, or a newer reading of it.
+func (s *logScan) judge(d disk, dir string, g *generationScan, again func() (*generationScan, error)) (*generationScan, error) {
+	for g.damage != nil {
+		b, err := searchBehind(d, dir, g)
+		if err != nil {
+			return nil, err
+		}
+		if b.durable < g.due.lsn {
+			s.torn, s.cut = g.damage, b
+			return g, nil
+		}
+		newer := g
+		if _, shared := d.(locker); shared {
+			if newer, err = again(); err != nil {
+				return nil, err
+			}
+		}
+		if newer.due.lsn <= g.due.lsn {
+			g.damage.Last = b.durable
+			return nil, &DamagedError{g.damage}
+		}
+		g = newer
 	}
-	if b.durable >= g.due.lsn {
-		g.damage.Last = b.durable
-		return &DamagedError{g.damage}
-	}
-	s.torn, s.cut = g.damage, b
-	return nil
+	return g, nil
 }
 
 // scanNewest reads the last of gens in full.

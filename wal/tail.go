@@ -75,24 +75,32 @@ func (g *generationScan) corrupt(at place, err error) *CorruptError {
 
 // listSegments lists the segments of a generation. A file that the engine would act on is a fault.
 func listSegments(d disk, dir string) ([]segment, error) {
+	segs, foreign, err := listFiles(d, dir)
+	if err == nil && len(foreign) > 0 {
+		err = &CorruptError{Segment: filepath.Base(dir) + "/" + foreign[0], Err: errForeign}
+	}
+	return segs, err
+}
+
+// listFiles lists the segments of a generation, and the files beside them on whose account the engine would delete some.
+func listFiles(d disk, dir string) (segs []segment, foreign []string, err error) {
 	list, err := d.List(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var segs []segment
 	for _, e := range list {
 		if index, ok := parseName(e.name); ok && !e.dir {
 			segs = append(segs, segment{index: index, size: e.size})
 			continue
 		}
-		for _, suffix := range []string{".START", ".END"} { // the engine would delete others because of these
+		for _, suffix := range []string{".START", ".END"} {
 			base, ok := strings.CutSuffix(e.name, suffix)
 			if _, isName := parseName(base); ok && isName {
-				return nil, &CorruptError{Segment: filepath.Base(dir) + "/" + e.name, Err: errForeign}
+				foreign = append(foreign, e.name)
 			}
 		}
 	}
-	return segs, nil
+	return segs, foreign, nil
 }
 
 // listGenerations lists the generations of a log, and those half deleted.
@@ -118,13 +126,17 @@ func listGenerations(d disk, dir string) (gens []LSN, dropped []string, err erro
 // scanGeneration reads all frames of a generation, bodies too. An error is one of reading; what the bytes say is in the
 // result. each, if not nil, is called with every whole frame.
 func scanGeneration(d disk, dir string, first LSN, want due, each func(*found)) (*generationScan, error) {
-	g := &generationScan{first: first, due: want}
-	gdir := filepath.Join(dir, generationName(first))
-	segs, err := listSegments(d, gdir)
+	segs, err := listSegments(d, filepath.Join(dir, generationName(first)))
 	if err != nil {
-		return g, err
+		return &generationScan{first: first, due: want}, err
 	}
-	g.segments = segs
+	return scanSegments(d, dir, first, want, segs, each)
+}
+
+// scanSegments is scanGeneration of segments that are listed already.
+func scanSegments(d disk, dir string, first LSN, want due, segs []segment, each func(*found)) (*generationScan, error) {
+	g := &generationScan{first: first, due: want, segments: segs}
+	gdir := filepath.Join(dir, generationName(first))
 	for i, s := range segs {
 		if index := uint64(g.due.lsn-first) + 1; s.index != index {
 			g.damage = g.corrupt(place{max(i-1, 0), g.end.off}, errMissing)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 )
 
 // Report is what Verify found.
@@ -26,41 +25,19 @@ type Report struct {
 func (r *Report) OK() bool { return len(r.Damage) == 0 }
 
 // Verify reads every frame of every generation, bodies too, without the lock and without changing anything. The log may
-// be in use: what its writer is about to write then looks like a tear. Only a failure to read is an error.
+// be in use: what its writer is about to write is neither damage nor a tear. Only a failure to read is an error, and a
+// repair that was not finished.
 func Verify(dir string) (Report, error) { return verify(osDisk{}, dir) }
 
 func verify(d disk, dir string) (Report, error) {
-	var rep Report
-	gens, _, err := listGenerations(d, dir)
+	s, err := surveyLog(d, dir, true)
+	if err == nil {
+		err = unfinished(d, dir)
+	}
 	if err != nil {
-		return rep, fmt.Errorf("wal: verify: %w", err)
+		return s.report, fmt.Errorf("wal: verify: %w", err)
 	}
-	var prev *generationScan
-	for i, first := range gens {
-		want := due{lsn: first, anyID: true, anyPrv: first != 1}
-		if prev != nil && prev.damage == nil {
-			want.prev, want.anyPrv = prev.due.prev, false
-		}
-		g, err := scanGeneration(d, dir, first, want, nil)
-		if errors.Is(err, fs.ErrNotExist) && i == 0 {
-			continue // dropped meanwhile
-		}
-		var c *CorruptError
-		if errors.As(err, &c) {
-			g.damage, err = c, nil
-		}
-		if err != nil {
-			return rep, fmt.Errorf("wal: verify: %w", err)
-		}
-		if prev != nil {
-			rep.between(prev, g)
-		}
-		if err := rep.add(d, dir, g, i == len(gens)-1); err != nil {
-			return rep, fmt.Errorf("wal: verify: %w", err)
-		}
-		prev = g
-	}
-	return rep, nil
+	return s.report, nil
 }
 
 // between checks what the catalog of g says of the generation before it.
@@ -134,6 +111,9 @@ func Info(dir string) (Description, error) { return info(osDisk{}, dir) }
 
 func info(d disk, dir string) (Description, error) {
 	gens, _, err := listGenerations(d, dir)
+	if err == nil {
+		err = unfinished(d, dir)
+	}
 	if err != nil {
 		return Description{}, fmt.Errorf("wal: info: %w", err)
 	}

@@ -15,11 +15,15 @@ func openView(d disk, dir string) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
+	return viewOf(d, dir, desc), nil
+}
+
+func viewOf(d disk, dir string, desc Description) *View {
 	return &View{desc: desc, src: source{
 		disk: d, dir: dir,
 		gens: func() []Generation { return desc.Generations },
 		end:  func() LSN { return desc.Last },
-	}}, nil
+	}}
 }
 
 // Description returns what Info finds.

@@ -121,7 +121,7 @@ func topicRow(t bus.TopicStat) []string {
 	records, size, lag := int64(0), int64(0), int64(0)
 	var oldest, readers []string
 	for _, p := range t.Partitions {
-		records += int64(p.Next)
+		records += int64(p.Next) - p.Unused
 		size += p.Bytes
 		oldest = append(oldest, p.First.String())
 	}

@@ -88,7 +88,7 @@ var problemCodes = map[admin.Kind]int{
 func damaged(err error) bool {
 	var damaged *wal.DamagedError
 	var corrupt *wal.CorruptError
-	return errors.As(err, &damaged) || errors.As(err, &corrupt)
+	return errors.Is(err, wal.ErrUnfinishedRepair) || errors.As(err, &damaged) || errors.As(err, &corrupt)
 }
 
 // ofDisk reports whether an error is the disk's or the log's.

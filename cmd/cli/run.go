@@ -261,7 +261,7 @@ func opened(err error) error {
 	case errors.As(err, &locked):
 		return fmt.Errorf("%w; stop that process first, or give this one another --data-dir", err)
 	case damaged(err):
-		return noRepair(err)
+		return mend(err)
 	}
 	return err
 }
@@ -274,9 +274,13 @@ func unstarted(err error) error {
 	return withCode(exitConfig, err)
 }
 
-// noRepair adds to an error of a damaged log what can be done.
-func noRepair(err error) error {
-	return fmt.Errorf("%w. This version has no repair yet: put back a copy of the directory, or move it away and begin with a new one", err)
+// mend adds to an error of a damaged log what can be done, unless it says so itself.
+func mend(err error) error {
+	var refused *wal.DamagedError
+	if errors.As(err, &refused) || errors.Is(err, wal.ErrUnfinishedRepair) {
+		return err
+	}
+	return fmt.Errorf("%w; `wal repair` says what can be kept", err)
 }
 
 // Kafka returns the embedded broker's address, and tells people who want to write to it. It makes a process jobs.Services.

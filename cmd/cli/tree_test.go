@@ -35,6 +35,7 @@ var trials = map[string]trial{
 	"run":                 {alone: true, endless: true, prints: "what jobs with a stdout output write"},
 	"dev":                 {alone: true, endless: true, prints: "how the jobs stand, for people; status is for programs"},
 	"job remove":          {before: "sidestream job apply gone.yaml"},
+	"wal repair":          {alone: true, before: "sidestream run bounded/ --until-done"},
 	"completion":          {prints: "a script for a shell"},
 	"bench all":           {long: true},
 	"bench bus":           {long: true},

@@ -15,8 +15,8 @@ import (
 )
 
 func (a *app) walCommands() *cobra.Command {
-	c := group("wal", "Look into the log, without its lock and without changing it", "The log is read where it is, also while a process writes it.")
-	c.AddCommand(a.walInfo(), a.walVerify(), a.walDump())
+	c := group("wal", "Look into the log, or repair it", "The log is read where it is, without its lock, also while a process writes it; repair alone takes the lock, and changes it if told to.")
+	c.AddCommand(a.walInfo(), a.walVerify(), a.walDump(), a.walRepair())
 	return c
 }
 
@@ -29,7 +29,7 @@ func ofLog(cmd *cobra.Command, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return withCode(exitUnreachable, fmt.Errorf("there is no log in %s; name the data directory with --data-dir", text(cmd, "data-dir")))
 	case damaged(err):
-		return withCode(exitData, noRepair(err))
+		return withCode(exitData, mend(err))
 	}
 	return err
 }
@@ -123,7 +123,7 @@ func (a *app) walVerify() *cobra.Command {
 		Use:   "verify",
 		Short: "Read and check every frame; exit code 65 where acknowledged data is damaged",
 		Long: `Verify reads every frame of the log and checks its checksum. A torn tail, as a crash leaves it, is no damage: the next run
-cuts it off. Nothing is changed, and the log may be in use; what its writer is about to write then looks like a tear.`,
+cuts it off. Nothing is changed, and the log may be in use.`,
 		Example: `  sidestream wal verify && echo sound`,
 		Args:    cobra.NoArgs,
 	}, func(cmd *cobra.Command, _ []string) error {

@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -179,7 +180,38 @@ func (m *Mem) Rename(from, to string) error {
 	d.renames = append(d.renames, [2]string{base, path.Base(to)})
 	if f == nil {
 		m.dirs[to] = m.dirs[from]
+		for name, d := range maps.Clone(m.dirs) { // what is in it too; under the old names it stays, for the crash that loses the rename
+			if below, ok := strings.CutPrefix(name, from+"/"); ok {
+				m.dirs[to+"/"+below] = d
+			}
+		}
 	}
+	return nil
+}
+
+// Link gives a file a second name.
+func (m *Mem) Link(from, to string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, base, err := m.parent(from)
+	if err != nil {
+		return err
+	}
+	f := d.now[base]
+	if f == nil {
+		return &fs.PathError{Op: "link", Path: from, Err: fs.ErrNotExist}
+	}
+	td, tbase, err := m.parent(to)
+	if err != nil {
+		return err
+	}
+	if _, ok := td.now[tbase]; ok {
+		return &fs.PathError{Op: "link", Path: to, Err: fs.ErrExist}
+	}
+	if err := m.op("link", to); err != nil {
+		return err
+	}
+	td.now[tbase] = f
 	return nil
 }
 

@@ -203,7 +203,7 @@ func (c *Collector) job(set setter, j runtime.JobStatus) {
 func (c *Collector) topic(set setter, t bus.TopicStat) {
 	for i, p := range t.Partitions {
 		where := []string{t.Name, strconv.Itoa(i)}
-		set(c.written, float64(p.Next), where...)
+		set(c.written, float64(int64(p.Next)-p.Unused), where...)
 		set(c.bytes, float64(p.Bytes), where...)
 		set(c.oldest, float64(p.First), where...)
 		set(c.memory, float64(p.Memory), where...)

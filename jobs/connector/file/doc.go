@@ -43,7 +43,8 @@
 // committed length at either delivery. Small writes compress badly.
 //
 // Opened again, exactly_once cuts the file back to that length; at_least_once cuts a torn last line and nothing else. A
-// file that is shorter, has other bytes there, or is not empty where there is no state, stops the output.
+// file that is shorter, has other bytes there, or is not empty where there is no state, stops the output; so does one that
+// exactly_once would cut back where a repair of the log removed records.
 //
 // Readers and writers are each used by one goroutine and start none.
 package file

@@ -143,7 +143,19 @@ func (w *writer) agree(env jobs.SinkEnv) error {
 		return stopped("file %s is not what was written: the bytes before %d are others", w.path, st.length)
 	}
 	keep := st.length
-	if env.Delivery == jobs.AtLeastOnce && w.gz == nil { // a member's lines cannot be told before its end
+	lines := env.Delivery == jobs.AtLeastOnce && w.gz == nil // a member's lines cannot be told before its end
+	if !lines && size > keep && env.Cut != (jobs.Cut{}) {
+		choice := fmt.Sprintf("keep a copy and cut it back (truncate -s %d), so that they are written anew", keep)
+		if w.gz == nil {
+			choice += "; or run the job once with delivery: at_least_once, which keeps them and repeats"
+		}
+		return &jobs.StoppedError{
+			Why: fmt.Sprintf("file %s has %d bytes behind the first %d, of records that a repair may have removed from the log: what is computed "+
+				"again in their place need not be the same", w.path, size-keep, keep),
+			Choice: choice,
+		}
+	}
+	if lines {
 		if keep, err = w.lastLine(st.length, size); err != nil {
 			return err
 		}

@@ -148,6 +148,32 @@ func TestSinkRecovery(t *testing.T) {
 		_, err := s.Open(t.Context(), sinkEnv(jobs.ExactlyOnce, state))
 		stop("is gone")(t, err)
 	})
+	t.Run("a repair removed records", func(t *testing.T) {
+		s := Sink{Path: filepath.Join(t.TempDir(), "out"), Format: Lines}
+		state := mustWrite(t, openSink(t, s, jobs.ExactlyOnce, nil), "one", "two")
+		write(t, s.Path, committed+"three\n")
+		env := sinkEnv(jobs.ExactlyOnce, state)
+		env.Cut = jobs.Cut{From: 2, To: 90}
+		_, err := s.Open(t.Context(), env)
+		stop("has 6 bytes behind the first 8")(t, err)
+		if got := content(t, s.Path); got != committed+"three\n" {
+			t.Errorf("the file was changed to %q", got)
+		}
+		env.Delivery = jobs.AtLeastOnce
+		w, err := s.Open(t.Context(), env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		if err := os.Truncate(s.Path, int64(len(committed))); err != nil { // the other choice
+			t.Fatal(err)
+		}
+		env.Delivery = jobs.ExactlyOnce
+		if w, err = s.Open(t.Context(), env); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+	})
 	t.Run("state of another sink", func(t *testing.T) {
 		s := Sink{Path: filepath.Join(t.TempDir(), "out")}
 		write(t, s.Path, "1\n")

@@ -100,6 +100,12 @@ func (w *writer) fence(ctx context.Context) error {
 				"an older copy?", w.sink.Topic, o.At, w.known),
 			Choice: "put the newer data directory back, or give the copy a new id, or name another topic",
 		}
+	case o.At > w.env.Cut.From && o.At <= w.env.Cut.To:
+		return &jobs.StoppedError{
+			Why: fmt.Sprintf("topic %s holds records up to number %d of this output, of which a repair removed those from %d on from the log: "+
+				"what is computed again in their place would repeat them", w.sink.Topic, o.At, w.env.Cut.From),
+			Choice: "run the job once with delivery: at_least_once, until it has sent something, which accepts the repeats; or name another topic",
+		}
 	default:
 		w.next = o.At
 	}
