@@ -51,18 +51,24 @@ outputs:
 	}
 }
 
-// serveJobs runs the program in the folder that the test is in.
+// serveJobs runs the program in the folder that the test is in, until the test ends.
 func serveJobs(t *testing.T, args ...string) {
 	t.Helper()
+	t.Cleanup(serveUntil(t, args...))
+}
+
+// serveUntil is serveJobs until what it returns is called.
+func serveUntil(t *testing.T, args ...string) (stop func()) {
+	t.Helper()
 	c := exec.Command("sidestream", append([]string{"run"}, args...)...)
-	var said bytes.Buffer
+	var said syncBuffer
 	c.Stderr = &said
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
-	t.Cleanup(func() {
+	stop = func() {
 		_ = c.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-ended:
@@ -70,18 +76,14 @@ func serveJobs(t *testing.T, args ...string) {
 			_ = c.Process.Kill()
 			t.Errorf("the process does not stop:\n%s", said.String())
 		}
-	})
-	eventually(t, func() bool { return strings.Contains(ask("bus", "tail", "ticks", "-n", "1"), `"topic":"ticks"`) })
-}
-
-// eventually waits until what must happen has.
-func eventually(t *testing.T, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("it has not come about within %v", patience)
+	}
+	for end := time.Now().Add(patience); !strings.Contains(ask("bus", "tail", "ticks", "-n", "1", "--socket", socketIn("sidestream-data")), `"topic":"ticks"`); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) || len(ended) > 0 {
+			stop()
+			t.Fatalf("the process does not answer:\n%s", said.String())
 		}
 	}
+	return stop
 }
 
 // ask runs a command in this process and returns what it prints.

@@ -13,5 +13,6 @@
 //	settings.go, file.go  flag > SIDESTREAM_* > file > default  context.go  which server is asked
 //	output.go    -o table|json|yaml|jsonl|name                  terminal.go  tables that fit, colours, progress
 //	completion.go  names of the server's for a shell            diagnose.go  who waits for whom, and what to do
+//	rates.go, screen.go  what top shows, and where
 //	one file a command: run.go, check.go, dev.go (with sample.go, its data, and live.go, its table), …
 package cli

@@ -89,7 +89,7 @@ func (a *app) tree() *cobra.Command {
 	root.SetErr(a.stderr)
 	root.AddCommand(a.dev(), a.run(), a.check(), a.test(), a.schema())
 	root.AddCommand(a.jobCommands(), a.busCommands())
-	root.AddCommand(a.status(), a.doctor())
+	root.AddCommand(a.status(), a.top(), a.doctor())
 	root.AddCommand(a.walCommands())
 	root.AddCommand(a.contextCommands(), a.bench(), a.completion(), a.version())
 	return root
