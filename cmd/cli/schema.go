@@ -27,7 +27,25 @@ finds it by the first line of a definition: # yaml-language-server: $schema=job.
 		return err
 	})
 	prints(c, "json", "yaml")
-	c.AddCommand(a.schemaAPI())
+	c.AddCommand(a.schemaAPI(), a.schemaTest())
+	return c
+}
+
+func (a *app) schemaTest() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:     "test",
+		Short:   "Print the JSON Schema of files of cases, for an editor",
+		Long:    "Test prints what a NAME.test.yaml file may contain, for editors that complete and check YAML.",
+		Example: `  sidestream schema test >test.schema.json`,
+		Args:    cobra.NoArgs,
+	}, func(cmd *cobra.Command, _ []string) error {
+		if text(cmd, "output") == "yaml" {
+			return writeYAML(a.stdout, json.RawMessage(spec.CaseSchema()))
+		}
+		_, err := a.stdout.Write(spec.CaseSchema())
+		return err
+	})
+	prints(c, "json", "yaml")
 	return c
 }
 

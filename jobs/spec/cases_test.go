@@ -23,6 +23,15 @@ source: {bus: elsewhere}
 outputs: {main: {stdout: {}}}
 `
 
+// readerOnly are the bad files of TestBadCases that no schema can tell from good ones.
+var readerOnly = map[string]bool{
+	"nothing": true, "no job beside it": true, "no such job file": true, "a case twice": true, "which job": true, "no such job": true,
+	"a job that is fed": true, "a key of a watermark": true, "watermark is no time": true, "time": true, "topic of a bus source": true,
+	"a hexadecimal number": true, "a number with underscores": true, "not a number": true, "a number without end": true,
+	"a field twice": true, "no such file": true, "no JSON in it": true, "no such output": true, "output without job": true,
+	"value and has": true, "an anchor": true, "a tag": true, "no YAML": true,
+}
+
 // TestBadCases wants, for each file of cases that is wrong, what is said and where.
 func TestBadCases(t *testing.T) {
 	head := "version: 1\njobs: [one.yaml]\ncases:\n"
@@ -102,6 +111,9 @@ func TestBadCases(t *testing.T) {
 			if !strings.Contains(tt.want, ".yaml: ") && !strings.HasPrefix(tt.want, ": ") && problems[0].Line == 0 {
 				t.Errorf("without a place: %s", got)
 			}
+			if !readerOnly[tt.name] && validateWith(t, CaseSchema(), tt.src) == nil {
+				t.Errorf("the schema takes it")
+			}
 			if len(problems) > 1 {
 				t.Errorf("and %d more, the first %s", len(problems)-1, problems[1])
 			}
@@ -138,5 +150,53 @@ func TestCasesAllAtOnce(t *testing.T) {
 	}
 	if _, problems := Load(testConfig(), filepath.Join(dir, "c.test.yaml")); len(problems) != 1 || problems[0].Msg != "it holds cases, not jobs" {
 		t.Errorf("Load of a file of cases: %v", problems)
+	}
+}
+
+// TestCaseSchema: it takes the examples, and what LoadCases takes.
+func TestCaseSchema(t *testing.T) {
+	names, err := filepath.Glob("../../examples/air/jobs/*.test.yaml")
+	if err != nil || len(names) != 6 {
+		t.Fatalf("%d examples, %v", len(names), err)
+	}
+	var sources []string
+	for _, name := range names {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, string(src))
+	}
+	all := `version: 1
+jobs: [one.yaml]
+env: {BROKERS: "a:1"}
+cases:
+  - name: all there is
+    parallelism: 2
+    end: false
+    fails: x
+    input:
+      - {value: null, to: one, key: a, time: 5, headers: {a: b}, topic: t, partition: 3}
+      - {text: x, to: three, key: {a: [1]}, time: 2026-01-31T12:00:00Z}
+      - {watermark: 5, to: one}
+      - {idle: true, to: one, partition: 3}
+    output:
+      one/main: [{value: [1], key: null}, {has: {a: 1}, time: 5}, {text: x, headers: {a: b}}]
+      two/main: {any_order: [{value: 1}]}
+      three/main: {contains: []}
+`
+	dir := t.TempDir()
+	for name, src := range map[string]string{"one.yaml": caseJobs, "all.test.yaml": all} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(src), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, problems := LoadCases(testConfig(), dir); len(problems) > 0 {
+		t.Errorf("the reader: %v", problems)
+	}
+	for _, src := range append(sources, all) {
+		if err := validateWith(t, CaseSchema(), src); err != nil {
+			t.Errorf("%v\n%s", err, src)
+		}
 	}
 }

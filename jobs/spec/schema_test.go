@@ -48,6 +48,9 @@ func validateWord(s map[string]any, word string, arg, v any, at string) error {
 		holds = !isNumber || number >= arg.(float64)
 	case "maximum":
 		holds = !isNumber || number <= arg.(float64)
+	case "minItems":
+		list, isList := v.([]any)
+		holds = !isList || len(list) >= int(arg.(float64))
 	case "minProperties":
 		holds = !isMap || len(m) >= int(arg.(float64))
 	case "maxProperties":
@@ -122,8 +125,13 @@ func isOf(v any, typ string) bool {
 // validateYAML checks every document of a text against the schema.
 func validateYAML(t *testing.T, src string) error {
 	t.Helper()
+	return validateWith(t, Schema(all.Registry()), src)
+}
+
+func validateWith(t *testing.T, by []byte, src string) error {
+	t.Helper()
 	var schema map[string]any
-	if err := json.Unmarshal(Schema(all.Registry()), &schema); err != nil {
+	if err := json.Unmarshal(by, &schema); err != nil {
 		t.Fatal(err)
 	}
 	for _, doc := range strings.Split(src, "\n---\n") {
