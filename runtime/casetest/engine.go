@@ -16,6 +16,9 @@ type engine struct {
 	jobs   []*jobRun // each behind those whose topics it reads
 	topics map[string]*topic
 	trace  *trace
+
+	firing  bool // event time moves in a step
+	sending []sending
 }
 
 // topic is what jobs write for one another.
@@ -139,7 +142,7 @@ func (e *engine) build(nr *nodeRun, k int, after []*nodeRun) (err error) {
 	for _, to := range after {
 		for _, in := range to.node.In {
 			if in.From == nr.node {
-				outs[in.Port] = append(outs[in.Port], connect(nr, in, to, k))
+				outs[in.Port] = append(outs[in.Port], e.connect(nr, in, to, k))
 			}
 		}
 	}
@@ -153,27 +156,69 @@ func sameSubtask(from *nodeRun, mode jobs.Mode, to *nodeRun) bool {
 }
 
 // connect returns what takes the records that subtask k emits for another node.
-func connect(from *nodeRun, edge jobs.Edge, to *nodeRun, k int) any {
+func (e *engine) connect(from *nodeRun, edge jobs.Edge, to *nodeRun, k int) any {
+	targets := to.subs
 	if sameSubtask(from, edge.Mode, to) {
-		return to.subs[k].built.In
+		targets = to.subs[k : k+1]
 	}
 	port := from.node.Ports[edge.Port]
-	deliver := make([]func(any), len(to.subs))
+	deliver := make([]func(any), len(targets))
 	for i := range deliver {
-		deliver[i] = port.Deliver(to.subs[i].built.In)
+		deliver[i] = port.Deliver(targets[i].built.In)
 	}
-	w := jobs.EdgeWriter{Targets: len(to.subs), Max: 1, // a full batch leaves at once
-		Send: func(target int, batch any, _ int) { deliver[target](batch) }}
-	if edge.Mode == jobs.Balanced || edge.Mode == jobs.Forward { // to any: here in turn
-		turn := 0
+	w := jobs.EdgeWriter{Targets: len(targets), Max: 1, // a full batch leaves at once
+		Send: func(target int, batch any, _ int) { e.send(func() { deliver[target](batch) }) }}
+	if len(targets) > 1 && (edge.Mode == jobs.Balanced || edge.Mode == jobs.Forward) { // to any: here in turn
+		turn, send := 0, w.Send
 		w.Targets = 1
-		w.Send = func(_ int, batch any, _ int) {
+		w.Send = func(_ int, batch any, n int) {
 			turn = (turn + 1) % len(deliver)
-			deliver[turn](batch)
+			send(turn, batch, n)
 		}
 	}
 	in, _ := port.Writer(w)
 	return in
+}
+
+// sending is a record on an edge, which event time has made a step emit.
+type sending struct {
+	span    *span // its spanEmit
+	deliver func()
+}
+
+// send gives a record on, or, while event time moves in a step, keeps it until all subtasks of the step have emitted.
+func (e *engine) send(deliver func()) {
+	if e.firing {
+		e.sending = append(e.sending, sending{e.trace.now, deliver})
+		return
+	}
+	deliver()
+}
+
+// fire moves event time in the subtasks of a step. What they emit goes on in the order of event times, then of keys.
+func (e *engine) fire(nr *nodeRun, marks []jobs.Watermark) {
+	e.firing = true
+	e.trace.moved(slices.Max(marks), func() {
+		for k, s := range nr.subs {
+			if marks[k] > s.mark && !nr.job.failed {
+				s.mark = marks[k]
+				if s.built.Watermark != nil {
+					s.built.Watermark(s.mark)
+				}
+			}
+		}
+	})
+	e.firing = false
+	all := e.sending
+	e.sending = nil
+	slices.SortStableFunc(all, func(a, b sending) int { return inTime(a.span.msg, b.span.msg) })
+	for _, s := range all {
+		e.trace.inside(s.span, s.deliver)
+	}
+}
+
+func inTime(a, b jobs.Message) int {
+	return cmp.Or(cmp.Compare(a.Time, b.Time), bytes.Compare(a.Key, b.Key))
 }
 
 // env is what a subtask is given of the world.
@@ -300,15 +345,10 @@ func (o *out) Write(m *jobs.Message, key jobs.Key) int {
 	return p
 }
 
-// handOver gives a job's new records for topics to those that read them. sorted puts them in the order of time and key.
-func (e *engine) handOver(r *jobRun, sorted bool) {
+// handOver gives a job's new records for topics to those that read them.
+func (e *engine) handOver(r *jobRun) {
 	var topics []string
 	for _, o := range r.outputs {
-		if sorted {
-			slices.SortStableFunc(o.records[o.since:], func(a, b Output) int {
-				return cmp.Or(cmp.Compare(a.Message.Time, b.Message.Time), bytes.Compare(a.Key.Bytes, b.Key.Bytes))
-			})
-		}
 		if out := o.node.Output; out.Sink == nil {
 			t := e.topic(out.Topic)
 			t.pending = append(t.pending, o.records[o.since:]...)
@@ -341,27 +381,21 @@ func (e *engine) fromTopic(nr *nodeRun, rec Output, offset int64) {
 	m := rec.Message
 	m.Key, m.Offset = rec.Key.Bytes, offset
 	e.trace.inside(rec.span, func() { nr.deliver(nr.splitOf(nr.node.Source.Topic, rec.partition), m) })
-	e.handOver(nr.job, false)
+	e.handOver(nr.job)
 }
 
 // advance carries event time through a job, and then through those that read its topics.
 func (e *engine) advance(r *jobRun) {
 	for _, nr := range r.nodes {
+		marks := make([]jobs.Watermark, len(nr.subs))
 		for k, s := range nr.subs {
-			w, idle, ended := nr.combined(k)
-			if ended {
-				w, idle = jobs.WatermarkMax, false
-			}
-			s.idle, s.ended = idle, ended
-			if w > s.mark && !r.failed {
-				s.mark = w
-				if s.built.Watermark != nil {
-					e.trace.moved(w, func() { s.built.Watermark(w) })
-				}
+			if marks[k], s.idle, s.ended = nr.combined(k); s.ended {
+				marks[k], s.idle = jobs.WatermarkMax, false
 			}
 		}
+		e.fire(nr, marks)
 	}
-	e.handOver(r, true)
+	e.handOver(r)
 	for _, other := range e.jobs {
 		for _, nr := range other.nodes {
 			if nr.node.Source == nil || nr.node.Source.Source != nil {

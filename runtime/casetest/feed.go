@@ -163,7 +163,7 @@ func (e *engine) record(nr *nodeRun, number int, m spec.Moment) {
 	s.idle = false
 	var highest jobs.Time
 	e.trace.input(number, m, func() { highest = nr.deliver(s, msg) })
-	e.handOver(nr.job, false)
+	e.handOver(nr.job)
 	if highest != jobs.NoTime && nr.node.Source.Source != nil { // on the bus event time comes beside the records
 		s.mark = max(s.mark, jobs.Watermark(highest)-jobs.Watermark(nr.node.Source.OutOfOrderness.Milliseconds())-1)
 	}

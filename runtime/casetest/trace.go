@@ -1,6 +1,8 @@
 package casetest
 
 import (
+	"slices"
+
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/spec"
 )
@@ -81,6 +83,7 @@ func (t *trace) moved(w jobs.Watermark, f func()) {
 	s := &span{kind: spanMoved, mark: w}
 	t.inside(s, f)
 	if len(s.below) > 0 {
+		slices.SortStableFunc(s.below, func(a, b *span) int { return inTime(a.msg, b.msg) })
 		t.roots = append(t.roots, s)
 	}
 }
