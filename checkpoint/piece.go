@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 )
 
@@ -434,5 +435,24 @@ func (s *Store) applyDrop(sp *space, lo, hi int) {
 			c = after
 		}
 		ch = next
+	}
+}
+
+// DropTable removes a table of a step with all that is in it, sealed as it is; nothing may be unsealed. It is for a step that
+// no longer has the table, and stands in no epoch: whoever restores the store does it again, at the same place in the log.
+func (s *Store) DropTable(step, name string) {
+	s.enter()
+	defer s.leave()
+	if len(s.logs) > 1 || s.log.n > 0 {
+		panic("checkpoint: DropTable over unsealed changes")
+	}
+	t := s.byName[tableName{step, name}]
+	if t == nil {
+		return
+	}
+	for _, ns := range slices.Sorted(maps.Keys(t.spaces)) {
+		if sp := t.spaces[ns]; sp != nil {
+			s.applyDrop(sp, s.cfg.Lo, s.cfg.Hi)
+		}
 	}
 }

@@ -1,20 +1,28 @@
 package runtime
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/wal"
 )
 
-// Apply adds jobs, all of them or none: it checks and builds them and asks their outsides first, then writes one frame, and
-// returns when that is durable and the jobs have begun. The error of what is refused, or could not be done, is an
-// *ApplyError, and then nothing has changed; any other is the log's.
+// Apply adds jobs, or gives jobs that are there other definitions; all of them or none. First it checks and builds everything
+// new and asks its outsides. Then the jobs to be changed get a last barrier, one frame says what there is from then on, and
+// the new attempts begin, from where the old ones stopped. Apply returns when the frame is durable and they begin.
+//
+// An update keeps the state of steps whose ids, tables and key types still match; what else there is would be lost, and is
+// refused unless AllowStateLoss. Where the first attempt of a new definition to fail does so within the probation, the old
+// one comes back in its place (see probation.go).
+//
+// The error of what is refused, or could not be done, is an *ApplyError, and then nothing has changed: the old goes on. Any
+// other is the log's.
 func (rt *Runtime) Apply(ctx context.Context, defs []Definition, o ApplyOptions) (ApplyResult, error) {
+	defs = slices.Clone(defs)
 	var names []string
 	for i, d := range defs {
 		if d.Origin == "" {
@@ -29,14 +37,21 @@ func (rt *Runtime) Apply(ctx context.Context, defs []Definition, o ApplyOptions)
 	if err != nil {
 		return ApplyResult{}, refuse("", err)
 	}
-	defer leave()
 	a := &application{rt: rt, options: o}
 	if err := a.look(defs); err != nil || o.DryRun {
+		leave()
 		return a.result, err
 	}
 	if err := a.connect(ctx); err != nil {
+		leave()
 		return ApplyResult{}, err
 	}
+	halt, cancel := context.WithTimeout(ctx, rt.timeout(o.Timeout))
+	defer cancel()
+	if err := rt.halt(halt, a.running(), StateUpdating, leave); err != nil {
+		return ApplyResult{}, refuse("", err) // leave is called once they have stopped, and go on
+	}
+	defer leave()
 	if err := a.swap(); err != nil {
 		return ApplyResult{}, err
 	}
@@ -48,24 +63,27 @@ type application struct {
 	rt      *Runtime
 	options ApplyOptions
 	result  ApplyResult
-	changed []*definition // those of the definitions that change something
+	changed []*newDefinition
+}
+
+// newDefinition is one that changes something.
+type newDefinition struct {
+	*definition
+	diff Diff
+	old  *job // nil where there is none, or nobody gave a definition of it
+	lost []dropEntry
 }
 
 // look checks and builds everything, and says what is to be done.
 func (a *application) look(defs []Definition) error {
 	reasons := map[string]error{}
 	for _, d := range defs {
-		def, err := a.lookAt(d)
-		if err != nil {
+		if err := a.lookAt(d); err != nil {
 			reasons[d.Job.Name] = err
-			continue
-		}
-		if def != nil {
-			a.changed = append(a.changed, def)
 		}
 	}
 	if len(reasons) == 0 {
-		if err := a.rt.checkWith(a.changed, nil); err != nil {
+		if err := a.check(); err != nil {
 			reasons[""] = err
 		}
 	}
@@ -75,36 +93,46 @@ func (a *application) look(defs []Definition) error {
 	return nil
 }
 
-// lookAt returns nil where a definition changes nothing.
-func (a *application) lookAt(d Definition) (*definition, error) {
+func (a *application) lookAt(d Definition) error {
 	have, err := a.rt.entry(d.Job.Name)
 	if err != nil && !errors.Is(err, ErrNoJob) {
-		return nil, err
+		return err
 	}
 	def, err := a.rt.inspect(d.Job, d.Origin)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	diff := Diff{Job: d.Job.Name, Action: ActionAdd}
+	n := &newDefinition{definition: def, old: a.rt.findJob(d.Job.Name)}
+	var old *jobs.Job
+	if n.old != nil {
+		old = n.old.def
+	}
+	n.diff = diffOf(have, old, def)
+	switch {
+	case have != nil && have.Origin != d.Origin && !a.options.Adopt:
+		return fmt.Errorf("job %s belongs to the %s, not to the %s: adopt it to take it over", d.Job.Name, have.Origin, d.Origin)
+	case len(n.diff.StateLoss) > 0 && !a.options.AllowStateLoss && !a.options.DryRun:
+		return &StateLossError{d.Job.Name, n.diff.StateLoss}
+	}
 	if have != nil {
-		if diff.Action = ActionUnchanged; !bytes.Equal(def.text, have.Definition) || def.origin != have.Origin {
-			return nil, fmt.Errorf("job %s is there with another definition, and cannot be changed while the runtime runs", d.Job.Name)
-		}
-		def = nil
+		_, n.lost, _ = lossOf(have.Steps, def.steps)
 	}
-	a.result.Jobs = append(a.result.Jobs, diff)
-	return def, nil
+	a.result.Jobs = append(a.result.Jobs, n.diff)
+	if n.diff.Action != ActionUnchanged {
+		a.changed = append(a.changed, n)
+	}
+	return nil
 }
 
-// checkWith checks the jobs there are, less some, and with some that are added or take the place of others, as a set.
-func (rt *Runtime) checkWith(defs []*definition, without []string) error {
+// check checks the jobs there are, those that change as they will be, as a set.
+func (a *application) check() error {
 	var all []*jobs.Job
-	for _, d := range defs {
-		all = append(all, d.Job)
-		without = append(without, d.Name)
+	var names []string
+	for _, d := range a.changed {
+		all, names = append(all, d.Job), append(names, d.Name)
 	}
-	for _, j := range rt.jobList() {
-		if !slices.Contains(without, j.def.Name) {
+	for _, j := range a.rt.jobList() {
+		if !slices.Contains(names, j.def.Name) {
 			all = append(all, j.def)
 		}
 	}
@@ -115,7 +143,8 @@ func (rt *Runtime) checkWith(defs []*definition, without []string) error {
 func (a *application) connect(ctx context.Context) error {
 	reasons := map[string]error{}
 	for _, d := range a.changed {
-		if _, err := a.rt.connect(ctx, d.Job); err != nil {
+		var err error
+		if d.splits, err = a.rt.connect(ctx, d.Job); err != nil {
 			reasons[d.Name] = err
 		}
 	}
@@ -128,57 +157,138 @@ func (a *application) connect(ctx context.Context) error {
 	return nil
 }
 
-// swap writes the frame and begins the jobs.
+// running returns the jobs whose attempts must be over before the swap.
+func (a *application) running() (out []*job) {
+	for _, d := range a.changed {
+		if d.old != nil && d.diff.Action == ActionUpdate {
+			out = append(out, d.old)
+		}
+	}
+	return out
+}
+
+// swap writes the frame and begins the jobs; where it cannot be written the old ones go on.
 func (a *application) swap() error {
 	if len(a.changed) == 0 {
 		return nil
 	}
-	rt := a.rt
-	var begun []*job
 	var lsn wal.LSN
-	err := rt.do(func(c *core) error {
-		r, err := rt.newRegistration(c)
-		if err != nil {
-			return err
-		}
-		// Once more, now that nothing moves: others may have changed other jobs meanwhile.
-		if err := rt.checkWith(a.changed, nil); err != nil {
-			return err
-		}
-		if err := r.defineTopics(a.changed); err != nil {
+	entries := map[*newDefinition]*jobEntry{}
+	err := a.rt.do(func(c *core) (err error) {
+		a.rt.committer.flushSent()
+		if lsn, err = a.write(c); err != nil {
 			return err
 		}
 		for _, d := range a.changed {
-			if err := r.job(d, c.ledger.job(d.Name), PhaseActive); err != nil {
-				return err
+			if d.diff.Action == ActionAdopt {
+				continue // it runs on as it is
 			}
-		}
-		if lsn, err = r.write(); err != nil {
-			return err
-		}
-		for _, d := range a.changed {
-			j, err := rt.makeJob(d, c.ledger.job(d.Name).clone())
-			if err != nil {
-				return err
-			}
-			begun = append(begun, j)
-			rt.putJob(j)
+			entries[d] = c.ledger.job(d.Name).clone()
+			// At once, so that who checks a set of jobs next, on this goroutine, sees this one too.
+			a.rt.putJob(a.rt.successor(d, entries[d]))
 		}
 		return nil
 	})
 	if err != nil {
+		for _, j := range a.running() {
+			a.rt.goOn(j)
+		}
 		return refuse("", err)
 	}
-	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
+	if err := a.rt.log.WaitDurable(a.rt.ctx, lsn); err != nil {
 		return err
 	}
-	for _, j := range begun {
-		e, err := rt.entry(j.def.Name)
-		if err != nil {
-			return err
+	for _, d := range a.changed {
+		a.rt.tell(Event{Kind: EventApplied, Job: d.Name, Text: string(d.diff.Action)})
+		if entries[d] != nil {
+			a.begin(d, entries[d])
 		}
-		rt.startSenders(j, e)
-		rt.launch(j)
 	}
 	return nil
+}
+
+// write writes the frame. It runs on the committer's goroutine.
+func (a *application) write(c *core) (wal.LSN, error) {
+	r, err := a.rt.newRegistration(c)
+	if err != nil {
+		return 0, err
+	}
+	if err := a.check(); err != nil { // others may have changed other jobs meanwhile
+		return 0, err
+	}
+	var defs []*definition
+	for _, d := range a.changed {
+		defs = append(defs, d.definition)
+	}
+	if err := r.defineTopics(defs); err != nil {
+		return 0, err
+	}
+	for _, d := range a.changed {
+		have := c.ledger.job(d.Name)
+		switch {
+		case have == nil:
+			err = r.job(d.definition, nil, PhaseActive, 0)
+		case d.diff.Action == ActionAdopt, have.Phase == PhaseEnded:
+			r.name(d.definition, have)
+		default:
+			err = r.job(d.definition, have, phaseOfChanged(have), a.probation())
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return r.write()
+}
+
+// phaseOfChanged is the phase of a job whose definition is changed: one that has failed, or had none, is tried again.
+func phaseOfChanged(have *jobEntry) JobPhase {
+	if have.Phase == PhaseFailed || have.Phase == PhaseStopped && have.Reason == missingReason {
+		return PhaseActive
+	}
+	return have.Phase
+}
+
+func (a *application) probation() time.Duration {
+	if a.options.Probation != 0 {
+		return a.options.Probation
+	}
+	return a.rt.cfg.Probation
+}
+
+// successor makes the job that takes another's place, or is new. Its state is taken over when it begins.
+func (rt *Runtime) successor(d *newDefinition, e *jobEntry) *job {
+	plan, err := rt.planOf(d.Job)
+	if err != nil {
+		panic(err) // it was planned before, and the topics are there
+	}
+	if d.old == nil {
+		return rt.makeJob(d.definition, e, plan)
+	}
+	n := d.old.again()
+	n.def, n.plan, n.stores = d.Job, plan, nil
+	n.trial.Store(nil)
+	return n
+}
+
+// begin takes over what the old job had and starts the new one.
+func (a *application) begin(d *newDefinition, e *jobEntry) {
+	rt := a.rt
+	j := rt.findJob(d.Name)
+	if d.old != nil && d.old.stores != nil && e.Phase != PhaseEnded {
+		stores := newJobStores(j.plan, e.Epoch)
+		if err := stores.takeOver(d.old.stores, e.Epoch, d.lost); err != nil {
+			j.logger.Error("its state is read from the log, since it could not be taken over", "err", err)
+		} else {
+			j.stores = stores
+		}
+	}
+	if e.Prev != nil {
+		t := &trial{until: time.UnixMilli(e.Prev.Until), noWayBack: d.diff.NoWayBack}
+		if d.old != nil {
+			t.prev = d.old.def
+		}
+		j.trial.Store(t)
+	}
+	rt.replaceSenders(j, e)
+	rt.settleIn(j, e.Phase)
 }

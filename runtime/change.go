@@ -28,26 +28,16 @@ type Definition struct {
 
 // ApplyOptions say how Apply goes about it; the zero value is the careful way.
 type ApplyOptions struct {
-	DryRun bool // say what would be done, and do nothing
+	DryRun         bool          // say what would be done, and do nothing
+	Adopt          bool          // take jobs over that belong to another origin
+	AllowStateLoss bool          // drop state that the new definition cannot keep
+	Probation      time.Duration // how long what was there before is kept, to come back if the new fails; 0 means Config.Probation, less than 0 none
+	Timeout        time.Duration // for the last barriers of jobs that are changed; 0 means Config.StopTimeout
 }
 
 // ApplyResult is what Apply did, or would do, job by job in the order of the definitions.
 type ApplyResult struct {
 	Jobs []Diff `json:"jobs"`
-}
-
-// Action is what becomes of a job.
-type Action string
-
-const (
-	ActionAdd       Action = "add"
-	ActionUnchanged Action = "unchanged"
-)
-
-// Diff is what a definition changes of a job.
-type Diff struct {
-	Job    string `json:"job"`
-	Action Action `json:"action"`
 }
 
 // ApplyError says, by job, why nothing was changed. The name "" is of what concerns the jobs as a whole.

@@ -25,8 +25,10 @@ type Config struct {
 	BackoffMin     time.Duration // before the second attempt; 0 means 100 ms
 	BackoffMax     time.Duration // between later ones; 0 means 30 s
 	ConnectTimeout time.Duration // for the outsides of a job that is added or changed to answer; 0 means 10 s
+	Probation      time.Duration // a definition that fails so soon after a change is taken back; 0 means 30 s, less than 0 none is
 	StopTimeout    time.Duration // for last barriers and senders when stopping; 0 means 30 s
 	StuckAfter     time.Duration // a step that has not returned for so long is named; 0 means 5 s
+	AllowStateLoss bool          // Start drops state that definitions which have changed since cannot keep; else it refuses them
 	RestartFailed  bool          // Start tries jobs again that have failed for good; else they stay so until RestartJob or a change
 	Services       jobs.Services // what the process runs for connectors; nil runs nothing
 	Logger         *slog.Logger  // nil logs nothing
@@ -51,6 +53,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.BackoffMin, 100*time.Millisecond)
 	def(&c.BackoffMax, 30*time.Second)
 	def(&c.ConnectTimeout, 10*time.Second)
+	def(&c.Probation, 30*time.Second)
 	def(&c.StopTimeout, 30*time.Second)
 	def(&c.StuckAfter, 5*time.Second)
 	if c.Logger == nil {

@@ -210,7 +210,7 @@ func (c *core) change(ch *control, marks []bus.Mark) (wal.LSN, error) {
 		return 0, err
 	}
 	for _, jc := range ch.Jobs {
-		if jc.Replace || jc.Remove {
+		if jc.Replace || jc.Remove || jc.RollBack {
 			_, _, _ = c.fence(jc.ID) // nothing of an attempt that ran by what was there before is taken any more
 		}
 	}

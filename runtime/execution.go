@@ -35,6 +35,7 @@ type execution struct {
 
 	snapping     atomic.Bool  // the header of each sealed epoch is wanted
 	snapshotBusy *atomic.Bool // the job's: one is being written
+	trial        *atomic.Pointer[trial]
 
 	durableMu sync.Mutex
 	undurable []sealedEpoch // sealed and not yet durable

@@ -89,6 +89,31 @@ type jobChange struct {
 	Inputs     []inputEntry  `json:"inputs,omitempty"`
 	Outputs    []outputEntry `json:"outputs,omitempty"`
 	Steps      []stepEntry   `json:"steps,omitempty"`
+	Drops      []dropEntry   `json:"drops,omitempty"`     // state that goes; each LSN is this frame's
+	Forget     []splitEntry  `json:"forget,omitempty"`    // splits whose positions go
+	Until      int64         `json:"until,omitempty"`     // what was there before is kept until then, Unix ms
+	Settle     bool          `json:"settle,omitempty"`    // what is kept so goes
+	RollBack   bool          `json:"roll_back,omitempty"` // what is kept so comes back
+	Restart    bool          `json:"restart,omitempty"`   // it begins anew, without state and positions
+	Base       *baseEntry    `json:"base,omitempty"`      // it begins with a savepoint's
+}
+
+// dropEntry is state that a change took away, at its place in the log: what stands there or before is no more.
+type dropEntry struct {
+	Step  string  `json:"step"`
+	Table string  `json:"table,omitempty"` // "" for all of the step's
+	LSN   wal.LSN `json:"lsn,omitempty"`
+}
+
+type splitEntry struct {
+	Step  string `json:"step"`
+	Split string `json:"split"`
+}
+
+// baseEntry is what a job begins with that begins with a savepoint: a snapshot of its own, whose header has its positions.
+type baseEntry struct {
+	Snapshot snapshotEntry `json:"snapshot"`
+	Header   []byte        `json:"header"`
 }
 
 // stepEntry is what a job's step keeps: tables, whose names hold the layout of what is in them, by keys of a type.

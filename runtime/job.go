@@ -25,6 +25,7 @@ type job struct {
 	logger       *slog.Logger
 	exec         atomic.Pointer[execution] // the attempt under way
 	snapshotBusy *atomic.Bool              // a snapshot of the job is being written
+	trial        atomic.Pointer[trial]     // while its definition is on probation
 
 	ctx      context.Context // of the attempts; cancelled, they end where they stand
 	cut      context.CancelFunc
@@ -86,6 +87,7 @@ func (j *job) again() *job {
 	n := &job{rt: j.rt, def: j.def, id: j.id, plan: j.plan, stores: j.stores, logger: j.logger, snapshotBusy: j.snapshotBusy,
 		stopped: make(chan struct{}), done: make(chan struct{}), state: j.state, since: j.since, waiting: map[string]string{},
 		lastErr: j.lastErr, restarts: j.restarts, past: j.past, left: j.left}
+	n.trial.Store(j.trial.Load())
 	j.cut()
 	n.ctx, n.cut = context.WithCancel(j.rt.ctx)
 	close(n.done)
@@ -110,6 +112,7 @@ func (j *job) moveLocked(to JobState) {
 		panic(fmt.Sprintf("runtime: job %s: from %s to %s", j.def.Name, j.state, to))
 	}
 	j.state, j.since = to, time.Now()
+	j.rt.tell(Event{Kind: EventState, Job: j.def.Name, State: to})
 }
 
 // ask asks for a last barrier; as says in which state the job is from then on.
@@ -193,6 +196,10 @@ func (j *job) run(ctx context.Context) {
 			return
 		}
 		j.logFailure(err)
+		if j.trial.Load().on(j.rt.now()) {
+			j.failTrial(barren, err)
+			return
+		}
 		if barren >= j.rt.cfg.AttemptsMax {
 			j.fail(barren, err)
 			return

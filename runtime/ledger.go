@@ -36,10 +36,28 @@ type jobEntry struct {
 	Inputs     []inputEntry      `json:"inputs,omitempty"`
 	Outputs    []outputEntry     `json:"outputs,omitempty"`
 	Steps      []stepEntry       `json:"steps,omitempty"`       // those that keep state
+	Drops      []dropEntry       `json:"drops,omitempty"`       // by their place in the log; those before the oldest snapshot are done
+	Prev       *prevEntry        `json:"prev,omitempty"`        // while the definition is on probation
 	Snapshots  []snapshotEntry   `json:"snapshots,omitempty"`   // oldest first, at most two
 	HeaderBin  []byte            `json:"header,omitempty"`      // header, encoded, in a catalog
 	FrameBytes int64             `json:"frame_bytes,omitempty"` // of its epochs since the newest snapshot
 	header     checkpoint.Header // positions and watermarks as of Epoch
+}
+
+// prevEntry is what a job was before its definition was changed, and what it gave up then: kept until the new one has proved
+// itself, or brought back. While it is there the job announces no snapshot, so that state that was dropped can come back.
+type prevEntry struct {
+	Definition []byte                  `json:"definition"`
+	Origin     Origin                  `json:"origin"`
+	Changed    int64                   `json:"changed"`
+	Phase      JobPhase                `json:"phase"`
+	Reason     string                  `json:"reason,omitempty"`
+	Inputs     []inputEntry            `json:"inputs,omitempty"`
+	Outputs    []outputEntry           `json:"outputs,omitempty"`
+	Steps      []stepEntry             `json:"steps,omitempty"`
+	Drops      []dropEntry             `json:"drops,omitempty"`
+	Splits     []checkpoint.SplitState `json:"splits,omitempty"` // given up
+	Until      int64                   `json:"until"`            // Unix ms
 }
 
 func newLedger() *ledger { return &ledger{NextID: 1, Jobs: map[uint32]*jobEntry{}} }
@@ -48,6 +66,12 @@ func newLedger() *ledger { return &ledger{NextID: 1, Jobs: map[uint32]*jobEntry{
 func (j *jobEntry) clone() *jobEntry {
 	c := *j
 	c.header = cloneHeader(j.header)
+	c.Drops = slices.Clone(j.Drops)
+	if j.Prev != nil {
+		p := *j.Prev
+		p.Outputs = slices.Clone(p.Outputs)
+		c.Prev = &p
+	}
 	c.Inputs, c.Outputs, c.Steps, c.Snapshots = slices.Clone(j.Inputs), slices.Clone(j.Outputs), slices.Clone(j.Steps), slices.Clone(j.Snapshots)
 	return &c
 }
@@ -82,16 +106,21 @@ func (l *ledger) sorted() []*jobEntry {
 	return out
 }
 
-// output returns the output whose sender has a subscription, with its job, or nil.
-func (l *ledger) output(sub bus.SubID) (*jobEntry, *outputEntry) {
+// eachOutput calls f for every output whose sender has a subscription: of the job as it is, and as it was before.
+func (l *ledger) eachOutput(sub bus.SubID, f func(*outputEntry)) {
 	for _, j := range l.Jobs {
-		for i := range j.Outputs {
-			if j.Outputs[i].Outside && j.Outputs[i].Sub == sub {
-				return j, &j.Outputs[i]
+		outs := [][]outputEntry{j.Outputs}
+		if j.Prev != nil {
+			outs = append(outs, j.Prev.Outputs)
+		}
+		for _, list := range outs {
+			for i := range list {
+				if list[i].Outside && list[i].Sub == sub {
+					f(&list[i])
+				}
 			}
 		}
 	}
-	return nil, nil
 }
 
 // applyEpoch folds the last frame of an epoch.
@@ -121,9 +150,7 @@ func (l *ledger) applyControl(lsn wal.LSN, c *control) error {
 		l.applyJob(lsn, jc)
 	}
 	for _, s := range c.Sent {
-		if _, o := l.output(s.Sub); o != nil {
-			o.Sent = s
-		}
+		l.eachOutput(s.Sub, func(o *outputEntry) { o.Sent = s })
 	}
 	if s := c.Snapshot; s != nil {
 		j := l.Jobs[s.Job]
@@ -134,6 +161,8 @@ func (l *ledger) applyControl(lsn wal.LSN, c *control) error {
 		j.FrameBytes = 0
 		if n := len(j.Snapshots); n > keptSnapshots {
 			j.Snapshots = slices.Clone(j.Snapshots[n-keptSnapshots:])
+			oldest := j.Snapshots[0].LSN
+			j.Drops = slices.DeleteFunc(slices.Clone(j.Drops), func(d dropEntry) bool { return d.LSN < oldest })
 		}
 	}
 	l.First = max(l.First, c.DropFirst)
@@ -151,26 +180,91 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) {
 		j = &jobEntry{ID: c.ID, Since: lsn}
 		l.Jobs[c.ID] = j
 	}
+	switch {
+	case c.RollBack:
+		j.rollBack(lsn, c)
+		return
+	case c.Settle:
+		j.Prev = nil
+		j.forgetSubs()
+		return
+	case c.Replace:
+		j.Prev = j.previous(c)
+	}
 	if c.Name != "" {
 		j.Name, j.Definition, j.Origin, j.Changed = c.Name, c.Definition, c.Origin, c.At
 	}
 	if c.Phase != "" {
 		j.Phase, j.Reason = c.Phase, c.Reason
 	}
-	if c.Replace {
-		j.Inputs, j.Outputs, j.Steps = c.Inputs, c.Outputs, c.Steps
-		for _, in := range c.Inputs {
-			l.used(uint32(in.Sub))
-			for _, s := range in.States {
-				upsertSub(&j.header, in.Sub, s)
-			}
-		}
-		for _, o := range c.Outputs {
-			l.used(uint32(o.Topic))
-			l.used(uint32(o.Sub))
-		}
-		j.forgetSubs()
+	if c.Restart {
+		j.header, j.Snapshots, j.Drops, j.FrameBytes, j.Since = checkpoint.Header{}, nil, nil, 0, lsn
 	}
+	if c.Replace {
+		l.replace(lsn, j, c)
+	}
+}
+
+// replace gives a job other inputs, outputs and steps.
+func (l *ledger) replace(lsn wal.LSN, j *jobEntry, c jobChange) {
+	j.Inputs, j.Outputs, j.Steps = c.Inputs, c.Outputs, c.Steps
+	for _, in := range c.Inputs {
+		l.used(uint32(in.Sub))
+		for _, s := range in.States {
+			upsertSub(&j.header, in.Sub, s)
+		}
+	}
+	for _, o := range c.Outputs {
+		l.used(uint32(o.Topic))
+		l.used(uint32(o.Sub))
+	}
+	j.drop(lsn, c.Drops)
+	j.header.Splits = slices.DeleteFunc(slices.Clone(j.header.Splits), func(s checkpoint.SplitState) bool {
+		return slices.Contains(c.Forget, splitEntry{s.Step, s.Split})
+	})
+	j.forgetSubs()
+}
+
+// drop notes state that goes at a place in the log.
+func (j *jobEntry) drop(lsn wal.LSN, drops []dropEntry) {
+	for _, d := range drops {
+		d.LSN = lsn
+		j.Drops = append(slices.Clone(j.Drops), d)
+	}
+}
+
+// previous is what a change keeps of a job that has a definition.
+func (j *jobEntry) previous(c jobChange) *prevEntry {
+	if c.Until == 0 || j.Definition == nil {
+		return nil
+	}
+	p := &prevEntry{Definition: j.Definition, Origin: j.Origin, Changed: j.Changed, Phase: j.Phase, Reason: j.Reason, Inputs: j.Inputs,
+		Outputs: j.Outputs, Steps: j.Steps, Drops: j.Drops, Until: c.Until}
+	for _, s := range j.header.Splits {
+		if slices.Contains(c.Forget, splitEntry{s.Step, s.Split}) {
+			p.Splits = append(p.Splits, s)
+		}
+	}
+	return p
+}
+
+// rollBack brings back what the job was. What both definitions have stands where the new one has come; what the new one had
+// given up stands where it was, and what it had alone goes.
+func (j *jobEntry) rollBack(lsn wal.LSN, c jobChange) {
+	p := j.Prev
+	if p == nil {
+		return
+	}
+	j.Prev = nil
+	j.Definition, j.Origin, j.Changed, j.Phase, j.Reason = p.Definition, p.Origin, p.Changed, c.Phase, c.Reason
+	j.Inputs, j.Outputs, j.Steps, j.Drops = p.Inputs, p.Outputs, p.Steps, p.Drops
+	j.drop(lsn, c.Drops)
+	for _, s := range p.Splits {
+		if !slices.ContainsFunc(j.header.Splits, func(h checkpoint.SplitState) bool { return h.Step == s.Step && h.Split == s.Split }) {
+			checkpoint.Merge(&j.header, checkpoint.Header{Splits: []checkpoint.SplitState{s}})
+		}
+	}
+	j.forgetSubs()
 }
 
 // forgetSubs takes the places of subscriptions out of the header that the job no longer has.
@@ -205,10 +299,14 @@ func (j *jobEntry) claims() claims {
 }
 
 func (c claims) add(j *jobEntry) {
-	for _, in := range j.Inputs {
+	ins, outs := j.Inputs, j.Outputs
+	if j.Prev != nil {
+		ins, outs = slices.Concat(ins, j.Prev.Inputs), slices.Concat(outs, j.Prev.Outputs)
+	}
+	for _, in := range ins {
 		c.subs[in.Sub] = true
 	}
-	for _, o := range j.Outputs {
+	for _, o := range outs {
 		if o.Outside {
 			c.subs[o.Sub], c.topics[o.Topic] = true, true
 		}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/wal"
 )
 
@@ -52,16 +54,12 @@ func (rt *Runtime) dropJob(e *jobEntry) {
 }
 
 // makeJob makes a job whose entry is in the log; its state is restored when it begins.
-func (rt *Runtime) makeJob(d *definition, e *jobEntry) (*job, error) {
-	plan, err := rt.planOf(d.Job)
-	if err != nil {
-		return nil, err
-	}
+func (rt *Runtime) makeJob(d *definition, e *jobEntry, plan *jobPlan) *job {
 	var stores *jobStores
 	if e.Epoch == 0 && len(e.Snapshots) == 0 {
 		stores = newJobStores(plan, 0)
 	}
-	return newJob(rt, d.Job, e, plan, stores), nil
+	return newJob(rt, d.Job, e, plan, stores)
 }
 
 // restoreStores reads a job's state from the log.
@@ -90,24 +88,31 @@ func (rt *Runtime) launch(j *job) {
 	}()
 }
 
-// halt asks a job for a last barrier and waits until no attempt is under way. Where that takes until ctx ends, the error says
-// so, and the job goes on once it has come there; leave is called behind that.
-func (rt *Runtime) halt(ctx context.Context, j *job, as JobState, leave func()) error {
-	j.ask(as)
-	select {
-	case <-j.done:
-		return nil
-	case <-ctx.Done():
+// halt asks jobs for a last barrier and waits until no attempt of theirs is under way. Where that takes until ctx ends, the
+// error says so, and they go on once they have come there; leave is called behind that.
+func (rt *Runtime) halt(ctx context.Context, js []*job, as JobState, leave func()) error {
+	for _, j := range js {
+		j.ask(as)
 	}
-	rt.spawn(func() {
-		defer leave()
+	for _, j := range js {
 		select {
 		case <-j.done:
-			rt.goOn(j)
-		case <-rt.changes.ctx.Done():
+			continue
+		case <-ctx.Done():
 		}
-	})
-	return fmt.Errorf("job %s did not come to its last barrier in time; it goes on as it was: %w", j.def.Name, ctx.Err())
+		rt.spawn(func() {
+			defer leave()
+			for _, j := range js {
+				select {
+				case <-j.done:
+					rt.goOn(j)
+				case <-rt.changes.ctx.Done():
+				}
+			}
+		})
+		return fmt.Errorf("job %s did not come to its last barrier in time; nothing has changed, and it goes on: %w", j.def.Name, ctx.Err())
+	}
+	return nil
 }
 
 // goOn takes up a halted job again where its phase in the log says.
@@ -118,12 +123,17 @@ func (rt *Runtime) goOn(j *job) {
 	}
 	n := j.again()
 	rt.putJob(n)
-	if s, rests := restingState[e.Phase]; rests {
-		n.move(s)
+	rt.settleIn(n, e.Phase)
+}
+
+// settleIn lets a job do what its phase says.
+func (rt *Runtime) settleIn(j *job, p JobPhase) {
+	if s, rests := restingState[p]; rests {
+		j.move(s)
 		return
 	}
-	n.move(StateStarting)
-	rt.launch(n)
+	j.move(StateStarting)
+	rt.launch(j)
 }
 
 // setPhase writes where a job stands in its life, and waits until that is durable.
@@ -146,39 +156,66 @@ func (rt *Runtime) setPhase(id uint32, p JobPhase, reason string) error {
 func (rt *Runtime) sendersOf(j *job, e *jobEntry) []*sender {
 	var out []*sender
 	for _, o := range e.Outputs {
-		n := j.def.Node("out-" + o.Name)
-		if !o.Outside || n == nil {
-			continue
+		if n := j.def.Node("out-" + o.Name); o.Outside && n != nil {
+			out = append(out, rt.newSender(j, j.def, o, n.Output.Sink))
 		}
-		out = append(out, &sender{rt: rt, job: j.def.Name, jobID: j.id, delivery: j.def.Delivery, entry: o, sink: n.Output.Sink,
-			logger: j.logger.With("output", o.Name), quit: make(chan struct{}), done: make(chan struct{})})
 	}
-	rt.mu.Lock()
-	rt.senders = append(slices.Clone(rt.senders), out...)
-	rt.mu.Unlock()
 	return out
+}
+
+func (rt *Runtime) newSender(j *job, def *jobs.Job, o outputEntry, sink jobs.Sink) *sender {
+	s := &sender{rt: rt, job: def.Name, jobID: j.id, delivery: def.Delivery, entry: o, sink: sink,
+		logger: j.logger.With("output", o.Name), quit: make(chan struct{}), done: make(chan struct{})}
+	rt.mu.Lock()
+	rt.senders = append(slices.Clone(rt.senders), s)
+	rt.mu.Unlock()
+	return s
 }
 
 func (rt *Runtime) startSenders(j *job, e *jobEntry) {
 	for _, s := range rt.sendersOf(j, e) {
-		var ctx context.Context
-		ctx, s.cut = context.WithCancel(rt.ctx)
-		rt.sendDone.Add(1)
-		go func() {
-			defer rt.sendDone.Done()
-			s.run(ctx)
-		}()
+		rt.startSender(s)
 	}
 }
 
-// restartSenders puts others in the place of senders that were stopped.
-func (rt *Runtime) restartSenders(j *job, old []*sender) {
-	e, err := rt.entry(j.def.Name)
-	if err != nil || e.ID != j.id {
-		return // the log has failed
+func (rt *Runtime) startSender(s *sender) {
+	var ctx context.Context
+	ctx, s.cut = context.WithCancel(rt.ctx)
+	rt.sendDone.Add(1)
+	go func() {
+		defer rt.sendDone.Done()
+		s.run(ctx)
+	}()
+}
+
+// replaceSenders gives a job the senders that its definition says. Those of outputs that it gave up go on, as long as the log
+// keeps these.
+func (rt *Runtime) replaceSenders(j *job, e *jobEntry) {
+	var over []*sender
+	for _, s := range rt.sendersFor(j.id) {
+		if !e.gaveUp(s.entry.Sub) {
+			over = append(over, s)
+		}
 	}
-	rt.dropSenders(old)
-	rt.startSenders(j, e)
+	rt.stopSenders(rt.ctx, over)
+	rt.dropSenders(over)
+	var now *jobEntry
+	err := rt.do(func(c *core) error {
+		rt.committer.flushSent() // they go on where the others have come
+		if have := c.ledger.Jobs[j.id]; have != nil {
+			now = have.clone()
+		}
+		return nil
+	})
+	if err == nil && now != nil {
+		rt.startSenders(j, now)
+	}
+}
+
+// gaveUp reports whether a sender's output is of what the job was before its definition was changed, and not of what it is.
+func (e *jobEntry) gaveUp(sub bus.SubID) bool {
+	has := func(o outputEntry) bool { return o.Outside && o.Sub == sub }
+	return e.Prev != nil && !slices.ContainsFunc(e.Outputs, has) && slices.ContainsFunc(e.Prev.Outputs, has)
 }
 
 func (rt *Runtime) dropSenders(old []*sender) {

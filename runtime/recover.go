@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -250,6 +251,8 @@ func resubscribe(b *bus.Bus, sub bus.SubID, name string, topic bus.TopicID, stat
 
 // restorer takes the state of one job back, piece by piece, in the order of the log.
 type restorer interface {
+	begin(lsn wal.LSN, drops []dropEntry) // behind the snapshot at lsn, or where there is none
+	passing(lsn wal.LSN)                  // before what stands at lsn
 	applyState(body []byte) error
 }
 
@@ -264,11 +267,17 @@ func restoreState(log frames, l *ledger, into map[uint32]restorer, load func(*jo
 		if err != nil {
 			return fmt.Errorf("runtime: job %s: its snapshot: %w", j.Name, err)
 		}
+		r.begin(lsn, j.Drops)
 		behind[id] = max(lsn, j.Since)
 		if next := behind[id] + 1; j.LSN >= next && (from == 0 || next < from) {
 			from = next // what lies at behind itself may be gone
 		}
 	}
+	defer func() {
+		for _, r := range into {
+			r.passing(math.MaxInt64)
+		}
+	}()
 	if from == 0 {
 		return nil
 	}
@@ -323,6 +332,7 @@ func restoreFrame(fr frame, into map[uint32]restorer, behind map[uint32]wal.LSN,
 		all = append(all, parts[p]...)
 		delete(parts, p)
 	}
+	into[owner].passing(fr.LSN())
 	for _, b := range slices.Concat(all, bodies) {
 		if err := into[owner].applyState(b); err != nil {
 			return fmt.Errorf("frame %s: %w", fr.LSN(), err)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
@@ -171,6 +172,9 @@ func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, e
 			if have != nil && have.Phase == PhaseEnded {
 				over[d.Name] = !bytes.Equal(have.Definition, d.text)
 			}
+			if err := rt.checkLoss(d, have); err != nil {
+				return err
+			}
 			if err := r.start(d, have, rt.cfg.RestartFailed); err != nil {
 				return err
 			}
@@ -200,10 +204,25 @@ func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, e
 	return entries, err
 }
 
+// checkLoss refuses a definition that has changed since the last run and cannot keep the job's state.
+func (rt *Runtime) checkLoss(d *definition, have *jobEntry) error {
+	if have == nil || have.Phase == PhaseEnded {
+		return nil
+	}
+	loss, _, _ := lossOf(have.Steps, d.steps)
+	if len(loss) > 0 && !rt.cfg.AllowStateLoss {
+		return &StateLossError{d.Name, loss}
+	}
+	for _, l := range loss {
+		rt.logger.Warn("state is dropped, since the definition has changed", "job", d.Name, "what", l.String())
+	}
+	return nil
+}
+
 // start makes the log say what a definition that Start is given says.
 func (r *registration) start(d *definition, have *jobEntry, retry bool) error {
 	if have == nil {
-		return r.job(d, nil, PhaseActive)
+		return r.job(d, nil, PhaseActive, 0)
 	}
 	same := bytes.Equal(have.Definition, d.text) && sameSteps(have.Steps, d.steps)
 	back := have.Phase == PhaseStopped && have.Reason == missingReason || have.Phase == PhaseFailed && retry
@@ -213,12 +232,17 @@ func (r *registration) start(d *definition, have *jobEntry, retry bool) error {
 	case have.Phase == PhaseEnded:
 		// It is over, and what it read and wrote stays as it was: a subscription would hold records for nobody, and who
 		// joins a topic and never leaves keeps its readers waiting.
-		r.change.Jobs = append(r.change.Jobs, jobChange{ID: have.ID, Name: d.Name, Definition: d.text, Origin: d.origin, At: r.now})
+		r.name(d, have)
 		return nil
 	case back || have.Phase == PhaseFailed:
-		return r.job(d, have, PhaseActive)
+		return r.job(d, have, PhaseActive, 0)
 	}
-	return r.job(d, have, have.Phase)
+	return r.job(d, have, have.Phase, 0)
+}
+
+// name makes the log say a definition, or an owner, by which the job itself does not change.
+func (r *registration) name(d *definition, have *jobEntry) {
+	r.change.Jobs = append(r.change.Jobs, jobChange{ID: have.ID, Name: d.Name, Definition: d.text, Origin: d.origin, At: r.now})
 }
 
 func sameSteps(a, b []stepEntry) bool {
@@ -241,8 +265,10 @@ func (rt *Runtime) sayOver(job string, changed bool) {
 type definition struct {
 	*jobs.Job
 	origin Origin
-	text   []byte      // what it was made from
-	steps  []stepEntry // that keep state
+	text   []byte              // what it was made from
+	steps  []stepEntry         // that keep state
+	splits map[string][]string // of its sources, by step, where they were asked
+	moved  map[string]bool     // sources that read something else than those of that name before
 }
 
 // placeOf is where outside an output goes; another place is another output.
@@ -353,13 +379,19 @@ func (r *registration) begin(t topicEntry, start bus.Start) ([]bus.SubState, err
 	return r.core.bus.Begin(t.ID, start)
 }
 
-// job adds a job, or makes the one that the log has what its definition says now.
-func (r *registration) job(d *definition, have *jobEntry, phase JobPhase) error {
+// job adds a job, or makes the one that the log has what its definition says now. What it gives up is kept for probation, if
+// that is not 0.
+func (r *registration) job(d *definition, have *jobEntry, phase JobPhase, probation time.Duration) error {
 	jc := jobChange{Name: d.Name, Definition: d.text, Origin: d.origin, At: r.now, Phase: phase, Replace: true, Steps: d.steps}
-	if have != nil {
-		jc.ID = have.ID
-	} else {
+	if have == nil {
 		jc.ID = r.id()
+	} else {
+		jc.ID = have.ID
+		_, jc.Drops, _ = lossOf(have.Steps, d.steps)
+		jc.Forget = forgotten(have, d)
+		if probation > 0 {
+			jc.Until = r.now + max(1, probation.Milliseconds())
+		}
 	}
 	if err := r.inputs(d, have, &jc); err != nil {
 		return err
@@ -369,6 +401,21 @@ func (r *registration) job(d *definition, have *jobEntry, phase JobPhase) error 
 	}
 	r.change.Jobs = append(r.change.Jobs, jc)
 	return nil
+}
+
+// forgotten lists the splits of sources that a definition no longer has, or whose new shape does not list them any more.
+func forgotten(have *jobEntry, d *definition) (out []splitEntry) {
+	for _, s := range have.header.Splits {
+		n := d.Node(s.Step)
+		if n != nil && n.Source != nil && n.Source.Source != nil {
+			listed, asked := d.splits[s.Step]
+			if !asked || !d.moved[s.Step] || slices.Contains(listed, s.Split) {
+				continue
+			}
+		}
+		out = append(out, splitEntry{s.Step, s.Split})
+	}
+	return out
 }
 
 func (r *registration) inputs(d *definition, have *jobEntry, jc *jobChange) error {
@@ -429,7 +476,7 @@ func (r *registration) outputs(d *definition, have *jobEntry, jc *jobChange) err
 		return nil
 	}
 	for _, h := range have.Outputs {
-		if !h.Outside || slices.ContainsFunc(jc.Outputs, func(o outputEntry) bool { return o.Topic == h.Topic }) {
+		if jc.Until > 0 || !h.Outside || slices.ContainsFunc(jc.Outputs, func(o outputEntry) bool { return o.Topic == h.Topic }) {
 			continue
 		}
 		if unsent := unsentIn(r.core.bus, h); unsent > 0 {
@@ -466,6 +513,28 @@ func (r *registration) joinAndLeave(have *jobEntry, jc *jobChange) {
 			r.marks = append(r.marks, bus.Mark{Topic: id, Producer: bus.ProducerID(jc.ID), Leave: true})
 		}
 	}
+}
+
+// rollBack brings back what a job was before its definition was changed.
+func (r *registration) rollBack(have *jobEntry, phase JobPhase, reason string) {
+	p := have.Prev
+	_, drops, _ := lossOf(have.Steps, p.Steps)
+	r.joinAndLeave(have, &jobChange{ID: have.ID, Outputs: p.Outputs})
+	r.change.Jobs = append(r.change.Jobs, jobChange{ID: have.ID, RollBack: true, Phase: phase, Reason: reason, Drops: drops})
+}
+
+// restart lets a job that has ended begin anew.
+func (r *registration) restart(d *definition, have *jobEntry) error {
+	jc := jobChange{ID: have.ID, Name: d.Name, Definition: d.text, Origin: d.origin, At: have.Changed, Phase: PhaseActive, Restart: true,
+		Replace: true, Steps: d.steps}
+	if err := r.inputs(d, nil, &jc); err != nil {
+		return err
+	}
+	if err := r.outputs(d, have, &jc); err != nil {
+		return err
+	}
+	r.change.Jobs = append(r.change.Jobs, jc)
+	return nil
 }
 
 // remove takes a job away.

@@ -61,7 +61,7 @@ func (rt *Runtime) RemoveJob(ctx context.Context, name string, o RemoveOptions) 
 	defer cancel()
 	j := rt.findJob(name)
 	if j != nil {
-		if err := rt.halt(ctx, j, StateRemoving, leave); err != nil {
+		if err := rt.halt(ctx, []*job{j}, StateRemoving, leave); err != nil {
 			return RemoveResult{}, err // leave is called once it has stopped, and goes on
 		}
 	}
@@ -103,7 +103,7 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 	})
 	if err != nil {
 		if j != nil {
-			rt.restartSenders(j, senders)
+			rt.replaceSenders(j, entry)
 		}
 		return RemoveResult{}, fmt.Errorf("job %s is not removed: %w", entry.Name, err)
 	}
@@ -114,6 +114,7 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 		rt.logger.Warn("snapshots of a removed job are left; the next start removes them", "job", entry.Name, "err", err)
 	}
 	rt.logger.Info("removed", "job", entry.Name)
+	rt.tell(Event{Kind: EventRemoved, Job: entry.Name})
 	return res, nil
 }
 

@@ -36,6 +36,7 @@ type Runtime struct {
 	fatalErr   error
 
 	changes *changes
+	events  eventRing
 
 	mu      sync.Mutex
 	jobs    []*job
@@ -158,13 +159,16 @@ func (rt *Runtime) Start(defs []*jobs.Job) error {
 		rt.startSenders(j, entries[j.def.Name])
 	}
 	for _, j := range rt.jobList() {
-		if entries[j.def.Name].Phase == PhaseActive {
+		e := entries[j.def.Name]
+		rt.resumeTrial(j, e)
+		if e.Phase == PhaseActive {
 			rt.launch(j)
 		}
 	}
 	rt.changes.begin()
 	rt.background.Add(1)
 	go rt.janitor()
+	rt.spawn(rt.endTrials)
 	return nil
 }
 
@@ -197,14 +201,6 @@ func (rt *Runtime) prepare(files []*jobs.Job) (map[string]*jobEntry, error) {
 	}
 	if err := rt.restore(entries, into); err != nil {
 		return nil, err
-	}
-	for _, j := range rt.jobs {
-		if j.stores == nil {
-			continue
-		}
-		for step, bytes := range j.stores.lost {
-			rt.logger.Warn("a step is gone from the definition; its state is dropped", "job", j.def.Name, "step", step, "bytes", bytes)
-		}
 	}
 	return entries, nil
 }

@@ -326,6 +326,11 @@ func (d *simSnapshots) keep(job uint32, oldest checkpoint.Epoch) error {
 	return nil
 }
 
+func (d *simSnapshots) remove(file string) error {
+	delete(d.files, file)
+	return nil
+}
+
 // removeUnannounced does at a start what Open does.
 func (d *simSnapshots) removeUnannounced(l *ledger) {
 	for name, f := range d.files {

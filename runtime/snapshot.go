@@ -53,7 +53,7 @@ type nodeScan struct {
 
 // startSnapshot begins a snapshot of the job, unless one is under way.
 func (x *execution) startSnapshot() {
-	if x.snap != nil || x.stopping || x.snapshotBusy.Load() {
+	if x.snap != nil || x.stopping || x.snapshotBusy.Load() || x.trial.Load() != nil {
 		return
 	}
 	r := &snapshotRun{from: make([]checkpoint.Epoch, len(x.subtasks))}
@@ -166,9 +166,11 @@ func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 	}
 	var lsn wal.LSN
 	var oldest checkpoint.Epoch // of those that are announced and kept
+	gone := false
 	err = rt.do(func(c *core) (err error) {
 		j := c.ledger.Jobs[id]
-		if j == nil {
+		if j == nil || r.lsn < j.Since || j.Prev != nil {
+			gone = true // the job, or what it was; or there may be a way back to state that this one lacks
 			return nil
 		}
 		lsn, err = c.change(&control{Snapshot: &snapshotChange{Job: id,
@@ -180,6 +182,9 @@ func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 	})
 	if err != nil {
 		return err
+	}
+	if gone {
+		return rt.snapshots.remove(file)
 	}
 	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
 		return err

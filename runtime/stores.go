@@ -3,9 +3,11 @@ package runtime
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/sidestream-dev/sidestream/checkpoint"
 	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/wal"
 )
 
 // jobStores is a job's keyed state in memory: one store for each stateful step and subtask. It outlives attempts, which
@@ -15,6 +17,7 @@ type jobStores struct {
 	of     map[string][]*checkpoint.Store
 	lost   map[string]int64 // bytes of state of steps that the job no longer has
 	sealed checkpoint.Epoch // that the stores stand at
+	drops  []dropEntry      // yet to be done, while the stores are restored
 }
 
 func newJobStores(p *jobPlan, sealed checkpoint.Epoch) *jobStores {
@@ -45,6 +48,59 @@ func (s *jobStores) step(id string) ([]*checkpoint.Store, error) {
 		s.of[id] = stores
 	}
 	return stores, nil
+}
+
+// begin implements restorer: what stands in a snapshot at lsn is without what was dropped before.
+func (s *jobStores) begin(lsn wal.LSN, drops []dropEntry) {
+	s.drops = slices.DeleteFunc(slices.Clone(drops), func(d dropEntry) bool { return d.LSN <= lsn })
+}
+
+// passing implements restorer: what was dropped before lsn goes.
+func (s *jobStores) passing(lsn wal.LSN) {
+	n := 0
+	for n < len(s.drops) && s.drops[n].LSN < lsn {
+		s.drop(s.drops[n])
+		n++
+	}
+	s.drops = s.drops[n:]
+}
+
+func (s *jobStores) drop(d dropEntry) {
+	if d.Table == "" {
+		delete(s.of, d.Step)
+		delete(s.lost, d.Step)
+		return
+	}
+	for _, st := range s.of[d.Step] {
+		st.DropTable(d.Step, d.Table)
+	}
+}
+
+// takeOver takes the state of a job whose attempts are over, as of its last sealed epoch, into stores for another plan of it,
+// less what is dropped. The old ones are of no use any more.
+func (s *jobStores) takeOver(old *jobStores, sealed checkpoint.Epoch, drops []dropEntry) error {
+	old.handOver(sealed)
+	for _, d := range drops {
+		old.drop(d)
+	}
+	for step, stores := range old.of {
+		if len(stores) == s.widths[step] {
+			s.of[step] = stores
+			continue
+		}
+		for _, st := range stores {
+			sc := st.BeginSnapshot()
+			for done := false; !done; {
+				var chunk []byte
+				if chunk, done = sc.Next(snapshotChunk); len(chunk) > 0 {
+					if err := s.applyState(appendStep(step, chunk)); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // applyState implements restorer: each store takes the key groups it owns.

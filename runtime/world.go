@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,6 +55,7 @@ type snapshotFiles interface {
 	write(meta checkpoint.SnapshotMeta, bodies [][]byte) (file string, bytes int64, err error)
 	read(file string, into restorer) error
 	keep(job uint32, oldest checkpoint.Epoch) error // removes those before oldest
+	remove(file string) error
 }
 
 func (rt *Runtime) realWorld(log *wal.Log) world {
@@ -135,6 +137,13 @@ func (d snapshotDir) removeUnannounced(l *ledger) error {
 		if err := os.Remove(f.Path); err != nil {
 			return fmt.Errorf("runtime: removing a snapshot that was not announced: %w", err)
 		}
+	}
+	return nil
+}
+
+func (d snapshotDir) remove(file string) error {
+	if err := os.Remove(filepath.Join(string(d), file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("runtime: removing a snapshot: %w", err)
 	}
 	return nil
 }
