@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -26,6 +27,44 @@ type SnapshotFile struct {
 
 func snapshotName(job uint32, e Epoch) string {
 	return fmt.Sprintf("%010d-%020d%s", job, uint64(e), snapshotSuffix)
+}
+
+// SnapshotName is what the file of a job's snapshot is called.
+func SnapshotName(job uint32, e Epoch) string { return snapshotName(job, e) }
+
+// CopySnapshot makes the file of a snapshot last under another name too, in another folder perhaps: as a link where the file
+// system has such, else by its bytes. What is under that name already is replaced.
+func CopySnapshot(from, to string) error {
+	temp := to + tempSuffix
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("checkpoint: copy a snapshot: %w", err)
+	}
+	if os.Link(from, temp) != nil {
+		if err := copyFile(from, temp); err != nil {
+			return fmt.Errorf("checkpoint: copy a snapshot: %w", errors.Join(err, os.Remove(temp)))
+		}
+	}
+	if err := os.Rename(temp, to); err != nil {
+		return fmt.Errorf("checkpoint: name a snapshot: %w", err)
+	}
+	if err := (osDisk{}).syncDir(filepath.Dir(to)); err != nil {
+		return fmt.Errorf("checkpoint: sync the folder of snapshots: %w", err)
+	}
+	return nil
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Sync(), out.Close())
 }
 
 func tempPrefix(job uint32) string { return fmt.Sprintf("%010d-", job) }

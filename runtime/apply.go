@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/checkpoint"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -38,6 +39,10 @@ func (rt *Runtime) Apply(ctx context.Context, defs []Definition, o ApplyOptions)
 		return ApplyResult{}, refuse("", err)
 	}
 	a := &application{rt: rt, options: o}
+	if err := a.saved(defs); err != nil {
+		leave()
+		return ApplyResult{}, refuse("", err)
+	}
 	if err := a.look(defs); err != nil || o.DryRun {
 		leave()
 		return a.result, err
@@ -64,6 +69,22 @@ type application struct {
 	options ApplyOptions
 	result  ApplyResult
 	changed []*newDefinition
+
+	from   *savepointEntry // nil: none
+	header checkpoint.Header
+	file   string // made of the savepoint for the job, until the frame has it
+}
+
+// saved finds the savepoint that a job is to begin with.
+func (a *application) saved(defs []Definition) (err error) {
+	if a.options.From == "" {
+		return nil
+	}
+	if len(defs) != 1 {
+		return fmt.Errorf("%d jobs cannot begin with one savepoint", len(defs))
+	}
+	a.from, a.header, err = a.rt.savepoint(a.options.From)
+	return err
 }
 
 // newDefinition is one that changes something.
@@ -108,6 +129,9 @@ func (a *application) lookAt(d Definition) error {
 		old = n.old.def
 	}
 	n.diff = diffOf(have, old, def)
+	if a.from != nil && have == nil {
+		n.diff.StateLoss, _, _ = lossOf(a.from.Steps, def.steps)
+	}
 	switch {
 	case have != nil && have.Origin != d.Origin && !a.options.Adopt:
 		return fmt.Errorf("job %s belongs to the %s, not to the %s: adopt it to take it over", d.Job.Name, have.Origin, d.Origin)
@@ -116,6 +140,9 @@ func (a *application) lookAt(d Definition) error {
 	}
 	if have != nil {
 		_, n.lost, _ = lossOf(have.Steps, def.steps)
+	}
+	if a.from != nil && have != nil {
+		return fmt.Errorf("job %s is there already, and goes on where it stands: remove it first, to begin with a savepoint", d.Job.Name)
 	}
 	a.result.Jobs = append(a.result.Jobs, n.diff)
 	if n.diff.Action != ActionUnchanged {
@@ -190,6 +217,9 @@ func (a *application) swap() error {
 		return nil
 	})
 	if err != nil {
+		if a.file != "" {
+			err = errors.Join(err, a.rt.snapshots.remove(a.file))
+		}
 		for _, j := range a.running() {
 			a.rt.goOn(j)
 		}
@@ -226,6 +256,8 @@ func (a *application) write(c *core) (wal.LSN, error) {
 	for _, d := range a.changed {
 		have := c.ledger.job(d.Name)
 		switch {
+		case have == nil && a.from != nil:
+			a.file, err = r.from(d.definition, a.from, a.header, a.rt.snapshots)
 		case have == nil:
 			err = r.job(d.definition, nil, PhaseActive, 0)
 		case d.diff.Action == ActionAdopt, have.Phase == PhaseEnded:

@@ -7,9 +7,24 @@
 //	err = rt.Wait(ctx, true)
 //	err = rt.Stop()
 //
-// While it runs, [Runtime.Apply] adds jobs and [Runtime.RemoveJob] takes them away; both are whole or absent, also across a
-// crash. Two changes of one job come one after the other. A job whose [Origin] is the API's needs Config.Load, which makes it
-// from its definition again when the next process starts. [Runtime.JobDefinitions] tells what the log knows of all jobs.
+// # Changing jobs while they run
+//
+//	res, err := rt.Apply(ctx, []runtime.Definition{{Job: j, Origin: runtime.OriginAPI}}, runtime.ApplyOptions{})
+//	err = rt.PauseJob(ctx, "j")      ResumeJob, RestartJob, StopJob(ctx, "j", StopOptions{Force: true})
+//	sp, err := rt.Savepoint(ctx, "j", "before")     Savepoints, DeleteSavepoint; ApplyOptions.From begins with one
+//	res, err := rt.RemoveJob(ctx, "j", runtime.RemoveOptions{KeepState: true})
+//
+// Each is whole or absent, also across a crash, and has happened and is durable when it returns nil; an error other than the
+// log's says that nothing has changed. Two changes of one job come one after the other; one that waits ends with its context.
+// Refusals are *ApplyError (by job), *StateLossError within it, *PhaseError, *UnsentError, ErrNoJob, ErrNotRunning.
+// ApplyOptions.DryRun gives the [Diff] alone. What happens later, such as a definition that fails on probation and is taken
+// back (see probation.go), is an [Event]: [Runtime.Events] gives those behind a number and a channel that is closed when there
+// are more, and [Runtime.JobLog] does the same for the lines of a job's log. [Runtime.JobDefinitions] tells what the log knows
+// of all jobs, also of those that nobody gave a definition of.
+//
+// A job belongs to files or to the API ([Origin]). Those of the API are made again from their definitions by Config.Load when
+// the next process starts, and so is the definition that one on probation had before. A file's definition that has changed by
+// the next Start is changed by the same rules (Config.AllowStateLoss), without probation, in the one frame of Start.
 //
 // # The path of an epoch
 //
@@ -27,7 +42,9 @@
 //	runtime.go   Open, Start, Wait, Stop          register.go  what Start writes to the log: jobs, topics, subscriptions
 //	job.go       one job: attempts, backoff       phase.go     the tables of its allowed moves and operations
 //	change.go    changing jobs while they run: words, one at a time     inspect.go  building a job to look at it
-//	apply.go, remove.go  adding and removing      members.go   which jobs and senders there are
+//	apply.go, remove.go, lifecycle.go  what can be done to jobs         diff.go      what a definition changes
+//	probation.go what comes back                  savepoint.go snapshots with names
+//	members.go   which jobs and senders there are                       events.go, joblog.go  what has happened
 //	plan.go      a graph cut into tasks           build.go     an attempt's subtasks
 //	execution.go the master of one attempt        task.go      a subtask's loop
 //	feed.go      outside and bus sources          discover.go  splits that come later

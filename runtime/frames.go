@@ -62,11 +62,13 @@ func SectionName(k uint8) string {
 // control is one change of what the runtime knows, whole or absent. Its fields are applied in their order; what jobs claimed
 // before it and no longer do, subscriptions and topics of outputs, goes with it.
 type control struct {
-	Topics    []topicEntry    `json:"topics,omitempty"`
-	Jobs      []jobChange     `json:"jobs,omitempty"`
-	Sent      []sentEntry     `json:"sent,omitempty"`
-	Snapshot  *snapshotChange `json:"snapshot,omitempty"`
-	DropFirst wal.LSN         `json:"drop_first,omitempty"` // generations that end before it go
+	Topics        []topicEntry    `json:"topics,omitempty"`
+	Jobs          []jobChange     `json:"jobs,omitempty"`
+	Sent          []sentEntry     `json:"sent,omitempty"`
+	Snapshot      *snapshotChange `json:"snapshot,omitempty"`
+	Savepoint     *savepointEntry `json:"savepoint,omitempty"` // its file is there
+	DropSavepoint string          `json:"drop_savepoint,omitempty"`
+	DropFirst     wal.LSN         `json:"drop_first,omitempty"` // generations that end before it go
 }
 
 // topicEntry defines a topic or gives it what its definition had left out.

@@ -23,6 +23,7 @@ type job struct {
 	plan         *jobPlan
 	stores       *jobStores // nil where they are yet to be restored from the log; its supervisor's, or whoever has halted it
 	logger       *slog.Logger
+	lines        *ring[LogLine]            // of its log, the newest
 	exec         atomic.Pointer[execution] // the attempt under way
 	snapshotBusy *atomic.Bool              // a snapshot of the job is being written
 	trial        atomic.Pointer[trial]     // while its definition is on probation
@@ -67,7 +68,8 @@ func (j *job) stuckTasks() []string {
 
 // newJob makes a job that does not run, in the state that its phase in the log gives it.
 func newJob(rt *Runtime, def *jobs.Job, e *jobEntry, plan *jobPlan, stores *jobStores) *job {
-	j := &job{rt: rt, def: def, id: e.ID, plan: plan, stores: stores, logger: rt.logger.With("job", def.Name), snapshotBusy: new(atomic.Bool),
+	lines := new(ring[LogLine])
+	j := &job{rt: rt, def: def, id: e.ID, plan: plan, stores: stores, lines: lines, logger: jobLogger(rt.logger, def.Name, lines), snapshotBusy: new(atomic.Bool),
 		stopped: make(chan struct{}), done: make(chan struct{}), state: StateStarting, since: time.Now(), waiting: map[string]string{}}
 	if s, rests := restingState[e.Phase]; rests {
 		j.state = s
@@ -84,7 +86,7 @@ func newJob(rt *Runtime, def *jobs.Job, e *jobEntry, plan *jobPlan, stores *jobS
 func (j *job) again() *job {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	n := &job{rt: j.rt, def: j.def, id: j.id, plan: j.plan, stores: j.stores, logger: j.logger, snapshotBusy: j.snapshotBusy,
+	n := &job{rt: j.rt, def: j.def, id: j.id, plan: j.plan, stores: j.stores, logger: j.logger, lines: j.lines, snapshotBusy: j.snapshotBusy,
 		stopped: make(chan struct{}), done: make(chan struct{}), state: j.state, since: j.since, waiting: map[string]string{},
 		lastErr: j.lastErr, restarts: j.restarts, past: j.past, left: j.left}
 	n.trial.Store(j.trial.Load())

@@ -15,9 +15,10 @@ import (
 // committer folds every frame into it as it writes it, recovery as it reads it, and a catalog is its encoding, so that the
 // three cannot disagree. It is owned by one goroutine.
 type ledger struct {
-	NextID uint32               `json:"next_id"` // for jobs, topics and subscriptions; never used twice
-	Jobs   map[uint32]*jobEntry `json:"jobs"`
-	First  wal.LSN              `json:"first"` // first generation in use
+	NextID     uint32                     `json:"next_id"` // for jobs, topics and subscriptions; never used twice
+	Jobs       map[uint32]*jobEntry       `json:"jobs"`
+	First      wal.LSN                    `json:"first"` // first generation in use
+	Savepoints map[string]*savepointEntry `json:"savepoints,omitempty"`
 }
 
 // jobEntry is what the log says of one job.
@@ -60,7 +61,9 @@ type prevEntry struct {
 	Until      int64                   `json:"until"`            // Unix ms
 }
 
-func newLedger() *ledger { return &ledger{NextID: 1, Jobs: map[uint32]*jobEntry{}} }
+func newLedger() *ledger {
+	return &ledger{NextID: 1, Jobs: map[uint32]*jobEntry{}, Savepoints: map[string]*savepointEntry{}}
+}
 
 // clone returns a copy that another goroutine may keep.
 func (j *jobEntry) clone() *jobEntry {
@@ -147,7 +150,9 @@ func (l *ledger) applyControl(lsn wal.LSN, c *control) error {
 		l.used(uint32(t.ID))
 	}
 	for _, jc := range c.Jobs {
-		l.applyJob(lsn, jc)
+		if err := l.applyJob(lsn, jc); err != nil {
+			return err
+		}
 	}
 	for _, s := range c.Sent {
 		l.eachOutput(s.Sub, func(o *outputEntry) { o.Sent = s })
@@ -165,15 +170,19 @@ func (l *ledger) applyControl(lsn wal.LSN, c *control) error {
 			j.Drops = slices.DeleteFunc(slices.Clone(j.Drops), func(d dropEntry) bool { return d.LSN < oldest })
 		}
 	}
+	if c.Savepoint != nil {
+		l.Savepoints[c.Savepoint.Name] = c.Savepoint
+	}
+	delete(l.Savepoints, c.DropSavepoint)
 	l.First = max(l.First, c.DropFirst)
 	return nil
 }
 
-func (l *ledger) applyJob(lsn wal.LSN, c jobChange) {
+func (l *ledger) applyJob(lsn wal.LSN, c jobChange) error {
 	l.used(c.ID)
 	if c.Remove {
 		delete(l.Jobs, c.ID)
-		return
+		return nil
 	}
 	j := l.Jobs[c.ID]
 	if j == nil {
@@ -183,11 +192,11 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) {
 	switch {
 	case c.RollBack:
 		j.rollBack(lsn, c)
-		return
+		return nil
 	case c.Settle:
 		j.Prev = nil
 		j.forgetSubs()
-		return
+		return nil
 	case c.Replace:
 		j.Prev = j.previous(c)
 	}
@@ -200,9 +209,19 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) {
 	if c.Restart {
 		j.header, j.Snapshots, j.Drops, j.FrameBytes, j.Since = checkpoint.Header{}, nil, nil, 0, lsn
 	}
+	if b := c.Base; b != nil {
+		h, err := checkpoint.DecodeHeader(b.Header)
+		if err != nil {
+			return fmt.Errorf("runtime: frame %s: what job %s begins with: %w", lsn, j.Name, err)
+		}
+		j.header = h
+		b.Snapshot.LSN = lsn - 1 // what the change drops of it is dropped behind it
+		j.Snapshots = []snapshotEntry{b.Snapshot}
+	}
 	if c.Replace {
 		l.replace(lsn, j, c)
 	}
+	return nil
 }
 
 // replace gives a job other inputs, outputs and steps.
@@ -342,6 +361,14 @@ func decodeLedger(body []byte) (*ledger, error) {
 	l := newLedger()
 	if err := json.Unmarshal(body, l); err != nil {
 		return nil, fmt.Errorf("runtime: the catalog's ledger: %w", err)
+	}
+	if l.Savepoints == nil {
+		l.Savepoints = map[string]*savepointEntry{}
+	}
+	for name, sp := range l.Savepoints {
+		if sp == nil {
+			return nil, fmt.Errorf("runtime: the catalog's ledger: savepoint %q is null", name)
+		}
 	}
 	for id, j := range l.Jobs {
 		if j == nil {

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -16,13 +17,16 @@ import (
 
 // RemoveOptions say how a job is removed.
 type RemoveOptions struct {
+	KeepState  bool          // as a savepoint
+	Savepoint  string        // its name; "" makes one
 	DropUnsent bool          // do not wait until the outside has its outputs
 	Timeout    time.Duration // for the last barrier and the senders; 0 means Config.StopTimeout
 }
 
 // RemoveResult is what went with a job.
 type RemoveResult struct {
-	Dropped map[string]int64 `json:"dropped,omitempty"` // records never sent, by output
+	Dropped   map[string]int64 `json:"dropped,omitempty"`   // records never sent, by output
+	Savepoint string           `json:"savepoint,omitempty"` // that has its state
 }
 
 // UnsentError keeps a job from being removed: the outside does not have all of its outputs.
@@ -81,6 +85,13 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 			return res, err
 		}
 	}
+	var sp *savepointEntry
+	if o.KeepState {
+		if sp, err = rt.saveAtRest(entry, j, o.Savepoint); err != nil {
+			return res, fmt.Errorf("job %s is not removed: its state could not be kept: %w", entry.Name, err)
+		}
+		res.Savepoint = sp.Name
+	}
 	rt.stopSenders(ctx, senders)
 	var lsn wal.LSN
 	err = rt.do(func(c *core) error {
@@ -95,6 +106,7 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 			return &UnsentError{Job: entry.Name, Unsent: res.Dropped}
 		}
 		r.remove(have)
+		r.change.Savepoint = sp
 		if lsn, err = r.write(); err != nil {
 			return err
 		}
@@ -102,6 +114,9 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 		return nil
 	})
 	if err != nil {
+		if sp != nil {
+			err = errors.Join(err, rt.snapshots.dropSavepoint(sp.Name))
+		}
 		if j != nil {
 			rt.replaceSenders(j, entry)
 		}
@@ -116,6 +131,27 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 	rt.logger.Info("removed", "job", entry.Name)
 	rt.tell(Event{Kind: EventRemoved, Job: entry.Name})
 	return res, nil
+}
+
+// saveAtRest makes a savepoint's file of a job that is halted.
+func (rt *Runtime) saveAtRest(e *jobEntry, j *job, name string) (*savepointEntry, error) {
+	e, err := rt.entry(e.Name) // it has sealed its last epoch since
+	if err != nil {
+		return nil, err
+	}
+	sp, err := rt.newSavepoint(e, name)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(e.Snapshots); n == 0 || e.Snapshots[n-1].Epoch < e.Epoch {
+		if err := rt.snapshotAtRest(j, e); err != nil {
+			return nil, err
+		}
+		if e, err = rt.entry(e.Name); err != nil {
+			return nil, err
+		}
+	}
+	return sp, rt.keepAs(sp, e, e.Snapshots[len(e.Snapshots)-1])
 }
 
 // unsentOf counts what the outputs of a job hold that was never sent.

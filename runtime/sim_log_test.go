@@ -326,6 +326,33 @@ func (d *simSnapshots) keep(job uint32, oldest checkpoint.Epoch) error {
 	return nil
 }
 
+// Savepoints lie among the snapshots.
+func (d *simSnapshots) saveAs(file, savepoint string) error {
+	f, ok := d.files[file]
+	if !ok {
+		return fmt.Errorf("snapshot %s is not there", file)
+	}
+	f.meta.Job = 0
+	d.files["savepoint "+savepoint] = f
+	return nil
+}
+
+func (d *simSnapshots) savedHeader(savepoint string) (checkpoint.Header, error) {
+	return d.files["savepoint "+savepoint].meta.Header, nil
+}
+
+func (d *simSnapshots) beginWith(savepoint string, job uint32) (string, error) {
+	f, file := d.files["savepoint "+savepoint], fmt.Sprintf("%d-0", job)
+	f.meta.Job, f.meta.Epoch = job, 0
+	d.files[file] = f
+	return file, nil
+}
+
+func (d *simSnapshots) dropSavepoint(savepoint string) error {
+	delete(d.files, "savepoint "+savepoint)
+	return nil
+}
+
 func (d *simSnapshots) remove(file string) error {
 	delete(d.files, file)
 	return nil

@@ -156,25 +156,28 @@ func (x *execution) finishSnapshot() error {
 // writeSnapshot writes the file and announces it once the epoch it stands for is durable.
 func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 	logID := rt.log.ID()
-	meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: id, Epoch: r.epoch, LSN: r.lsn, Header: r.header}
-	file, bytes, err := rt.snapshots.write(meta, r.bodies())
+	return rt.saveSnapshot(checkpoint.SnapshotMeta{LogID: logID[:], Job: id, Epoch: r.epoch, LSN: r.lsn, Header: r.header}, r.bodies())
+}
+
+func (rt *Runtime) saveSnapshot(meta checkpoint.SnapshotMeta, bodies [][]byte) error {
+	file, bytes, err := rt.snapshots.write(meta, bodies)
 	if err != nil {
 		return err
 	}
-	if err := rt.log.WaitDurable(rt.ctx, r.lsn); err != nil {
+	if err := rt.log.WaitDurable(rt.ctx, meta.LSN); err != nil {
 		return err
 	}
 	var lsn wal.LSN
 	var oldest checkpoint.Epoch // of those that are announced and kept
 	gone := false
 	err = rt.do(func(c *core) (err error) {
-		j := c.ledger.Jobs[id]
-		if j == nil || r.lsn < j.Since || j.Prev != nil {
+		j := c.ledger.Jobs[meta.Job]
+		if j == nil || meta.LSN < j.Since || j.Prev != nil {
 			gone = true // the job, or what it was; or there may be a way back to state that this one lacks
 			return nil
 		}
-		lsn, err = c.change(&control{Snapshot: &snapshotChange{Job: id,
-			Snapshot: snapshotEntry{Epoch: r.epoch, LSN: r.lsn, File: file, Bytes: bytes}}}, nil)
+		lsn, err = c.change(&control{Snapshot: &snapshotChange{Job: meta.Job,
+			Snapshot: snapshotEntry{Epoch: meta.Epoch, LSN: meta.LSN, File: file, Bytes: bytes}}}, nil)
 		if err == nil {
 			oldest = j.Snapshots[0].Epoch
 		}
@@ -189,7 +192,7 @@ func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
 		return err
 	}
-	return rt.snapshots.keep(id, oldest)
+	return rt.snapshots.keep(meta.Job, oldest)
 }
 
 // loadSnapshot fills a job's stores from its newest snapshot that is whole and returns its LSN, or 0 if it has none.

@@ -3,6 +3,7 @@ package runtime
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/sidestream-dev/sidestream/checkpoint"
@@ -20,8 +21,13 @@ type jobStores struct {
 	drops  []dropEntry      // yet to be done, while the stores are restored
 }
 
+// newJobStores makes empty stores for a plan of a job; without one, they take the state of all steps there are.
 func newJobStores(p *jobPlan, sealed checkpoint.Epoch) *jobStores {
 	s := &jobStores{widths: map[string]int{}, of: map[string][]*checkpoint.Store{}, lost: map[string]int64{}, sealed: sealed}
+	if p == nil {
+		s.widths = nil
+		return s
+	}
 	for _, t := range p.tasks {
 		for _, n := range t.nodes {
 			s.widths[n.ID] = t.width
@@ -35,7 +41,11 @@ func (s *jobStores) step(id string) ([]*checkpoint.Store, error) {
 	if have := s.of[id]; have != nil {
 		return have, nil
 	}
-	stores := make([]*checkpoint.Store, s.widths[id])
+	width := s.widths[id]
+	if s.widths == nil {
+		width = 1
+	}
+	stores := make([]*checkpoint.Store, width)
 	for i := range stores {
 		lo, hi := groupsOf(i, len(stores))
 		st, err := checkpoint.NewStore(checkpoint.Config{Lo: lo, Hi: hi, Epoch: s.sealed + 1})
@@ -76,6 +86,22 @@ func (s *jobStores) drop(d dropEntry) {
 	}
 }
 
+// bodies returns all that is sealed, for a snapshot of a job that has no attempt under way.
+func (s *jobStores) bodies() (out [][]byte) {
+	for _, step := range slices.Sorted(maps.Keys(s.of)) {
+		for _, st := range s.of[step] {
+			sc := st.BeginSnapshot()
+			for done := false; !done; {
+				var chunk []byte
+				if chunk, done = sc.Next(snapshotChunk); len(chunk) > 0 {
+					out = append(out, appendStep(step, chunk))
+				}
+			}
+		}
+	}
+	return out
+}
+
 // takeOver takes the state of a job whose attempts are over, as of its last sealed epoch, into stores for another plan of it,
 // less what is dropped. The old ones are of no use any more.
 func (s *jobStores) takeOver(old *jobStores, sealed checkpoint.Epoch, drops []dropEntry) error {
@@ -88,15 +114,13 @@ func (s *jobStores) takeOver(old *jobStores, sealed checkpoint.Epoch, drops []dr
 			s.of[step] = stores
 			continue
 		}
-		for _, st := range stores {
-			sc := st.BeginSnapshot()
-			for done := false; !done; {
-				var chunk []byte
-				if chunk, done = sc.Next(snapshotChunk); len(chunk) > 0 {
-					if err := s.applyState(appendStep(step, chunk)); err != nil {
-						return err
-					}
-				}
+		if s.widths[step] == 0 {
+			continue
+		}
+		moved := &jobStores{of: map[string][]*checkpoint.Store{step: stores}}
+		for _, body := range moved.bodies() {
+			if err := s.applyState(body); err != nil {
+				return err
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/checkpoint"
@@ -56,6 +57,11 @@ type snapshotFiles interface {
 	read(file string, into restorer) error
 	keep(job uint32, oldest checkpoint.Epoch) error // removes those before oldest
 	remove(file string) error
+
+	saveAs(file, savepoint string) error // keeps a snapshot's file under the name of a savepoint too
+	savedHeader(savepoint string) (checkpoint.Header, error)
+	beginWith(savepoint string, job uint32) (file string, err error) // makes a savepoint the first snapshot of a job
+	dropSavepoint(savepoint string) error
 }
 
 func (rt *Runtime) realWorld(log *wal.Log) world {
@@ -137,6 +143,54 @@ func (d snapshotDir) removeUnannounced(l *ledger) error {
 		if err := os.Remove(f.Path); err != nil {
 			return fmt.Errorf("runtime: removing a snapshot that was not announced: %w", err)
 		}
+	}
+	saved, err := os.ReadDir(d.savepoints())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, f := range saved {
+		name, is := strings.CutSuffix(f.Name(), ".savepoint")
+		if l.Savepoints[name] != nil || !is && !strings.HasSuffix(f.Name(), ".tmp") {
+			continue
+		}
+		err = errors.Join(err, os.Remove(filepath.Join(d.savepoints(), f.Name())))
+	}
+	if err != nil {
+		return fmt.Errorf("runtime: removing savepoints that were not announced: %w", err)
+	}
+	return nil
+}
+
+// savepoints is where savepoints are: beside the snapshots.
+func (d snapshotDir) savepoints() string { return filepath.Join(filepath.Dir(string(d)), "savepoints") }
+
+func (d snapshotDir) savepoint(name string) string {
+	return filepath.Join(d.savepoints(), name+".savepoint")
+}
+
+func (d snapshotDir) saveAs(file, savepoint string) error {
+	if err := os.MkdirAll(d.savepoints(), 0o700); err != nil {
+		return fmt.Errorf("runtime: the folder of savepoints: %w", err)
+	}
+	return checkpoint.CopySnapshot(filepath.Join(string(d), file), d.savepoint(savepoint))
+}
+
+func (d snapshotDir) savedHeader(savepoint string) (checkpoint.Header, error) {
+	r, err := checkpoint.OpenSnapshot(d.savepoint(savepoint))
+	if err != nil {
+		return checkpoint.Header{}, err
+	}
+	return r.Meta().Header, r.Close()
+}
+
+func (d snapshotDir) beginWith(savepoint string, job uint32) (string, error) {
+	file := checkpoint.SnapshotName(job, 0)
+	return file, checkpoint.CopySnapshot(d.savepoint(savepoint), filepath.Join(string(d), file))
+}
+
+func (d snapshotDir) dropSavepoint(savepoint string) error {
+	if err := os.Remove(d.savepoint(savepoint)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("runtime: removing a savepoint: %w", err)
 	}
 	return nil
 }

@@ -1,0 +1,63 @@
+package runtime_test
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+// TestEventsAndLogs: what happens to a job, and what is logged of it, can be read from any number on.
+func TestEventsAndLogs(t *testing.T) {
+	noLeaks(t)
+	out := t.TempDir()
+	in := newTap(100, 10)
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), AttemptsMax: 1, Logger: slog.New(slog.DiscardHandler)})
+	defer stop(t, rt)
+	evs, more := rt.Events(0)
+	if len(evs) != 0 {
+		t.Errorf("events before anything: %+v", evs)
+	}
+	apply(t, rt, wide(in, out, 1, "one", func(_ int, n int64) error {
+		if n >= 10 {
+			return errors.New("no more")
+		}
+		return nil
+	}))
+	<-more
+	in.open(100)
+	until(t, rt, "it has failed", func() bool { return jobStatus(t, rt, "j").State == runtime.StateFailed })
+	remove(t, rt, "j", runtime.RemoveOptions{DropUnsent: true})
+	evs, _ = rt.Events(0)
+	var kinds []runtime.EventKind
+	var states []runtime.JobState
+	for i, e := range evs {
+		if e.Seq != uint64(i+1) || e.Time.IsZero() || e.Job != "j" {
+			t.Errorf("event %d: %+v", i, e)
+		}
+		if e.Kind == runtime.EventState {
+			states = append(states, e.State)
+		} else {
+			kinds = append(kinds, e.Kind)
+		}
+	}
+	if len(kinds) != 2 || kinds[0] != runtime.EventApplied || kinds[1] != runtime.EventRemoved {
+		t.Errorf("kinds: %v", kinds)
+	}
+	if n := len(states); n < 3 || states[n-1] != runtime.StateRemoving || states[n-2] != runtime.StateFailed {
+		t.Errorf("states: %v", states)
+	}
+	if later, _ := rt.Events(evs[2].Seq); len(later) != len(evs)-3 {
+		t.Errorf("%d of %d events are behind the third", len(later), len(evs))
+	}
+	if _, _, err := rt.JobLog("j", 0); !errors.Is(err, runtime.ErrNoJob) {
+		t.Errorf("log of a job that is gone: %v", err)
+	}
+	apply(t, rt, wide(newTap(1, 1), t.TempDir(), 1, "two", nil))
+	until(t, rt, "it has ended", func() bool { return jobStatus(t, rt, "j").State == runtime.StateEnded })
+	lines, _, err := rt.JobLog("j", 0)
+	if err != nil || len(lines) == 0 || lines[len(lines)-1].Message != "ended" || lines[0].Seq != 1 {
+		t.Errorf("the job's log: %+v, %v", lines, err)
+	}
+}

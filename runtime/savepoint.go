@@ -1,0 +1,287 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// A savepoint is a snapshot with a name, in a file of its own. It outlives its job and pins nothing: a job that begins with it
+// goes on from its positions, as far as what lies there still is.
+
+// savepointEntry is what the log says of a savepoint.
+type savepointEntry struct {
+	Name       string           `json:"name"`
+	Job        string           `json:"job"`
+	Definition []byte           `json:"definition"`
+	Origin     Origin           `json:"origin"`
+	Epoch      checkpoint.Epoch `json:"epoch"`
+	LSN        wal.LSN          `json:"lsn"`
+	Bytes      int64            `json:"bytes"`
+	At         int64            `json:"at"` // Unix ms
+	Steps      []stepEntry      `json:"steps,omitempty"`
+	Inputs     []savedInput     `json:"inputs,omitempty"`
+}
+
+// savedInput says which subscription in a savepoint's header was a step's.
+type savedInput struct {
+	Step  string    `json:"step"`
+	Topic string    `json:"topic"`
+	Sub   bus.SubID `json:"sub"`
+}
+
+// SavepointInfo is a savepoint as it is listed.
+type SavepointInfo struct {
+	Name       string           `json:"name"`
+	Job        string           `json:"job"`
+	Epoch      checkpoint.Epoch `json:"epoch"`
+	LSN        wal.LSN          `json:"lsn"`
+	Bytes      int64            `json:"bytes"`
+	Time       time.Time        `json:"time"`
+	Definition []byte           `json:"definition"`
+}
+
+func (e *savepointEntry) info() SavepointInfo {
+	return SavepointInfo{e.Name, e.Job, e.Epoch, e.LSN, e.Bytes, time.UnixMilli(e.At), e.Definition}
+}
+
+var (
+	// ErrNoSavepoint is the error of a savepoint that is not there.
+	ErrNoSavepoint = errors.New("there is no such savepoint")
+	// ErrSavepointExists refuses a second savepoint of a name.
+	ErrSavepointExists = errors.New("there is a savepoint of that name")
+)
+
+// Savepoints returns what savepoints there are, by name.
+func (rt *Runtime) Savepoints() (infos []SavepointInfo, err error) {
+	err = rt.do(func(c *core) error {
+		for _, name := range slices.Sorted(maps.Keys(c.ledger.Savepoints)) {
+			infos = append(infos, c.ledger.Savepoints[name].info())
+		}
+		return nil
+	})
+	return infos, err
+}
+
+// Savepoint keeps the state and positions of a job as of an epoch that is sealed once it is asked for, under a name; "" makes
+// one of the job's name and the time. It returns when that is durable; the job runs on meanwhile.
+func (rt *Runtime) Savepoint(ctx context.Context, job, name string) (SavepointInfo, error) {
+	ctx, leave, err := rt.changes.enter(ctx, "savepoint", job)
+	if err != nil {
+		return SavepointInfo{}, err
+	}
+	defer leave()
+	e, err := rt.entry(job)
+	if err != nil {
+		return SavepointInfo{}, err
+	}
+	sp, err := rt.newSavepoint(e, name)
+	if err != nil {
+		return SavepointInfo{}, err
+	}
+	snap, e, err := rt.snapshotNow(ctx, e)
+	if err != nil {
+		return SavepointInfo{}, fmt.Errorf("job %s: the savepoint was not made: %w", job, err)
+	}
+	if err := rt.keepAs(sp, e, snap); err != nil {
+		return SavepointInfo{}, fmt.Errorf("job %s: the savepoint was not made: %w", job, err)
+	}
+	var lsn wal.LSN
+	err = rt.do(func(c *core) (err error) {
+		lsn, err = c.change(&control{Savepoint: sp}, nil)
+		return err
+	})
+	if err != nil {
+		return SavepointInfo{}, errors.Join(err, rt.snapshots.dropSavepoint(sp.Name))
+	}
+	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
+		return SavepointInfo{}, err
+	}
+	rt.tell(Event{Kind: EventSavepoint, Job: job, Text: sp.Name})
+	return sp.info(), nil
+}
+
+// newSavepoint names a savepoint of a job.
+func (rt *Runtime) newSavepoint(e *jobEntry, name string) (*savepointEntry, error) {
+	if name == "" {
+		name = fmt.Sprintf("%.100s-%s", e.Name, rt.now().UTC().Format("20060102T150405.000"))
+	}
+	switch {
+	case e.Phase == PhaseEnded:
+		return nil, &PhaseError{Job: e.Name, Operation: "be saved", Phase: e.Phase}
+	case e.Prev != nil:
+		return nil, fmt.Errorf("job %s was changed a moment ago, and may be changed back until %s: save it then", e.Name,
+			time.UnixMilli(e.Prev.Until).Format(time.TimeOnly))
+	}
+	if err := jobs.CheckName(name); err != nil {
+		return nil, fmt.Errorf("savepoint: %w", err)
+	}
+	err := rt.do(func(c *core) error {
+		if c.ledger.Savepoints[name] != nil {
+			return fmt.Errorf("savepoint %s: %w", name, ErrSavepointExists)
+		}
+		return nil
+	})
+	return &savepointEntry{Name: name, Job: e.Name}, err
+}
+
+// keepAs makes a snapshot of a job a savepoint's file.
+func (rt *Runtime) keepAs(sp *savepointEntry, e *jobEntry, snap snapshotEntry) error {
+	sp.Definition, sp.Origin, sp.Steps = e.Definition, e.Origin, e.Steps
+	sp.Epoch, sp.LSN, sp.Bytes, sp.At = snap.Epoch, snap.LSN, snap.Bytes, rt.now().UnixMilli()
+	for _, in := range e.Inputs {
+		sp.Inputs = append(sp.Inputs, savedInput{in.Step, rt.bus.Spec(in.Topic).Name, in.Sub})
+	}
+	return rt.snapshots.saveAs(snap.File, sp.Name)
+}
+
+// snapshotNow returns a snapshot of a job that holds at least what was sealed before, and the job's entry with it.
+func (rt *Runtime) snapshotNow(ctx context.Context, e *jobEntry) (snapshotEntry, *jobEntry, error) {
+	first := e.Epoch
+	for look := 0; ; look++ {
+		if n := len(e.Snapshots); n > 0 && e.Snapshots[n-1].Epoch >= first && (first > 0 || e.Phase != PhaseActive) {
+			return e.Snapshots[n-1], e, nil
+		}
+		j := rt.findJob(e.Name)
+		if e.Phase != PhaseActive {
+			if err := rt.snapshotAtRest(j, e); err != nil {
+				return snapshotEntry{}, nil, err
+			}
+		} else if x := j.exec.Load(); x != nil && look%10 == 0 {
+			x.post(event{kind: eventSnapshot})
+		}
+		select {
+		case <-time.After(drainLook):
+		case <-ctx.Done():
+			return snapshotEntry{}, nil, ctx.Err()
+		}
+		now, err := rt.entry(e.Name)
+		if err != nil {
+			return snapshotEntry{}, nil, err
+		}
+		if e = now; e.Phase == PhaseEnded {
+			return snapshotEntry{}, nil, &PhaseError{Job: e.Name, Operation: "be saved", Phase: e.Phase}
+		}
+		first = max(first, 1)
+	}
+}
+
+// snapshotAtRest writes a snapshot of a job that has no attempt under way, and of which nobody else can begin one.
+func (rt *Runtime) snapshotAtRest(j *job, e *jobEntry) error {
+	var stores *jobStores
+	var err error
+	if j != nil && j.stores != nil {
+		stores = j.stores
+		stores.handOver(e.Epoch)
+	} else if stores, err = rt.restoreStores(nil, e); err != nil {
+		return err
+	}
+	logID := rt.log.ID()
+	meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: e.ID, Epoch: e.Epoch, LSN: max(e.LSN, e.Since), Header: e.header}
+	return rt.saveSnapshot(meta, stores.bodies())
+}
+
+// DeleteSavepoint removes a savepoint. Jobs that began with it have what they need of it.
+func (rt *Runtime) DeleteSavepoint(ctx context.Context, name string) error {
+	_, leave, err := rt.changes.enter(ctx, "delete savepoint")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	var lsn wal.LSN
+	err = rt.do(func(c *core) (err error) {
+		if c.ledger.Savepoints[name] == nil {
+			return fmt.Errorf("savepoint %q: %w", name, ErrNoSavepoint)
+		}
+		lsn, err = c.change(&control{DropSavepoint: name}, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
+		return err
+	}
+	return rt.snapshots.dropSavepoint(name)
+}
+
+// savepoint returns a savepoint with what its file says of positions.
+func (rt *Runtime) savepoint(name string) (*savepointEntry, checkpoint.Header, error) {
+	var sp *savepointEntry
+	err := rt.do(func(c *core) error {
+		if sp = c.ledger.Savepoints[name]; sp == nil {
+			return fmt.Errorf("savepoint %q: %w", name, ErrNoSavepoint)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, checkpoint.Header{}, err
+	}
+	h, err := rt.snapshots.savedHeader(name)
+	return sp, h, err
+}
+
+// from adds a job that begins with a savepoint's state and positions, in a snapshot of its own.
+func (r *registration) from(d *definition, sp *savepointEntry, h checkpoint.Header, files snapshotFiles) (file string, err error) {
+	jc := jobChange{ID: r.id(), Name: d.Name, Definition: d.text, Origin: d.origin, At: r.now, Phase: PhaseActive, Replace: true, Steps: d.steps}
+	_, jc.Drops, _ = lossOf(sp.Steps, d.steps)
+	if err := r.savedInputs(d, sp, &h, &jc); err != nil {
+		return "", err
+	}
+	if err := r.outputs(d, nil, &jc); err != nil {
+		return "", err
+	}
+	h.Subs, h.Parts, h.Ended = nil, nil, false
+	h.Splits = slices.DeleteFunc(slices.Clone(h.Splits), func(s checkpoint.SplitState) bool {
+		n := d.Node(s.Step)
+		return n == nil || !outside(n)
+	})
+	if file, err = files.beginWith(sp.Name, jc.ID); err != nil {
+		return "", err
+	}
+	jc.Base = &baseEntry{Snapshot: snapshotEntry{File: file, Bytes: sp.Bytes}, Header: checkpoint.AppendHeader(nil, h)}
+	r.change.Jobs = append(r.change.Jobs, jc)
+	return file, nil
+}
+
+// savedInputs begins the subscriptions where the savepoint stood; those that it does not know where the definition says.
+func (r *registration) savedInputs(d *definition, sp *savepointEntry, h *checkpoint.Header, jc *jobChange) error {
+	if err := r.inputs(d, nil, jc); err != nil {
+		return err
+	}
+	for i := range jc.Inputs {
+		in := &jc.Inputs[i]
+		k := slices.IndexFunc(sp.Inputs, func(s savedInput) bool {
+			t, ok := r.topics[s.Topic]
+			return s.Step == in.Step && ok && t.ID == in.Topic
+		})
+		if k < 0 {
+			continue
+		}
+		for _, s := range h.Subs {
+			if s.Sub != uint32(sp.Inputs[k].Sub) {
+				continue
+			}
+			was, err := bus.DecodeSubState(s.State)
+			if err != nil {
+				return err
+			}
+			now, err := r.core.bus.Browse(in.Topic, was.Partition, bus.Start{At: was.Next})
+			if err != nil {
+				return fmt.Errorf("job %s: step %s: the savepoint %s stands where the topic is no more: %w; or begin without the savepoint", d.Name, in.Step, sp.Name, err)
+			}
+			now.Watermark, now.Idle = max(now.Watermark, was.Watermark), was.Idle
+			at := slices.IndexFunc(in.States, func(st bus.SubState) bool { return st.Partition == was.Partition })
+			in.States[at] = now
+		}
+	}
+	return nil
+}

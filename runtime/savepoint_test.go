@@ -1,0 +1,118 @@
+package runtime_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector/file"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+// TestSavepoint: a job that begins with a savepoint, of one that runs or of one that was removed, goes on from its positions
+// with its state, under another name and parallelism; what is made and not announced is gone at the next start.
+func TestSavepoint(t *testing.T) {
+	noLeaks(t)
+	data, out := t.TempDir(), t.TempDir()
+	const total = 6000
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	in := newTap(total, 2000)
+	ctx := t.Context()
+	reader := func(name string, parallelism int) *jobs.Job {
+		j := readTopic(name, topic, out, nil)
+		j.Parallelism = parallelism
+		return version(j, name)
+	}
+	rt := start(t, runtime.Config{DataDir: data}, writerJob("writer", in, topic))
+	apply(t, rt, reader("a", 2))
+	read := func(name string, n int) {
+		t.Helper()
+		until(t, rt, name+" has read on", func() bool { return linesOf(t, filepath.Join(out, name+".jsonl")) == n })
+	}
+	read("a", 2000)
+	sp, err := rt.Savepoint(ctx, "a", "first")
+	if err != nil || sp.Job != "a" || sp.Epoch == 0 || sp.Bytes == 0 {
+		t.Fatalf("Savepoint: %+v, %v", sp, err)
+	}
+	if _, err := rt.Savepoint(ctx, "a", "first"); !errors.Is(err, runtime.ErrSavepointExists) {
+		t.Errorf("a second of that name: %v", err)
+	}
+	if _, err := rt.Savepoint(ctx, "a", "../x"); err == nil {
+		t.Error("a name that is a path is taken")
+	}
+	in.open(4000)
+	read("a", 4000)
+	if res := remove(t, rt, "a", runtime.RemoveOptions{KeepState: true, Savepoint: "second"}); res.Savepoint != "second" {
+		t.Errorf("removed: %+v", res)
+	}
+	first := fileLines(t, filepath.Join(out, "a.jsonl"))
+	if err := os.Remove(filepath.Join(out, "a.jsonl")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(data, "savepoints", "unannounced.savepoint"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, rt)
+	rt = start(t, runtime.Config{DataDir: data}, writerJob("writer", in, topic))
+	if files, _ := filepath.Glob(filepath.Join(data, "savepoints", "*")); len(files) != 2 {
+		t.Errorf("in the folder of savepoints: %q", files)
+	}
+	from := func(j *jobs.Job, name string, allow bool) error {
+		_, err := rt.Apply(ctx, byAPI(j), runtime.ApplyOptions{From: name, AllowStateLoss: allow})
+		return err
+	}
+	for _, err := range []error{from(reader("b", 1), "none", false), from(reader("writer", 1), "first", false)} {
+		var refused *runtime.ApplyError
+		if !errors.As(err, &refused) {
+			t.Errorf("Apply from a savepoint: %v", err)
+		}
+	}
+	stateless := jobs.New("c")
+	jobs.To(jobs.FromTopic(stateless, topic), "main", file.Sink{Path: filepath.Join(out, "c.jsonl")}, jobs.JSON[int64]())
+	var loss *runtime.StateLossError
+	if err := from(stateless, "first", false); !errors.As(err, &loss) {
+		t.Errorf("state would be lost: %v", err)
+	}
+	if err := errors.Join(from(reader("b", 3), "first", false), from(reader("a", 1), "second", false), from(stateless, "first", true)); err != nil {
+		t.Fatal(err)
+	}
+	read("b", 2000)
+	if err := rt.DeleteSavepoint(ctx, "first"); err != nil {
+		t.Fatal(err)
+	}
+	if err := rt.DeleteSavepoint(ctx, "first"); !errors.Is(err, runtime.ErrNoSavepoint) {
+		t.Errorf("deleted twice: %v", err)
+	}
+	if all, err := rt.Savepoints(); err != nil || len(all) != 1 || all[0].Name != "second" {
+		t.Errorf("savepoints: %+v, %v", all, err)
+	}
+	load := func(text []byte, _ runtime.Origin) (*jobs.Job, error) {
+		switch name := strings.TrimSpace(string(text)); name {
+		case "b":
+			return reader("b", 3), nil
+		case "a":
+			return reader("a", 1), nil
+		}
+		return stateless, nil
+	}
+	stop(t, rt)
+	rt = start(t, runtime.Config{DataDir: data, Load: load}, writerJob("writer", in, topic))
+	in.open(total)
+	finish(t, rt)
+	sameLines(t, "a", append(first, fileLines(t, filepath.Join(out, "a.jsonl"))...), tallied(total, nil))
+	// What b tallies goes on behind the first two thousand.
+	before := map[string]bool{}
+	for _, l := range tallied(2000, nil) {
+		before[l] = true
+	}
+	var behind []string
+	for _, l := range tallied(total, nil) {
+		if !before[l] {
+			behind = append(behind, l)
+		}
+	}
+	sameLines(t, "b", fileLines(t, filepath.Join(out, "b.jsonl")), behind)
+}
