@@ -94,3 +94,12 @@ func fill(f *os.File, size int64) error {
 	}
 	return nil
 }
+
+// Lock takes the lock of a log's directory without opening the log. Another holder is a [*LockedError].
+func Lock(dir string) (io.Closer, error) {
+	f, err := lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}

@@ -61,6 +61,7 @@ func TestScripts(t *testing.T) {
 			"until":    until,
 			"follow":   follow,
 			"flip":     flip,
+			"snapshot": func(ts *testscript.TestScript, neg bool, args []string) { saveSnapshotOf(ts, args[0]) },
 			"tear":     tear,
 			"answer":   answer,
 			"sample":   writeSample,

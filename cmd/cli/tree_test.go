@@ -35,6 +35,10 @@ var trials = map[string]trial{
 	"run":                 {alone: true, endless: true, prints: "what jobs with a stdout output write"},
 	"dev":                 {alone: true, endless: true, prints: "how the jobs stand, for people; status is for programs"},
 	"job remove":          {before: "sidestream job apply gone.yaml"},
+	"checkpoint list":     {alone: true, before: withSnapshot},
+	"checkpoint inspect":  {alone: true, before: withSnapshot},
+	"checkpoint export":   {alone: true, before: withSnapshot},
+	"checkpoint delete":   {alone: true, before: withSnapshot},
 	"wal repair":          {alone: true, before: "sidestream run bounded/ --until-done"},
 	"completion":          {prints: "a script for a shell"},
 	"bench all":           {long: true},
@@ -44,6 +48,9 @@ var trials = map[string]trial{
 	"bench five-plus-one": {long: true},
 	"bench isolation":     {long: true},
 }
+
+// withSnapshot makes a data directory of the job all with a snapshot, which the next run removes as one that was never announced.
+const withSnapshot = "sidestream run bounded/ --until-done && mkdir -p sidestream-data/snapshots && cp saved/* sidestream-data/snapshots/"
 
 // endlessly is an example of a command that ends by itself in others.
 var endlessly = regexp.MustCompile(`--follow| -f( |$)`)
@@ -145,6 +152,7 @@ func commandsOf(c *cobra.Command) func(yield func(*cobra.Command) bool) {
 func sandbox(t *testing.T) {
 	t.Helper()
 	inFolderOfJobs(t)
+	saveSnapshot(t, "saved")
 	for name, content := range map[string]string{
 		"bounded/all.yaml": "version: 1\njob: all\nsource: {generator: {count: 10}}\noutputs:\n  main: {bus: all}\n",
 		"jobs/ticks.test.yaml": "version: 1\ncases:\n  - name: what is high goes aside\n    input: [{value: {reading: 51}}, {value: {reading: 50}}]\n" +
