@@ -18,8 +18,8 @@ func (a *app) completion() *cobra.Command {
 	return a.command(cobra.Command{
 		Use:   "completion bash|zsh|fish|powershell",
 		Short: "Print the script that makes a shell complete commands and flags",
-		Long: `Completion prints a script for a shell, which from then on completes commands, flags and their values, and the names of topics
-and contexts. Names are asked of the process that runs on the data directory, or of --socket or --context; where none
+		Long: `Completion prints a script for a shell, which from then on completes commands, flags and their values, and the names of jobs,
+topics and contexts. Names are asked of the process that runs on the data directory, or of --socket or --context; where none
 answers within 300 ms, none are offered.
 
   bash:  source <(sidestream completion bash)                            in ~/.bashrc
@@ -62,12 +62,9 @@ func (a *app) completeWith(find finder, n int) cobra.CompletionFunc {
 
 // completeFlag completes a flag by what find finds.
 func completeFlag(cmd *cobra.Command, flag string, a *app, find finder) {
-	err := cmd.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+	must(cmd.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
 		return slices.DeleteFunc(a.found(cmd, find), func(s string) bool { return !strings.HasPrefix(s, begun) }), cobra.ShellCompDirectiveNoFileComp
-	})
-	if err != nil {
-		panic("cli: " + err.Error()) // there is no such flag, or it has one: our own mistake
-	}
+	}))
 }
 
 // found runs find for so long as a shell waits. What has not returned by then, such as a disk, is left behind: the process

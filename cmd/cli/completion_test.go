@@ -121,6 +121,12 @@ var completing = []struct {
 	{[]string{"bus", "list", "--context", ""}, "lab"},
 	{[]string{"context", "use", ""}, "lab"},
 	{[]string{"run", ""}, "yaml yml"}, // the endings of files to offer
+	{[]string{"job", "apply", ""}, "yaml yml"},
+	{[]string{"job", "get", ""}, "counts ticks"},
+	{[]string{"job", "remove", "t"}, "ticks"},
+	{[]string{"job", "logs", ""}, "counts ticks"},
+	{[]string{"job", "wait", "ticks", ""}, ""},
+	{[]string{"job", "wait", "ticks", "--for", ""}, "caught-up ended failed paused removed running stopped"},
 }
 
 // TestCompletion: names are the server's, at its default place, on a named socket and by context.

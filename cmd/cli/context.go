@@ -252,8 +252,15 @@ leaves the rest of it as it is. SIDESTREAM_CONTEXT, and a ./sidestream.yaml that
 	return c
 }
 
-// writeSetting puts a setting into a file, which keeps its other lines and comments.
+// writeSetting puts a setting into a file, which keeps its other lines, its comments and its mode, and stays a link if it is one.
 func writeSetting(name, key, value string) error {
+	mode := fs.FileMode(0o600)
+	if real, err := filepath.EvalSymlinks(name); err == nil {
+		name = real
+		if info, err := os.Stat(name); err == nil {
+			mode = info.Mode().Perm()
+		}
+	}
 	b, err := os.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -282,7 +289,7 @@ func writeSetting(name, key, value string) error {
 		return err
 	}
 	tmp := name + ".new"
-	if err := os.WriteFile(tmp, out, 0o600); err != nil {
+	if err := os.WriteFile(tmp, out, mode); err != nil {
 		return err
 	}
 	return os.Rename(tmp, name)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -45,7 +46,7 @@ func (a *app) diagnoseJob(j runtime.JobStatus) (fs []finding) {
 	say := func(status, what, do string) { fs = append(fs, finding{"job " + j.Name, status, what, do}) }
 	switch j.State {
 	case runtime.StateFailed:
-		say(isFail, "failed: "+because(j.Error), a.typed("job restart", j.Name, ", when its cause is mended"))
+		say(isFail, "failed: "+because(j.Error), cmp.Or(a.typed("job restart", j.Name, ", when its cause is mended"), a.typed("job apply", "FILE", " with its definition mended")))
 	case runtime.StateRestarting:
 		say(isWarn, fmt.Sprintf("its last attempt failed (%d %s so far), and the next one begins soon: %s", j.Restarts, plural(j.Restarts, "restart", "restarts"), because(j.Error)),
 			a.typed("job logs", j.Name))

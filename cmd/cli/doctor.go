@@ -65,13 +65,15 @@ func (a *app) doDoctor(cmd *cobra.Command, args []string) error {
 	}
 	if at.DataDir != "" {
 		d.directory(at.DataDir)
-		full, _ := cmd.Flags().GetBool("full")
-		d.log(at.DataDir, full)
 	}
 	if at.Remote.URL == "" {
 		d.files()
 	}
 	d.process(cmd.Context(), at)
+	if at.DataDir != "" {
+		full, _ := cmd.Flags().GetBool("full")
+		d.log(at.DataDir, full)
+	}
 	if len(args) > 0 {
 		d.definitions(args)
 	}
@@ -93,6 +95,7 @@ func (a *app) doDoctor(cmd *cobra.Command, args []string) error {
 type doctor struct {
 	*app
 	cmd   *cobra.Command
+	alive bool // a process answers
 	found []finding
 }
 
@@ -234,7 +237,7 @@ func (d *doctor) log(dir string, full bool) {
 			size += g.Bytes
 		}
 		torn := ""
-		if what.TornBytes > 0 {
+		if what.TornBytes > 0 && !d.alive { // of one that is being written this is what its writer has begun
 			torn = fmt.Sprintf("; its tail is torn (%d bytes), as by a crash, and the next run cuts it", what.TornBytes)
 		}
 		d.say("log", isOK, "", "%s in %d %s up to frame %d%s; the newest is sound, --full reads all", sized(size), len(what.Generations),
@@ -274,6 +277,7 @@ func (d *doctor) process(ctx context.Context, at site) {
 		d.say("process", isFail, d.typed("run", "FILE|DIR...", ", or name another with --socket or --context"), "%v", err)
 		return
 	}
+	d.alive = true
 	d.say("process", isOK, "", "%s answers in %v; it is up for %s", at, time.Since(began).Round(10*time.Microsecond), brief(time.Since(st.Started)))
 	found := d.diagnose(st)
 	d.found = append(d.found, found...)

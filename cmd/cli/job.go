@@ -137,6 +137,7 @@ of the process, where it runs. From then on the process owns the definition: the
 		return a.doApply(cmd, args, admin.ApplyRequest{DryRun: dry})
 	})
 	c.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
+	c.ValidArgsFunction = definitionFiles
 	asks(c)
 	prints(c)
 	return c
@@ -154,6 +155,7 @@ func (a *app) jobDiff() *cobra.Command {
 		return a.doApply(cmd, args, admin.ApplyRequest{DryRun: true})
 	})
 	c.Flags().Bool("exit-code", false, "end with 1 where something would change")
+	c.ValidArgsFunction = definitionFiles
 	asks(c)
 	prints(c)
 	return c

@@ -118,11 +118,22 @@ func noSuch(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	var names []string
+	var names, elsewhere []string
 	for _, c := range cmd.Commands() {
 		names = append(names, c.Name())
+		for _, below := range c.Commands() {
+			if below.Name() == args[0] {
+				elsewhere = append(elsewhere, "'"+below.CommandPath()+"'")
+			}
+		}
 	}
-	return fmt.Errorf("unknown command %q; %s", args[0], expr.DidYouMean(args[0], names))
+	switch near := expr.Nearest(args[0], names); {
+	case elsewhere != nil:
+		return fmt.Errorf("unknown command %q; did you mean %s?", args[0], strings.Join(elsewhere, " or "))
+	case near != "":
+		return fmt.Errorf("unknown command %q; did you mean %s?", args[0], near)
+	}
+	return fmt.Errorf("unknown command %q; known are %s", args[0], strings.Join(names, ", "))
 }
 
 // badFlag puts what the parser of flags says into our words.

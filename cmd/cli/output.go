@@ -41,9 +41,7 @@ func prints(cmd *cobra.Command, formats ...string) {
 
 // completes gives a flag the values that a shell offers for it.
 func completes(cmd *cobra.Command, flag string, values ...string) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic("cli: " + err.Error()) // there is no such flag, or it has them: our own mistake
-	}
+	must(cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
 }
 
 // checkFormat refuses one that a command does not know, before it does anything.

@@ -73,6 +73,10 @@ func take(cmd *cobra.Command, names ...string) {
 		cmd.Flags().String(name, s.def, s.doc)
 		isSetting(cmd, name)
 		switch name {
+		case "data-dir":
+			must(cmd.MarkFlagDirname(name))
+		case "socket", "token-file", "tls-cert", "tls-key", "tls-client-ca":
+			must(cmd.MarkFlagFilename(name))
 		case "color":
 			completes(cmd, name, "auto", "always", "never")
 		case "log-level":
@@ -87,8 +91,13 @@ func take(cmd *cobra.Command, names ...string) {
 
 // isSetting marks a flag as one that fill fills.
 func isSetting(cmd *cobra.Command, name string) {
-	if err := cmd.Flags().SetAnnotation(name, "setting", nil); err != nil {
-		panic("cli: " + err.Error()) // there is no such flag: our own mistake
+	must(cmd.Flags().SetAnnotation(name, "setting", nil))
+}
+
+// must is for what fails only by our own mistake, such as a flag that is not there.
+func must(err error) {
+	if err != nil {
+		panic("cli: " + err.Error())
 	}
 }
 

@@ -73,6 +73,7 @@ For what is not as expected it says which step decided. It exits with 1 where a 
 		return t.end()
 	})
 	prints(c)
+	c.ValidArgsFunction = definitionFiles
 	f := c.Flags()
 	f.String("run", "", "only the cases whose names match this regular expression")
 	f.String("junit", "", "write the results to this file as JUnit XML")
