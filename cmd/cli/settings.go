@@ -48,13 +48,14 @@ var settings = []setting{
 	{name: "attempts-max", def: "10", doc: "attempts of a job in a row that commit nothing before it is failed"},
 	{name: "backoff-max", def: "30s", doc: "the longest wait between two attempts of a failing job"},
 	{name: "stuck-after", def: "5s", doc: "a step that has not returned for so long is named"},
+	{name: "update-probation", def: "30s", doc: "a definition that fails so soon after a change is taken back; 0s never"},
 	{name: "output"}, // see prints
 	{name: "color", def: "auto", doc: "auto (on a terminal, unless NO_COLOR is set), always, never"},
 }
 
 // tuning is what run sets of a runtime.Config.
 var tuning = []string{"commit-interval", "epoch-bytes", "sealed-bytes", "frame-bytes", "topic-memory", "snapshot-bytes", "log-max-bytes",
-	"attempts-max", "backoff-max", "stuck-after"}
+	"attempts-max", "backoff-max", "stuck-after", "update-probation"}
 
 // frameBytesMax leaves room in the log's frames, of 16 MiB at most, for a record that is larger than the rest.
 const frameBytesMax = 8 << 20
@@ -198,6 +199,10 @@ func (a *app) tune(cmd *cobra.Command, cfg *runtime.Config) error {
 	if cfg.AttemptsMax, err = strconv.Atoi(text(cmd, "attempts-max")); err != nil || cfg.AttemptsMax < 1 {
 		errs = append(errs, a.bad(cmd, "attempts-max", "a number, 1 or more"))
 	}
+	if cfg.Probation, err = a.duration(cmd, "update-probation"); err == nil && cfg.Probation == 0 {
+		cfg.Probation = -1
+	}
+	errs = append(errs, err)
 	cfg.BackoffMin = min(100*time.Millisecond, cfg.BackoffMax)
 	if cfg.SealedBytes > 0 && cfg.SealedBytes < cfg.EpochBytes {
 		errs = append(errs, a.bad(cmd, "sealed-bytes", "no less than epoch-bytes, which is "+text(cmd, "epoch-bytes")))
