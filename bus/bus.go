@@ -19,6 +19,7 @@ type Config struct {
 	OnRoom       func(TopicID)                                       // a topic that was full is not any more, or is so by another subscription
 	OnNearlyFull func(topic TopicID, name, who string, fill float64) // a subscription is 80 % of the limit behind; said once until it has read on
 	Now          func() time.Time                                    // by which Retention.MaxAge is counted; nil means time.Now
+	Store        StoreConfig                                         // of the topic store; without a Dir there is none
 	Logger       *slog.Logger                                        // nil logs nothing
 }
 
@@ -26,8 +27,12 @@ const nearlyFull = 0.8
 
 // Bus is the topics of one process. See the package comment for who may call what.
 type Bus struct {
-	cfg Config
-	log Log
+	cfg   Config
+	log   Log
+	store *storeDir // nil without one
+
+	storeFailed atomic.Bool // the disk did not take what it was given
+	garbage     Garbage     // what the store has let go and the disk still holds
 
 	mu      sync.RWMutex // of the maps; a partition has its own
 	topics  map[TopicID]*topic
@@ -81,7 +86,11 @@ func New(cfg Config, log Log) *Bus {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Bus{cfg: cfg, log: log, topics: map[TopicID]*topic{}, byName: map[string]TopicID{}, subs: map[SubID]*subscription{}}
+	var store *storeDir
+	if cfg.Store.Dir != "" {
+		store = newStoreDir(cfg.Store)
+	}
+	return &Bus{cfg: cfg, log: log, store: store, topics: map[TopicID]*topic{}, byName: map[string]TopicID{}, subs: map[SubID]*subscription{}}
 }
 
 // Define makes a topic, or gives one that is there the properties of spec; its name and partitions stay.
@@ -162,6 +171,7 @@ func (b *Bus) Remove(id TopicID) {
 	}
 	t.removed.Store(true)
 	t.subs = nil
+	b.garbage.topics = append(b.garbage.topics, id)
 	n := b.look(t)
 	b.mu.Unlock()
 	b.tell(n)
@@ -242,6 +252,10 @@ func (b *Bus) Assign(pubs []Publication) {
 	for i := range pubs {
 		p := &pubs[i]
 		p.Bytes = int64(len(p.Data))
+		if p.Latest == 0 {
+			b := Batch{data: p.Data, To: p.Count}
+			p.Latest = b.latest(NoTime)
+		}
 		p.Base = b.Next(p.Topic, p.Partition)
 		for k := i - 1; k >= 0; k-- {
 			if pubs[k].Topic == p.Topic && pubs[k].Partition == p.Partition {
@@ -379,7 +393,7 @@ func (b *Bus) Dropped(before wal.LSN) {
 		gt := b.gens[0].topics[id]
 		for i, p := range t.parts {
 			if gt.exists {
-				p.drop(gt.Next[i])
+				p.dropLog(gt.Next[i])
 			}
 		}
 	}

@@ -29,7 +29,8 @@ type catalogTopic struct {
 	Bytes     []int64        `json:"bytes"`
 	Producers []ProducerMark `json:"producers,omitempty"`
 	Written   bool           `json:"written,omitempty"`
-	Gaps      [][]gap        `json:"gaps,omitempty"` // by partition
+	Gaps      [][]gap        `json:"gaps,omitempty"`  // by partition
+	Store     []StorePart    `json:"store,omitempty"` // of partitions of which the store holds something
 }
 
 type catalogSub struct {
@@ -42,6 +43,7 @@ type catalogSub struct {
 type catalogSubPart struct {
 	Sealed  Offset  `json:"sealed"`
 	Durable Offset  `json:"durable"`
+	Floor   Offset  `json:"floor,omitempty"`
 	Marks   wal.LSN `json:"marks"`
 	Base    int64   `json:"base"`
 }
@@ -73,6 +75,9 @@ func (b *Bus) AppendCatalog(dst []byte) []byte {
 				}
 				ct.Gaps[p.number] = slices.Clone(p.gaps)
 			}
+			if p.stored.First != 0 {
+				ct.Store = append(ct.Store, p.stored)
+			}
 			p.mu.Unlock()
 		}
 		c.Topics = append(c.Topics, ct)
@@ -81,7 +86,7 @@ func (b *Bus) AppendCatalog(dst []byte) []byte {
 		s := b.subs[id]
 		cs := catalogSub{ID: id, Name: s.name, Topic: s.topic}
 		for _, p := range s.parts {
-			cs.Parts = append(cs.Parts, catalogSubPart{p.sealed, p.durable, p.marks, p.base})
+			cs.Parts = append(cs.Parts, catalogSubPart{p.sealed, p.durable, p.floor, p.marks, p.base})
 		}
 		c.Subs = append(c.Subs, cs)
 	}
@@ -172,6 +177,12 @@ func (b *Bus) loadTopic(ct catalogTopic, visible wal.LSN) error {
 		}
 		p.next, p.first, p.total, p.lastGone = ct.Next[i], ct.First[i], ct.Bytes[i], visible
 	}
+	for _, part := range ct.Store {
+		if part.Topic != ct.ID || part.Partition < 0 || part.Partition >= n || part.Next > ct.Next[part.Partition] {
+			return fmt.Errorf("bus: the catalog's store of topic %s does not fit it: %+v", ct.Spec.Name, part)
+		}
+		t.parts[part.Partition].stored = part
+	}
 	return nil
 }
 
@@ -196,7 +207,7 @@ func (b *Bus) loadSub(cs catalogSub) error {
 			return fmt.Errorf("bus: the catalog's subscription %s has durable %s, sealed %s and base %d in partition %d",
 				cs.Name, p.Durable, p.Sealed, p.Base, i)
 		}
-		s.parts = append(s.parts, subPart{sealed: p.Sealed, durable: p.Sealed, marks: p.Marks, base: p.Base}) // a catalog that is read is durable
+		s.parts = append(s.parts, subPart{sealed: p.Sealed, durable: p.Sealed, floor: p.Floor, marks: p.Marks, base: p.Base}) // a catalog that is read is durable
 	}
 	b.subs[cs.ID] = s
 	t.subs = append(t.subs, s)

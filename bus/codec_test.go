@@ -31,8 +31,8 @@ func build(rs []Record) (data []byte, count int) {
 
 func someIndex() ([]Publication, []Mark) {
 	return []Publication{
-			{Topic: 3, Partition: 0, Count: 300, Base: 0, Bytes: 4000, Section: 0},
-			{Topic: 3, Partition: 127, Count: 1, Base: 1 << 40, Bytes: 1, Part: 900, Section: 2},
+			{Topic: 3, Partition: 0, Count: 300, Base: 0, Bytes: 4000, Section: 0, Latest: 1_700_000_000_123},
+			{Topic: 3, Partition: 127, Count: 1, Base: 1 << 40, Bytes: 1, Part: 900, Section: 2, Latest: NoTime},
 			{Topic: math.MaxUint32, Partition: 1, Count: 0, Base: math.MaxUint64, Bytes: math.MaxInt64, Part: math.MaxUint64, Section: math.MaxInt32},
 		}, []Mark{
 			{Topic: 3, Producer: 1, Watermark: 1_700_000_000_000},
@@ -53,11 +53,11 @@ func someState() SubState {
 func TestGolden(t *testing.T) {
 	data, _ := build(someRecords())
 	golden(t, "records-v1.hex", data)
-	golden(t, "index-v1.hex", AppendIndex(nil, nil, nil))
+	golden(t, "index-v2.hex", AppendIndex(nil, nil, nil))
 	pubs, marks := someIndex()
-	golden(t, "index-full-v1.hex", AppendIndex(nil, pubs, marks))
-	golden(t, "position-v1.hex", AppendSubState(nil, SubState{Watermark: NoWatermark}))
-	golden(t, "position-full-v1.hex", AppendSubState(nil, someState()))
+	golden(t, "index-full-v2.hex", AppendIndex(nil, pubs, marks))
+	golden(t, "position-v2.hex", AppendSubState(nil, SubState{Watermark: NoWatermark}))
+	golden(t, "position-full-v2.hex", AppendSubState(nil, someState()))
 	golden(t, "catalog-empty-v1.hex", newRig(t, Config{}).AppendCatalog(nil))
 	golden(t, "catalog-v1.hex", someBus(t).AppendCatalog(nil))
 }

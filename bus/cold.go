@@ -19,9 +19,12 @@ type coldItem struct {
 	loaded bool
 }
 
-// openCold goes to the log, behind the last frame taken.
+// openCold goes to the topic store or to the log, behind the last frame taken.
 func (c *cursor) openCold(b *Bus, t *topic) error {
 	for {
+		if opened, err := c.openStore(b, t); opened || err != nil {
+			return err
+		}
 		if err := c.skipGone(b, t); err != nil {
 			return err
 		}
@@ -73,11 +76,14 @@ func (c *cursor) closeCold() error {
 	return err
 }
 
-// takeCold takes from the frame at hand.
+// takeCold takes from the frame at hand; ok is false where that was dropped meanwhile, with what it holds in the store.
 func (c *cursor) takeCold(b *Bus, t *topic, max int) (Batch, bool, error) {
 	it := &c.queue[0]
 	if !it.loaded {
 		data, err := c.load(b, it.at)
+		if err != nil && c.gone(b, err) {
+			return Batch{}, false, c.closeCold()
+		}
 		if err != nil {
 			return Batch{}, false, c.wrap(t, err)
 		}
@@ -160,10 +166,15 @@ func (c *cursor) queueFrame(t *topic, f Frame) error {
 
 // load reads a publication's records, from the frame at hand or from the part it names.
 func (c *cursor) load(b *Bus, p Publication) ([]byte, error) {
-	f, from := c.frame, c.reading
+	return loadRecords(b.log, c.frame, &c.parts, p)
+}
+
+// loadRecords reads a publication's records, from the frame of its index or from the part it names.
+func loadRecords(log Log, f Frame, parts *partReader, p Publication) ([]byte, error) {
+	from := f.LSN()
 	if p.Part != 0 {
 		var err error
-		if f, err = c.parts.frame(b.log, p.Part); err != nil {
+		if f, err = parts.frame(log, p.Part); err != nil {
 			return nil, fmt.Errorf("part %s: %w", p.Part, err)
 		}
 		from = p.Part

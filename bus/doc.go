@@ -41,7 +41,8 @@
 // A section of kind [SectionIndex], in an epoch's last frame or that of a change of jobs, says what it publishes ([AppendIndex]):
 //
 //	+-------------+---------+------------------------------------------------------------------+
-//	| version = 1 | pubs u  | each: topic, partition, count, base, bytes, part, section; all u |
+//	| version = 2 | pubs u  | each: topic, partition, count, base, bytes, part, section u,     |
+//	|             |         |       latest: its highest event time, zigzag + 1 as u, 0 is none |
 //	+-------------+---------+------------------------------------------------------------------+
 //	              | marks u | each: topic u, producer u, flags [watermark z]                   |
 //	              +---------+------------------------------------------------------------------+
@@ -51,9 +52,9 @@
 //
 // A subscription's place in a partition, opaque in an epoch's header ([AppendSubState]):
 //
-//	+-------------+-------------+--------+---------+---------------------+-----+---------------------------------------+
-//	| version = 1 | partition u | next u | marks u | flags [watermark z] | n u | each: producer u, flags [watermark z] |
-//	+-------------+-------------+--------+---------+---------------------+-----+---------------------------------------+
+//	+-------------+-------------+--------+---------+-----------+---------------------+-----+---------------------------------------+
+//	| version = 2 | partition u | next u | marks u | dropped u | flags [watermark z] | n u | each: producer u, flags [watermark z] |
+//	+-------------+-------------+--------+---------+-----------+---------------------+-----+---------------------------------------+
 //
 //	flags   1 idle, 8 a watermark follows; producers in ascending order
 //

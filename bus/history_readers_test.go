@@ -1,8 +1,11 @@
 package bus
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -31,9 +34,19 @@ func (h *history) read(tr *testReader, n int) {
 			return
 		}
 		m := tr.models[b.Partition]
-		h.catchUp(m, b.LSN)
-		if b.Len() == 0 {
-			h.step(tr, m, fmt.Sprintf("marks of %s", b.LSN))
+		switch {
+		case b.Len() > 0:
+			h.catchUp(m, b.LSN)
+		case b.LSN < h.gens[0]: // marks of the store: of one frame, of several joined, or a table
+			h.catchUp(m, b.LSN+1)
+		default:
+			h.catchUp(m, b.LSN)
+			if b.LSN+1 > h.gens[0] && !(b.LSN < m.lsn) {
+				h.step(tr, m, fmt.Sprintf("marks of %s", b.LSN))
+			}
+		}
+		if c := tr.r.cursors[slices.IndexFunc(tr.r.cursors, func(c *cursor) bool { return c.part.number == b.Partition })]; c.store != nil {
+			h.count["read from the store"]++
 		}
 		var live []string
 		if b.Payload != nil {
@@ -55,26 +68,18 @@ func (h *history) read(tr *testReader, n int) {
 	}
 }
 
-// catchUp lets a model go over marks in generations that were dropped before the reader came to them: it takes up what they
-// came to.
+// catchUp lets a model go over the marks before lsn that the log does not hold any more: the store gives several as one, and
+// a table sums up those that lie before what a reader lacks.
 func (h *history) catchUp(m *modelReader, lsn wal.LSN) {
-	first := h.gens[0]
-	if lsn <= first || m.lsn >= first || h.peek(m) >= first {
-		return
+	lsn = min(lsn, h.gens[0])
+	for {
+		c := m.clone()
+		if what := h.take(&c); !strings.HasPrefix(what, "marks") || c.lsn >= lsn {
+			return
+		}
+		*m = c
+		h.count["marks passed by a table"]++
 	}
-	m.lsn, m.item, m.record = first, 0, 0
-	m.table = h.tableAt(m.topic, first)
-	m.settle()
-	h.count["tables taken up"]++
-}
-
-// peek returns the frame of the model's next item.
-func (h *history) peek(m *modelReader) wal.LSN {
-	c := m.clone()
-	if h.take(&c) == "" {
-		return h.log.last() + 1
-	}
-	return c.lsn
 }
 
 // take is the model's next record or marks, "" if there is none.
@@ -120,13 +125,15 @@ func (h *history) compare(tr *testReader, m *modelReader) {
 	states := tr.r.States()
 	i := slices.IndexFunc(states, func(s SubState) bool { return s.Partition == m.partition })
 	st := states[i]
-	same := st.Next == m.next && st.Watermark == m.watermark && st.Idle == m.idle && len(st.Table) == len(m.table)
+	low := max(m.lowest, m.low)
+	same := st.Next == m.next && low <= st.Watermark && st.Watermark <= m.watermark && st.Idle == m.idle && len(st.Table) == len(m.table)
 	for _, p := range st.Table {
 		same = same && m.table[p.Producer] == p
 	}
 	if !same {
 		h.fatalf("subscription %d stands at %+v\nwant %+v", tr.sub, st, *m)
 	}
+	m.watermark, m.lowest = st.Watermark, st.Watermark
 }
 
 // commit makes a reader's place part of a frame; roundTrip is what its epoch would hold.
@@ -177,6 +184,8 @@ func (h *history) crash() {
 		}
 	}
 	was := h.bus
+	h.disk.mem = h.disk.mem.Crash(h.r)
+	h.cfg.Store.Disk = h.disk
 	h.bus = New(h.cfg, h.log)
 	catalog := h.gens[len(h.gens)-1]
 	h.must(h.bus.LoadCatalog(h.log.frames[catalog-1].sections[0].Body))
@@ -187,6 +196,8 @@ func (h *history) crash() {
 	for lsn := catalog + 1; lsn <= h.log.durable; lsn++ {
 		h.fold(lsn)
 	}
+	h.must(h.bus.OpenStore(true))
+	h.must(h.bus.SweepStore(h.bus.TakeGarbage()))
 	h.count["crashes"]++
 	kept := h.alive[:0]
 	for _, tr := range h.alive {
@@ -214,6 +225,9 @@ func (h *history) fold(lsn wal.LSN) {
 	case m.commit != nil:
 		h.bus.Passed(m.commit.id, m.commit.states, true)
 	case m.drop > 0:
+		var ch StoreChange
+		h.must(json.Unmarshal(m.store, &ch))
+		h.bus.ApplyStore(ch)
 		h.bus.Dropped(m.drop)
 	case m.index:
 		ss := h.log.frames[lsn-1].sections
@@ -226,5 +240,55 @@ func (h *history) fold(lsn wal.LSN) {
 			pubs = nil
 		}
 		h.bus.Replay(lsn, pubs, marks)
+	}
+}
+
+// copyOut moves the oldest generations out of the log, as the runtime does where it has grown too long; a crash may come
+// between any two steps, and a subscription while it copies.
+func (h *history) copyOut() {
+	if len(h.gens) < 2 {
+		return
+	}
+	h.makeDurable(h.log.last())
+	upTo := h.gens[1+h.r.IntN(len(h.gens)-1)]
+	plan, err := h.bus.PlanCopy(upTo)
+	h.must(err)
+	ch := StoreChange{}
+	if plan != nil {
+		if ch, err = plan.Run(context.Background(), nil); err != nil {
+			h.fatalf("copying: %w", err)
+		}
+		h.count["copies"]++
+		switch h.r.IntN(6) {
+		case 0:
+			h.crash()
+			h.count["copies that a crash cut"]++
+			return
+		case 1:
+			h.subscribe()
+		case 2:
+			return // it is stopped
+		}
+		if plan.Stale() && h.fault != "stale copies count" {
+			return
+		}
+	}
+	switch h.fault {
+	case "the log is cut without the store":
+		ch = StoreChange{}
+	case "the store keeps less than was copied":
+		for i := range ch.Parts {
+			ch.Parts[i].Size = min(ch.Parts[i].Size, segmentHeaderLen+60)
+		}
+	}
+	h.dropTo(upTo, ch)
+	if h.r.IntN(3) == 0 {
+		if trim := h.bus.Trim(); len(trim.Parts) > 0 {
+			h.count["trims"]++
+			h.dropTo(0, trim)
+		}
+	}
+	if h.r.IntN(4) == 0 && h.gens[0] <= h.log.durable {
+		h.crash()
 	}
 }

@@ -1,10 +1,12 @@
 package bus
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"testing"
 
+	"github.com/sidestream-dev/sidestream/internal/crashfs"
 	"github.com/sidestream-dev/sidestream/wal"
 )
 
@@ -17,7 +19,8 @@ type modelFrame struct {
 	sub    *modelSub
 	commit *modelCommit
 	drop   wal.LSN
-	index  bool // it has one, and was or will be published
+	store  []byte // JSON of a StoreChange
+	index  bool   // it has one, and was or will be published
 }
 
 type modelPub struct {
@@ -48,6 +51,8 @@ type modelReader struct {
 	next      Offset
 	table     map[ProducerID]ProducerMark
 	watermark int64
+	low       int64 // of the table
+	lowest    int64 // a reader that took up a table has not seen what lay before it: its watermark is between the two
 	idle      bool
 }
 
@@ -95,6 +100,9 @@ func (m *modelReader) settle() {
 	if m.idle = active == 0 && len(m.table) > 0; active > 0 && low > m.watermark {
 		m.watermark = low
 	}
+	if m.low = NoWatermark; active > 0 {
+		m.low = low
+	}
 }
 
 // history is a bus with its log and its naive twin.
@@ -103,6 +111,7 @@ type history struct {
 	fault string // what is done wrong on purpose
 
 	cfg    Config
+	disk   crashDisk
 	log    *memLog
 	bus    *Bus
 	frames []modelFrame // by LSN - 1
@@ -161,11 +170,13 @@ func tryHistory(r *rand.Rand, fault string) (count map[string]int, err error) {
 func newHistory(r *rand.Rand, fault string) *history {
 	h := &history{r: r, fault: fault, log: &memLog{}, next: map[TopicID][]Offset{}, count: map[string]int{}}
 	h.cfg.MemoryBytes = []int64{1, 300, 3000, 1 << 20}[r.IntN(4)]
+	h.disk = crashDisk{mem: crashfs.New(), noSync: fault == "the store is not synced", noSyncDir: fault == "the store's folders are not synced"}
+	h.cfg.Store = StoreConfig{Dir: "/topics", Disk: h.disk, SegmentBytes: []int64{200, 1000, 1 << 20}[r.IntN(3)]}
 	h.bus = New(h.cfg, h.log)
 	h.rotate()
 	for id := range TopicID(2) {
 		id++
-		spec := TopicSpec{Name: fmt.Sprint("t", id), Partitions: 1 + r.IntN(3), Retention: Retention{MaxBytes: []int64{KeepNothing, 1, 500}[r.IntN(3)]}}
+		spec := TopicSpec{Name: fmt.Sprint("t", id), Partitions: 1 + r.IntN(3), Retention: Retention{MaxBytes: []int64{KeepNothing, 1, 500, 1 << 20}[r.IntN(4)]}}
 		h.must(h.bus.Define(id, spec))
 		h.next[id] = make([]Offset, spec.Partitions)
 		h.topics = append(h.topics, id)
@@ -319,19 +330,31 @@ func (h *history) drop() {
 	if pins := h.bus.Pins(); len(pins) > 0 && h.fault != "what is pinned is dropped" {
 		first = min(first, pins[0].LSN)
 	}
+	if h.fault != "what is pinned is dropped" {
+		first = min(first, h.bus.Free())
+	}
+	h.dropTo(first, h.bus.Trim())
+}
+
+// dropTo writes a frame that lets go what lies in the log before first, and what ch says of the store.
+func (h *history) dropTo(first wal.LSN, ch StoreChange) {
 	n := 0
 	for n+1 < len(h.gens) && h.gens[n+1] <= first {
 		n++
 	}
-	if n == 0 {
+	if n == 0 && len(ch.Parts) == 0 {
 		return
 	}
 	h.gens = h.gens[n:]
-	h.makeDurable(h.frame(modelFrame{drop: h.gens[0]}, wal.Section{Kind: 0x30}))
+	b, err := json.Marshal(ch)
+	h.must(err)
+	h.makeDurable(h.frame(modelFrame{drop: h.gens[0], store: b}, wal.Section{Kind: 0x30}))
+	h.bus.ApplyStore(ch)
 	if h.fault != "the bus is not told of a drop" {
 		h.bus.Dropped(h.gens[0])
 	}
 	h.log.drop(h.gens[0])
+	h.must(h.bus.SweepStore(h.bus.TakeGarbage()))
 	h.count["drops"]++
 }
 
@@ -348,7 +371,7 @@ func (h *history) subscribe() {
 	h.must(err)
 	tr := &testReader{sub: id, topic: topic, models: map[int]*modelReader{}}
 	for _, st := range states {
-		m := h.modelAt(topic, st.Partition, start.Latest, st.Next)
+		m := h.modelAt(topic, start.Latest, st)
 		if got, want := level(st.Watermark, st.Idle), level(m.watermark, m.idle); got != want {
 			h.fatalf("subscription %d begins at %s, want %s", id, got, want)
 		}
@@ -369,12 +392,18 @@ func cloneModels(ms map[int]*modelReader) map[int]*modelReader {
 	return out
 }
 
-// modelAt is a reader that begins at an offset: at the generation that holds it, with the table as of there.
-func (h *history) modelAt(topic TopicID, partition int, latest bool, at Offset) modelReader {
-	m := modelReader{topic: topic, partition: partition, next: at, lsn: h.gens[0], watermark: NoWatermark}
+// modelAt is a reader that begins at an offset: at the generation that holds it, with the table as of there; in the store
+// it has not read the table yet.
+func (h *history) modelAt(topic TopicID, latest bool, st SubState) modelReader {
+	partition, at := st.Partition, st.Next
+	m := modelReader{topic: topic, partition: partition, next: at, lsn: h.gens[0], watermark: NoWatermark, low: NoWatermark, lowest: NoWatermark}
+	if st.Marks+1 < h.gens[0] && at < h.offsetAt(topic, partition, h.gens[0]) {
+		m.lsn = st.Marks + 1
+		h.count["starts in the store"]++
+	}
 	for _, g := range h.gens {
 		if h.offsetAt(topic, partition, g) <= at || latest {
-			m.lsn = g
+			m.lsn = max(m.lsn, g)
 		}
 	}
 	if latest {
@@ -382,6 +411,7 @@ func (h *history) modelAt(topic TopicID, partition int, latest bool, at Offset) 
 	}
 	m.table = h.tableAt(topic, m.lsn)
 	m.settle()
+	m.lowest = m.watermark
 	return m
 }
 
@@ -422,8 +452,10 @@ func (h *history) run(steps int) {
 			h.subscribe()
 		case n < 84:
 			h.rotate()
-		case n < 87:
+		case n < 86:
 			h.drop()
+		case n < 89:
+			h.copyOut()
 		case n < 94 && len(h.alive) > 0:
 			h.commit(h.alive[h.r.IntN(len(h.alive))])
 		case n < 98 && len(h.alive) > 0:
@@ -464,7 +496,7 @@ func (h *history) finish() {
 			h.must(err)
 			tr := &testReader{sub: id, topic: topic, models: map[int]*modelReader{}}
 			for _, st := range states {
-				m := h.modelAt(topic, st.Partition, false, st.Next)
+				m := h.modelAt(topic, false, st)
 				tr.models[st.Partition] = &m
 			}
 			tr.r = h.bus.NewReader(id, topic, states, func() {})
@@ -494,7 +526,8 @@ func TestHistory(t *testing.T) {
 		}
 	})
 	t.Logf("%v", tried)
-	for _, what := range []string{"generations", "parts", "drops", "live", "cold", "restarts", "crashes", "tables taken up"} {
+	for _, what := range []string{"generations", "parts", "drops", "live", "cold", "restarts", "crashes", "marks passed by a table",
+		"copies", "copies that a crash cut", "starts in the store", "read from the store", "trims"} {
 		if tried[what] == 0 && envNumber(t, seedVariable) == 0 {
 			t.Errorf("no %s were tried", what)
 		}
@@ -505,7 +538,8 @@ func TestHistory(t *testing.T) {
 func TestHistoryFindsFaults(t *testing.T) {
 	for _, fault := range []string{"memory is given back before it is durable", "what is pinned is dropped", "a place is one frame ahead",
 		"a place is one record ahead", "the watermark is not restored", "the table is not restored", "recovery forgets marks",
-		"recovery forgets records", "the bus is not told of a drop", "marks are published before records", "some epochs are not published"} {
+		"recovery forgets records", "the bus is not told of a drop", "marks are published before records", "some epochs are not published",
+		"the store is not synced", "the store's folders are not synced", "the log is cut without the store", "the store keeps less than was copied"} {
 		t.Run(fault, func(t *testing.T) {
 			for seed := range uint64(200) {
 				if _, err := tryHistory(rand.New(rand.NewPCG(seed, 1)), fault); err != nil {

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	indexVersion = 1
-	stateVersion = 1
+	indexVersion = 2
+	stateVersion = 2
 
 	markIdle  = 1
 	markJoin  = 2
@@ -22,10 +22,11 @@ const (
 //
 //	+---------+------+---------------------------------------------------------+-------+--------------------------------+
 //	| version | pubs | each: topic, partition, count, base, bytes, part,       | marks | each: topic, producer, flags   |
-//	| u8 = 1  | u    |       section; u                                        | u     | u, u, u8 [watermark z]         |
+//	| u8 = 2  | u    |       section; u. latest t                              | u     | u, u, u8 [watermark z]         |
 //	+---------+------+---------------------------------------------------------+-------+--------------------------------+
 //
-//	u, z    uvarint, zigzag varint
+//	u, z    uvarint, zigzag varint; t is a time, zigzag + 1 as u, 0 for none
+//	latest  the highest event time of the records
 //	part    LSN of the frame that holds the records; 0 is the frame of the index
 //	flags   1 idle, 2 join, 4 leave, 8 a watermark follows
 func AppendIndex(dst []byte, pubs []Publication, marks []Mark) []byte {
@@ -36,19 +37,39 @@ func AppendIndex(dst []byte, pubs []Publication, marks []Mark) []byte {
 		for _, v := range [...]uint64{uint64(p.Topic), uint64(p.Partition), uint64(p.Count), uint64(p.Base), uint64(p.size()), uint64(p.Part), uint64(p.Section)} {
 			dst = binary.AppendUvarint(dst, v)
 		}
+		dst = appendTime(dst, p.Latest)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(marks)))
 	for _, m := range marks {
-		m = m.normal()
-		flags := bit(m.Idle, markIdle) | bit(m.Join, markJoin) | bit(m.Leave, markLeave) | bit(m.Watermark != NoWatermark, markHas)
 		dst = binary.AppendUvarint(dst, uint64(m.Topic))
-		dst = binary.AppendUvarint(dst, uint64(m.Producer))
-		dst = append(dst, flags)
-		if flags&markHas != 0 {
-			dst = binary.AppendVarint(dst, m.Watermark)
-		}
+		dst = appendMark(dst, m)
 	}
 	return dst
+}
+
+func appendMark(dst []byte, m Mark) []byte {
+	m = m.normal()
+	flags := bit(m.Idle, markIdle) | bit(m.Join, markJoin) | bit(m.Leave, markLeave) | bit(m.Watermark != NoWatermark, markHas)
+	dst = binary.AppendUvarint(dst, uint64(m.Producer))
+	dst = append(dst, flags)
+	if flags&markHas != 0 {
+		dst = binary.AppendVarint(dst, m.Watermark)
+	}
+	return dst
+}
+
+// mark reads what appendMark wrote.
+func (d *decoder) mark() Mark {
+	m := Mark{Producer: ProducerID(d.uint32()), Watermark: NoWatermark}
+	flags := d.byte()
+	m.Idle, m.Join, m.Leave = flags&markIdle != 0, flags&markJoin != 0, flags&markLeave != 0
+	if flags&markHas != 0 {
+		m.Watermark = d.varint()
+	}
+	if flags&^(markIdle|markJoin|markLeave|markHas) != 0 || m != m.normal() || flags&markHas != 0 && m.Watermark == NoWatermark {
+		d.fail(errFlags)
+	}
+	return m
 }
 
 // DecodeIndex reads what AppendIndex wrote. Data and Payload of the publications are nil.
@@ -56,28 +77,21 @@ func DecodeIndex(body []byte) ([]Publication, []Mark, error) {
 	d := decoder{b: body}
 	d.version(indexVersion)
 	var pubs []Publication
-	if n := d.count(7); n > 0 {
+	if n := d.count(8); n > 0 {
 		pubs = make([]Publication, n)
 	}
 	for i := range pubs {
 		pubs[i] = Publication{Topic: TopicID(d.uint32()), Partition: d.int31(), Count: d.int31(), Base: Offset(d.uvarint()),
-			Bytes: d.int63(), Part: wal.LSN(d.uvarint()), Section: d.int31()}
+			Bytes: d.int63(), Part: wal.LSN(d.uvarint()), Section: d.int31(), Latest: d.time()}
 	}
 	var marks []Mark
 	if n := d.count(3); n > 0 {
 		marks = make([]Mark, n)
 	}
 	for i := range marks {
-		m := Mark{Topic: TopicID(d.uint32()), Producer: ProducerID(d.uint32()), Watermark: NoWatermark}
-		flags := d.byte()
-		m.Idle, m.Join, m.Leave = flags&markIdle != 0, flags&markJoin != 0, flags&markLeave != 0
-		if flags&markHas != 0 {
-			m.Watermark = d.varint()
-		}
-		if flags&^(markIdle|markJoin|markLeave|markHas) != 0 || m != m.normal() || flags&markHas != 0 && m.Watermark == NoWatermark {
-			d.fail(errFlags)
-		}
-		marks[i] = m
+		topic := TopicID(d.uint32())
+		marks[i] = d.mark()
+		marks[i].Topic = topic
 	}
 	if err := d.result("index"); err != nil {
 		return nil, nil, err
@@ -138,10 +152,10 @@ func (s *SubState) settle() {
 
 // AppendSubState appends the encoding of s, opaque to all but the bus.
 //
-//	+---------+-----------+------+-------+------------------------+---+-------------------------------------------+
-//	| version | partition | next | marks | flags u8 [watermark z] | n | each: producer u, flags u8 [watermark z]  |
-//	| u8 = 1  | u         | u    | u     |                        | u | in ascending order                        |
-//	+---------+-----------+------+-------+------------------------+---+-------------------------------------------+
+//	+---------+-----------+------+-------+---------+------------------------+---+-------------------------------------------+
+//	| version | partition | next | marks | dropped | flags u8 [watermark z] | n | each: producer u, flags u8 [watermark z]  |
+//	| u8 = 2  | u         | u    | u     | u       |                        | u | in ascending order                        |
+//	+---------+-----------+------+-------+---------+------------------------+---+-------------------------------------------+
 //
 //	flags   1 idle, 8 a watermark follows
 func AppendSubState(dst []byte, s SubState) []byte {
@@ -149,6 +163,7 @@ func AppendSubState(dst []byte, s SubState) []byte {
 	dst = binary.AppendUvarint(dst, uint64(s.Partition))
 	dst = binary.AppendUvarint(dst, uint64(s.Next))
 	dst = binary.AppendUvarint(dst, uint64(s.Marks))
+	dst = binary.AppendUvarint(dst, s.Dropped)
 	dst = appendWatermark(dst, s.Watermark, s.Idle)
 	return appendTable(dst, s.Table)
 }
@@ -204,7 +219,7 @@ func (d *decoder) watermark() (watermark int64, idle bool) {
 func DecodeSubState(b []byte) (SubState, error) {
 	d := decoder{b: b}
 	d.version(stateVersion)
-	s := SubState{Partition: d.int31(), Position: Position{Next: Offset(d.uvarint()), Marks: wal.LSN(d.uvarint())}}
+	s := SubState{Partition: d.int31(), Position: Position{Next: Offset(d.uvarint()), Marks: wal.LSN(d.uvarint())}, Dropped: d.uvarint()}
 	s.Watermark, s.Idle = d.watermark()
 	s.Table = d.table()
 	if err := d.result("position"); err != nil {

@@ -43,6 +43,9 @@ type partition struct {
 	points   []point
 	gaps     []gap   // ascending
 	wakes    []waker // replaced, never changed
+
+	stored StorePart       // what the topic store holds
+	segs   []*storeSegment // its segments, oldest first; replaced, never changed
 }
 
 // waker is whom to tell that there may be something new.
@@ -106,6 +109,23 @@ func (p *partition) evict(durable wal.LSN, keep int64) {
 		clear(p.items[:n])
 		p.items = p.items[n:]
 	}
+}
+
+// end returns the offset that the next record gets.
+func (p *partition) end() Offset {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
+}
+
+// dropLog notes that the log holds nothing before first any more.
+func (p *partition) dropLog(first Offset) {
+	p.mu.Lock()
+	if p.stored.First != 0 {
+		first = p.stored.From // older ones are in the store
+	}
+	p.mu.Unlock()
+	p.drop(first)
 }
 
 // drop forgets what lies before first.

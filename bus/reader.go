@@ -32,7 +32,9 @@ type cursor struct {
 	seen int64 // highest event time taken, to read the partition furthest behind first; of a reader of several
 	mark mark  // where the batch that is taken in pieces goes on
 
-	// Of a cursor that reads the log; cold is nil while it reads memory.
+	store *storeCursor // nil unless it reads the topic store
+
+	// Of a cursor that reads the log; cold is nil while it does not.
 	cold    LogReader
 	from    wal.LSN // Marks when cold was opened
 	frame   Frame   // being taken
@@ -67,7 +69,7 @@ func (r *Reader) Close() error {
 	var errs []error
 	for _, c := range r.cursors {
 		c.part.silence(r)
-		errs = append(errs, c.closeCold())
+		errs = append(errs, c.closeCold(), c.closeStore())
 	}
 	return errors.Join(errs...)
 }
@@ -144,6 +146,11 @@ func (r *Reader) dry(written bool) {
 func (c *cursor) next(b *Bus, t *topic, max int) (Batch, bool, error) {
 	barren, at := false, wal.LSN(0)
 	for {
+		if c.store != nil {
+			if out, ok, more, err := c.takeStore(t, max); more || err != nil {
+				return out, ok, err
+			}
+		}
 		if c.cold == nil {
 			it, found, live := c.live(b)
 			if live {
@@ -155,9 +162,15 @@ func (c *cursor) next(b *Bus, t *topic, max int) (Batch, bool, error) {
 			if err := c.openCold(b, t); err != nil {
 				return Batch{}, false, err
 			}
+			if c.store != nil {
+				continue
+			}
 		}
 		if len(c.queue) > 0 {
-			return c.takeCold(b, t, max)
+			if out, ok, err := c.takeCold(b, t, max); ok || err != nil {
+				return out, ok, err
+			}
+			continue
 		}
 		if c.reading > 0 && c.part.reached(c.Position) {
 			if err := c.closeCold(); err != nil {

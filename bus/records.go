@@ -36,7 +36,9 @@ type Builder struct {
 	b     []byte
 	count int
 	last  int64
-	hint  int // about what the section will come to, by the one before
+	late  int64 // the highest time
+	times bool  // some record has one
+	hint  int   // about what the section will come to, by the one before
 }
 
 // Append encodes a copy of r behind what b holds:
@@ -57,6 +59,9 @@ func (b *Builder) Append(r Record) {
 	if flags&hasTime != 0 {
 		out = binary.AppendVarint(out, r.Time-b.last)
 		b.last = r.Time
+		if !b.times || r.Time > b.late {
+			b.late, b.times = r.Time, true
+		}
 	}
 	if flags&hasKey != 0 {
 		out = appendBytes(out, r.Key)
@@ -77,6 +82,14 @@ func (b *Builder) Append(r Record) {
 
 // Count returns the number of records.
 func (b *Builder) Count() int { return b.count }
+
+// Latest returns the highest event time, NoTime if no record has one.
+func (b *Builder) Latest() int64 {
+	if !b.times {
+		return NoTime
+	}
+	return b.late
+}
 
 // Bytes returns the encoding, which the Builder shares until Reset.
 func (b *Builder) Bytes() []byte { return b.b }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -21,6 +22,7 @@ type subscription struct {
 type subPart struct {
 	sealed  Offset  // by the newest sealed epoch
 	durable Offset  // by the newest durable one
+	floor   Offset  // records before it are let go for this subscription: the topic drops the oldest
 	marks   wal.LSN // beside durable
 	base    int64   // bytes written before it registered, which never count against the limit
 }
@@ -104,6 +106,13 @@ func (b *Bus) begin(t *topic, p *partition, start Start) (SubState, error) {
 		}
 	}
 	st.Next = at
+	if n := len(p.segs); n > 0 && at < p.stored.Next {
+		i := sort.Search(n, func(i int) bool { return p.segs[i].base > at })
+		seg := p.segs[max(0, i-1)]
+		st.Marks, st.Table = seg.start-1, slices.Clone(seg.table)
+		st.settle()
+		return st, nil
+	}
 	for _, g := range b.gens {
 		gt := g.topics[t.id]
 		if gt.exists && gt.Next[p.number] > at {
@@ -266,6 +275,9 @@ func (b *Bus) Pins() []Pin {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	var pins []Pin
+	if len(b.gens) == 0 {
+		return nil
+	}
 	for _, s := range b.subs {
 		t := b.topics[s.topic]
 		if t == nil {
@@ -273,64 +285,31 @@ func (b *Bus) Pins() []Pin {
 		}
 		for i, p := range t.parts {
 			p.mu.Lock()
-			behind := p.over(s.parts[i].durable) < p.next
+			behind := p.over(s.parts[i].needs()) < p.next
 			p.mu.Unlock()
 			if behind {
-				pins = append(pins, Pin{Who: "subscription " + s.name, LSN: b.from(s.parts[i].marks+1, t, i, s.parts[i].durable),
-					Topic: t.id, Subscription: s.id})
+				lsn := max(s.parts[i].marks+1, b.gens[b.holds(t, i, s.parts[i].needs())].first)
+				pins = append(pins, Pin{Who: "subscription " + s.name, LSN: lsn, Topic: t.id, Subscription: s.id})
 			}
 		}
 	}
 	now := b.cfg.Now().UnixMilli()
 	for _, t := range b.topics {
-		if lsn, ok := b.keptFrom(t, now); ok {
-			pins = append(pins, Pin{Who: "retention of topic " + t.name, LSN: lsn, Topic: t.id})
+		oldest := -1
+		for i, o := range b.kept(t, now) {
+			if o >= t.parts[i].end() {
+				continue
+			}
+			if k := b.holds(t, i, o); oldest < 0 || k < oldest {
+				oldest = k
+			}
+		}
+		if oldest >= 0 {
+			pins = append(pins, Pin{Who: "retention of topic " + t.name, LSN: b.gens[oldest].first, Topic: t.id})
 		}
 	}
 	slices.SortStableFunc(pins, func(a, b Pin) int {
 		return cmp.Or(cmp.Compare(a.LSN, b.LSN), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Subscription, b.Subscription))
 	})
 	return pins
-}
-
-// from returns the later of lsn and the first frame of the generation that holds an offset, both of which are early enough.
-func (b *Bus) from(lsn wal.LSN, t *topic, partition int, o Offset) wal.LSN {
-	for _, g := range b.gens {
-		if gt := g.topics[t.id]; !gt.exists || gt.Next[partition] <= o {
-			lsn = max(lsn, g.first)
-		}
-	}
-	return lsn
-}
-
-// keptFrom returns the first frame of the oldest generation of which retention still keeps records of a topic: fewer than
-// MaxBytes were written behind it, and it ended less than MaxAge ago.
-func (b *Bus) keptFrom(t *topic, now int64) (wal.LSN, bool) {
-	for k, g := range b.gens {
-		newer, inside := int64(0), false // bytes written behind this generation; whether it holds records
-		for i, p := range t.parts {
-			p.mu.Lock()
-			end, bytes := p.next, p.total
-			p.mu.Unlock()
-			if k+1 < len(b.gens) {
-				if gt := b.gens[k+1].topics[t.id]; gt.exists {
-					newer += bytes - gt.Bytes[i]
-					end = gt.Next[i]
-				} else {
-					end = 0
-					newer += bytes
-				}
-			}
-			begin := Offset(0)
-			if gt := g.topics[t.id]; gt.exists {
-				begin = gt.Next[i]
-			}
-			inside = inside || end > begin
-		}
-		young := t.spec.Retention.MaxAge == 0 || k+1 == len(b.gens) || now-b.gens[k+1].at < t.spec.Retention.MaxAge.Milliseconds()
-		if inside && young && newer < t.spec.keep() {
-			return g.first, true
-		}
-	}
-	return 0, false
 }

@@ -150,6 +150,7 @@ type Publication struct {
 	Data      []byte // encoded by a Builder; shared from now on
 	Bytes     int64  // len(Data), where Data is not at hand
 	Payload   any    // the values of the records, in order, for readers in this process; may be nil
+	Latest    int64  // the highest event time, NoTime without any; where it is 0, Assign finds it
 	Base      Offset // set by Assign
 	Part      wal.LSN
 	Section   int // of the frame Part, or of the epoch's last frame if Part is 0
@@ -195,6 +196,7 @@ type SubState struct {
 	Table     []ProducerMark `json:"table,omitempty"`
 	Watermark int64          `json:"watermark"`
 	Idle      bool           `json:"idle,omitempty"`
+	Dropped   uint64         `json:"dropped,omitempty"` // records that it lost to OnFull DropOldest, over its whole life
 }
 
 // Start is where a new subscription begins: Earliest is the oldest record still there, Latest behind the newest, else At,

@@ -64,7 +64,7 @@ func (o *outBuffer) closeFull() {
 
 func (o *outBuffer) close(p int) {
 	b := &o.builders[p]
-	pub := bus.Publication{Topic: o.topic, Partition: p, Count: b.Count(), Data: b.Bytes()}
+	pub := bus.Publication{Topic: o.topic, Partition: p, Count: b.Count(), Data: b.Bytes(), Latest: b.Latest()}
 	if o.take != nil {
 		pub.Payload = o.take(p)
 	}
