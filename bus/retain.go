@@ -220,6 +220,9 @@ type Garbage struct {
 	topics []TopicID
 }
 
+// Empty reports whether there is nothing to remove.
+func (g Garbage) Empty() bool { return len(g.files)+len(g.topics) == 0 }
+
 // TakeGarbage returns what SweepStore may remove once every frame that has its place in the log now is durable.
 func (b *Bus) TakeGarbage() Garbage {
 	b.mu.Lock()
