@@ -33,6 +33,8 @@ type Config struct {
 	Services       jobs.Services // what the process runs for connectors; nil runs nothing
 	Logger         *slog.Logger  // nil logs nothing
 
+	StoreSegmentBytes int64 // of a file of the topic store; 0 means 64 MiB
+
 	// Load makes a job again from its definition, as the log has it. Nil loads none: jobs of the API stay stopped then.
 	Load func(definition []byte, o Origin) (*jobs.Job, error)
 }

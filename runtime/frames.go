@@ -68,7 +68,10 @@ type control struct {
 	Snapshot      *snapshotChange `json:"snapshot,omitempty"`
 	Savepoint     *savepointEntry `json:"savepoint,omitempty"` // its file is there
 	DropSavepoint string          `json:"drop_savepoint,omitempty"`
-	DropFirst     wal.LSN         `json:"drop_first,omitempty"` // generations that end before it go
+
+	Store *bus.StoreChange `json:"store,omitempty"` // what the topic store holds from now on
+
+	DropFirst wal.LSN `json:"drop_first,omitempty"` // generations that end before it go
 }
 
 // topicEntry defines a topic or gives it what its definition had left out.
@@ -156,6 +159,7 @@ type sentEntry struct {
 type snapshotChange struct {
 	Job      uint32        `json:"job"`
 	Snapshot snapshotEntry `json:"snapshot"`
+	Alone    bool          `json:"alone,omitempty"` // those before it are kept no more
 }
 
 type snapshotEntry struct {

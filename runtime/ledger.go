@@ -30,7 +30,8 @@ type jobEntry struct {
 	Changed    int64             `json:"changed,omitempty"` // when its definition was last changed, in Unix ms
 	Phase      JobPhase          `json:"phase"`
 	Reason     string            `json:"reason,omitempty"`
-	Since      wal.LSN           `json:"since"` // the frame that added it, or made it begin again
+	Since      wal.LSN           `json:"since"`          // the frame that added it, or made it begin again
+	From       wal.LSN           `json:"from,omitempty"` // first frame of its first epoch
 	Attempt    uint32            `json:"attempt"`
 	Epoch      checkpoint.Epoch  `json:"epoch"` // last sealed
 	LSN        wal.LSN           `json:"lsn"`   // of that epoch
@@ -81,13 +82,13 @@ func (j *jobEntry) clone() *jobEntry {
 
 // pin returns the first LSN that the job still needs, counted from the older of the two snapshots that are kept.
 func (j *jobEntry) pin() wal.LSN {
-	if j.Phase == PhaseEnded {
+	if j.Phase == PhaseEnded || j.Epoch == 0 {
 		return wal.LSN(1<<63 - 1)
 	}
 	if len(j.Snapshots) > 0 {
 		return j.Snapshots[0].LSN + 1
 	}
-	return j.Since
+	return max(j.Since, j.From)
 }
 
 // job returns the job with a name, or nil.
@@ -135,6 +136,12 @@ func (l *ledger) applyEpoch(lsn wal.LSN, h checkpoint.Header, bytes int64) error
 	if h.Epoch != j.Epoch+1 {
 		return fmt.Errorf("runtime: frame %s is epoch %s of job %s, which stands at epoch %s", lsn, h.Epoch, j.Name, j.Epoch)
 	}
+	if j.From == 0 {
+		j.From = lsn
+		if len(h.Parts) > 0 {
+			j.From = h.Parts[0]
+		}
+	}
 	checkpoint.Merge(&j.header, h)
 	j.Attempt, j.Epoch, j.LSN = max(j.Attempt, h.Attempt), h.Epoch, lsn
 	j.FrameBytes += bytes
@@ -164,8 +171,12 @@ func (l *ledger) applyControl(lsn wal.LSN, c *control) error {
 		}
 		j.Snapshots = append(j.Snapshots, s.Snapshot)
 		j.FrameBytes = 0
-		if n := len(j.Snapshots); n > keptSnapshots {
-			j.Snapshots = slices.Clone(j.Snapshots[n-keptSnapshots:])
+		keep := keptSnapshots
+		if s.Alone {
+			keep = 1
+		}
+		if n := len(j.Snapshots); n > keep {
+			j.Snapshots = slices.Clone(j.Snapshots[n-keep:])
 			oldest := j.Snapshots[0].LSN
 			j.Drops = slices.DeleteFunc(slices.Clone(j.Drops), func(d dropEntry) bool { return d.LSN < oldest })
 		}

@@ -62,15 +62,31 @@ func (rt *Runtime) makeJob(d *definition, e *jobEntry, plan *jobPlan) *job {
 	return newJob(rt, d.Job, e, plan, stores)
 }
 
-// restoreStores reads a job's state from the log.
+// restoreStores reads a job's state from the log. Where that fails and the janitor has meanwhile put another snapshot in the
+// place of those that e names (snapshotIdle), it is read from there.
 func (rt *Runtime) restoreStores(plan *jobPlan, e *jobEntry) (*jobStores, error) {
 	if err := rt.log.WaitDurable(rt.ctx, e.LSN); err != nil {
 		return nil, err
 	}
-	stores := newJobStores(plan, e.Epoch)
-	l := newLedger()
-	l.Jobs[e.ID] = e
-	return stores, restoreState(rt.frames, l, map[uint32]restorer{e.ID: stores}, rt.loadSnapshot)
+	for {
+		stores := newJobStores(plan, e.Epoch)
+		l := newLedger()
+		l.Jobs[e.ID] = e
+		failed := restoreState(rt.frames, l, map[uint32]restorer{e.ID: stores}, rt.loadSnapshot)
+		if failed == nil {
+			return stores, nil
+		}
+		again := false
+		err := rt.do(func(c *core) error {
+			if now := c.ledger.Jobs[e.ID]; now != nil && now.Epoch == e.Epoch && !slices.Equal(now.Snapshots, e.Snapshots) {
+				e, again = now.clone(), true
+			}
+			return nil
+		})
+		if err != nil || !again {
+			return nil, failed
+		}
+	}
 }
 
 // launch begins a job's attempts, unless the runtime is stopping.

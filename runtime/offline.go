@@ -22,14 +22,17 @@ func OpenOffline(dataDir string) (*Offline, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Offline{view: view, bus: bus.New(bus.Config{}, viewFrames{view}), ledger: newLedger()}
+	o := &Offline{view: view, bus: bus.New(bus.Config{Store: bus.StoreConfig{Dir: storeDir(dataDir)}}, viewFrames{view}), ledger: newLedger()}
 	if at := view.Description().Catalog; at > 0 {
 		if o.ledger, err = recoverLedger(viewFrames{view}, at, o.bus); err != nil {
 			return nil, err
 		}
 	}
-	return o, nil
+	return o, o.bus.OpenStore(false)
 }
+
+// storeDir is where in a data directory the topic store lies.
+func storeDir(dataDir string) string { return filepath.Join(dataDir, "topics") }
 
 // Topics returns how every topic stands.
 func (o *Offline) Topics() []bus.TopicStat { return o.bus.Stats() }

@@ -164,6 +164,9 @@ func foldFrame(l *ledger, b *bus.Bus, fr frame) error {
 		for _, s := range ctl.Sent {
 			b.Passed(s.Sub, sentStates(s), true)
 		}
+		if ctl.Store != nil {
+			b.ApplyStore(*ctl.Store)
+		}
 		if ctl.DropFirst > 0 {
 			b.Dropped(ctl.DropFirst)
 		}
@@ -268,7 +271,7 @@ func restoreState(log frames, l *ledger, into map[uint32]restorer, load func(*jo
 			return fmt.Errorf("runtime: job %s: its snapshot: %w", j.Name, err)
 		}
 		r.begin(lsn, j.Drops)
-		behind[id] = max(lsn, j.Since)
+		behind[id] = max(lsn, j.Since, j.From-min(j.From, 1))
 		if next := behind[id] + 1; j.LSN >= next && (from == 0 || next < from) {
 			from = next // what lies at behind itself may be gone
 		}

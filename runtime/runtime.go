@@ -41,6 +41,7 @@ type Runtime struct {
 	mu      sync.Mutex
 	jobs    []*job
 	senders []*sender
+	storeMu sync.Mutex    // held by who changes what the topic store holds
 	missing []string      // jobs that the log knows and nobody gave a definition of
 	durable chan struct{} // closed and replaced whenever more is durable
 	started time.Time
@@ -87,13 +88,18 @@ func Open(cfg Config) (*Runtime, error) {
 
 // load makes the bus and the ledger what the log says, and a committer that goes on from there.
 func (rt *Runtime) load() error {
-	rt.bus = bus.New(bus.Config{MemoryBytes: rt.cfg.TopicMemory, Logger: rt.logger, OnRoom: rt.onRoom, OnNearlyFull: rt.onNearlyFull}, rt.frames)
+	store := bus.StoreConfig{Dir: storeDir(rt.cfg.DataDir), Disk: rt.storeDisk, SegmentBytes: rt.cfg.StoreSegmentBytes, LogID: rt.log.ID()}
+	rt.bus = bus.New(bus.Config{MemoryBytes: rt.cfg.TopicMemory, Logger: rt.logger, OnRoom: rt.onRoom, OnNearlyFull: rt.onNearlyFull,
+		Now: rt.now, Store: store}, rt.frames)
 	led := newLedger()
 	if catalog := rt.log.Catalog(); catalog > 0 {
 		var err error
 		if led, err = recoverLedger(rt.frames, catalog, rt.bus); err != nil {
 			return err
 		}
+	}
+	if err := rt.bus.OpenStore(true); err != nil {
+		return err
 	}
 	c := newCommitter(newCore(rt.log, rt.bus, led, rt.cfg.FrameBytes), rt.log, rt.logger, rt.cfg.SealedBytes)
 	c.onDurable, c.onFatal = rt.onDurable, rt.onFatal

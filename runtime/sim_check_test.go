@@ -106,6 +106,9 @@ func (s *sim) dropped(first, next wal.LSN) {
 		t := s.model.topics[sub.topic]
 		who := s.model.jobs[sub.job].j.name
 		for i, p := range sub.parts {
+			if st := t.stored[i]; st.First > 0 && p.Next >= st.From {
+				p.Next = max(p.Next, st.Next) // readers find it there: see checkReaders
+			}
 			if recs := t.parts[i]; int(p.Next) < len(recs) && recs[p.Next].at < next {
 				s.violate("R6", "frames %d to %d go, and %s has durably read topic %s, partition %d up to offset %d, which lies in frame %d",
 					first, next-1, who, t.name, i, p.Next, recs[p.Next].at)

@@ -20,6 +20,8 @@ type simPlan struct {
 	sealedBytes  int64
 	topicMemory  int64
 	genBytes     int64
+	logBytes     int64
+	segmentBytes int64 // of the topic store
 	chunkRecords int
 	chunkBytes   int // of a snapshot
 	steps        int // with faults, before the end is awaited without any
@@ -393,6 +395,10 @@ func newPlan(rng *rand.Rand) *simPlan {
 		chunkRecords: 1 + rng.IntN(6), chunkBytes: 1 + rng.IntN(1+rng.IntN(1500)), steps: 300 + rng.IntN(600), crashes: 1 + rng.IntN(2), window: 40 + rng.Int64N(120)}
 	p.epochBytes = 200 + rng.Int64N(3000)
 	p.sealedBytes = p.epochBytes + rng.Int64N(5000)
+	p.logBytes, p.segmentBytes = p.genBytes*(1+rng.Int64N(3)), 200+rng.Int64N(1500)
+	if rng.IntN(3) == 0 {
+		p.logBytes = 1 << 40
+	}
 	if rng.IntN(5) == 0 {
 		p.idle = time.Duration(1+rng.IntN(10)) * time.Millisecond
 	}

@@ -167,6 +167,9 @@ func (l *simLog) Generations() []wal.Generation {
 		if i+1 < len(l.gens) {
 			g.Last = l.gens[i+1] - 1
 		}
+		for _, f := range l.frames[g.First-1 : g.Last] {
+			g.Bytes += f.bytes
+		}
 		out = append(out, g)
 	}
 	return out

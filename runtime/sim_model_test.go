@@ -26,6 +26,7 @@ type modelTopic struct {
 	name   string
 	parts  [][]modelRecord
 	marks  []modelMark
+	stored map[int]bus.StorePart   // of partitions
 	joined map[bus.ProducerID]bool // true: when others had given marks already, so that its records may be late
 }
 
@@ -174,11 +175,26 @@ func (m *model) applyControl(f *simFrame) {
 	for _, st := range c.Sent {
 		m.applySent(st)
 	}
+	if c.Store != nil {
+		for _, part := range c.Store.Parts {
+			t := m.topics[part.Topic]
+			t.stored = maps.Clone(t.stored)
+			if t.stored == nil {
+				t.stored = map[int]bus.StorePart{}
+			}
+			t.stored[part.Partition] = part
+			m.s.count("partitions stored")
+		}
+	}
 	if sc := c.Snapshot; sc != nil {
 		j := m.jobs[sc.Job]
 		if sc.Snapshot.LSN >= f.lsn || sc.Snapshot.Epoch > j.epoch {
 			m.s.violate("snapshot", "frame %d announces a snapshot of %s at epoch %d, LSN %d, where the job stands at epoch %d",
 				f.lsn, j.j.name, sc.Snapshot.Epoch, sc.Snapshot.LSN, j.epoch)
+		}
+		if sc.Alone {
+			j.snapshots = nil
+			m.s.count("snapshots of jobs that do not run")
 		}
 		if j.snapshots = append(j.snapshots[:len(j.snapshots):len(j.snapshots)], sc.Snapshot); len(j.snapshots) > keptSnapshots {
 			j.snapshots = j.snapshots[1:]

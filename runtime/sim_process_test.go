@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/internal/crashfs"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -30,6 +31,7 @@ type sim struct {
 
 	log       *simLog
 	snapshots *simSnapshots
+	disk      simDisk // of the topic store
 	outside   map[string]*simTarget
 	revealed  map[int]int // by job, hidden splits that have come
 	model     *model      // of what is durable
@@ -83,6 +85,7 @@ func runSim(seed uint64, twin simTwin, trace *[]string) *violation {
 func newSim(seed uint64, twin simTwin, trace *[]string) *sim {
 	s := &sim{counts: map[string]int{}, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, outside: map[string]*simTarget{}, revealed: map[int]int{}}
 	s.plan = newPlan(s.rng)
+	s.disk = simDisk{mem: crashfs.New(), noSync: twin.noStoreSync}
 	s.snapshots = &simSnapshots{s: s, files: map[string]simSnapshot{}}
 	s.model = newModel(s)
 	s.armed = make([]int, len(s.plan.jobs))
@@ -155,7 +158,7 @@ func (s *sim) boot() {
 	s.boots++
 	s.tracef("process %d begins with %d frames", s.boots, s.log.Last())
 	cfg, err := Config{DataDir: "sim", FrameBytes: s.plan.frameBytes, EpochBytes: s.plan.epochBytes, SealedBytes: s.plan.sealedBytes,
-		TopicMemory: s.plan.topicMemory}.withDefaults()
+		TopicMemory: s.plan.topicMemory, LogBytes: s.plan.logBytes, StoreSegmentBytes: s.plan.segmentBytes}.withDefaults()
 	s.must(err)
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	rt := s.newRuntime(cfg, s.log)
@@ -200,7 +203,7 @@ func (s *sim) boot() {
 func (s *sim) newRuntime(cfg Config, log *simLog) *Runtime {
 	rt := &Runtime{cfg: cfg, logger: cfg.Logger, fatal: make(chan struct{}), durable: make(chan struct{}), changes: newChanges()}
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
-	rt.world = world{log: log, frames: log, snapshots: s.snapshots, now: func() time.Time { return s.now },
+	rt.world = world{log: log, frames: log, snapshots: s.snapshots, storeDisk: s.disk, now: func() time.Time { return s.now },
 		chunkRecords: s.plan.chunkRecords, snapshotChunk: s.plan.chunkBytes,
 		spawn: func(f func()) { s.spawn("snapshot", f) },
 		newTimer: func(f func()) timer {
@@ -283,6 +286,7 @@ func (s *sim) crash() {
 		panic(s.found)
 	}
 	s.proc.rt.cancel()
+	cut := s.disk
 	keep := s.log.durable + wal.LSN(s.rng.IntN(int(s.log.Last()-s.log.durable)+1))
 	m := s.model
 	var kept *model
@@ -292,6 +296,7 @@ func (s *sim) crash() {
 			at = m.clone()
 			at.applyEpoch(s.log.frames[k-1])
 		}
+		s.disk.mem = cut.mem.Crash(s.rng)
 		s.checkPrefix(s.log.prefix(k), at)
 		if k == keep {
 			kept = at.clone()
@@ -305,6 +310,7 @@ func (s *sim) crash() {
 		m.apply(s.log.frames[k])
 	}
 	s.model = kept
+	s.disk.mem = cut.mem.Crash(s.rng)
 	s.log = s.log.prefix(keep)
 	s.snapshots.crash(keep)
 	s.damage()

@@ -1,8 +1,11 @@
 package runtime
 
 import (
+	"errors"
 	"slices"
 	"time"
+
+	"github.com/sidestream-dev/sidestream/wal"
 )
 
 // step lets one of those that can go on do so; false is the end.
@@ -218,7 +221,14 @@ func (s *sim) chores() {
 	rng, p := s.rng, s.proc
 	if rng.IntN(20) == 0 && !slices.ContainsFunc(s.tasks, func(t *simTask) bool { return t.name == "janitor" }) {
 		s.spawn("janitor", func() {
-			_, _ = p.rt.cutLog() // an error is its process's end
+			if _, err := p.rt.tend(p.rt.ctx); err != nil && !errors.Is(err, wal.ErrClosed) {
+				s.violate("R6", "the log cannot be cut: %v", err)
+			}
+			if p.up && p.rt.logBytes() > p.rt.cfg.LogBytes {
+				if err := p.rt.askSnapshots(); err != nil && !errors.Is(err, wal.ErrClosed) {
+					s.violate("R4", "no snapshot of a job that does not run: %v", err)
+				}
+			}
 		})
 	}
 	if len(p.jobs) > 0 && rng.IntN(25) == 0 {

@@ -22,6 +22,8 @@ type simTwin struct {
 	foundTwice bool                      // a new split is given to subtasks twice
 	sendSealed bool                      // senders take what is sealed
 	prefixes   func(*sim, *model, int64) // at a crash, for each frame that is not durable: more that may be left of the log
+
+	noStoreSync bool // the topic store syncs nothing
 }
 
 func (t simTwin) put(s *sim, rt *Runtime, l *simLog) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -21,6 +22,7 @@ type world struct {
 	log       processLog
 	frames    frames
 	snapshots snapshotFiles
+	storeDisk bus.Disk                      // of the topic store
 	do        func(func(*core) error) error // runs a func between two seals
 	spawn     func(func())                  // runs a func beside the jobs, which Stop waits for
 	now       func() time.Time
@@ -65,7 +67,7 @@ type snapshotFiles interface {
 }
 
 func (rt *Runtime) realWorld(log *wal.Log) world {
-	return world{log: log, frames: walFrames{log}, snapshots: snapshotDir(filepath.Join(rt.cfg.DataDir, "snapshots")), now: time.Now,
+	return world{log: log, frames: walFrames{log}, snapshots: snapshotDir(filepath.Join(rt.cfg.DataDir, "snapshots")), storeDisk: bus.OSDisk{}, now: time.Now,
 		chunkRecords: chunkRecords, snapshotChunk: snapshotChunk,
 		do: func(f func(*core) error) error { return rt.committer.do(f) },
 		spawn: func(f func()) {

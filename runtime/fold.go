@@ -1,0 +1,93 @@
+package runtime
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// framesUpTo is a log that ends at a frame.
+type framesUpTo struct {
+	frames
+	last wal.LSN
+}
+
+func (l framesUpTo) Reader(from wal.LSN) (bus.LogReader, error) {
+	r, err := l.frames.Reader(from)
+	if err != nil {
+		return nil, err
+	}
+	return &readerUpTo{r, l.last}, nil
+}
+
+type readerUpTo struct {
+	bus.LogReader
+	last wal.LSN
+}
+
+func (r *readerUpTo) Next() (bus.Frame, error) {
+	f, err := r.LogReader.Next()
+	if err == nil && f.LSN() > r.last {
+		return nil, io.EOF
+	}
+	return f, err
+}
+
+// snapshotIdle writes the state of a job that does not run to a snapshot, so that it needs the log no more: its newest
+// snapshot and the epochs behind that say what it is. That one alone is then kept, since what an older one would need of
+// the log is to go; so it is read back first.
+func (rt *Runtime) snapshotIdle(id uint32) error {
+	var j *jobEntry
+	err := rt.do(func(c *core) error {
+		if e := c.ledger.Jobs[id]; e != nil {
+			j = e.clone()
+		}
+		return nil
+	})
+	if err != nil || j == nil || j.Epoch == 0 || j.Prev != nil { // on probation it announces none
+		return err
+	}
+	if err := rt.log.WaitDurable(rt.ctx, j.LSN); err != nil {
+		return err
+	}
+	n := len(j.Snapshots)
+	if n == 0 || j.Snapshots[n-1].Epoch < j.Epoch {
+		l := newLedger()
+		l.Jobs[id] = j
+		state := newJobStores(nil, j.Epoch)
+		if err := restoreState(framesUpTo{rt.frames, j.LSN}, l, map[uint32]restorer{id: state}, rt.loadSnapshot); err != nil {
+			return err
+		}
+		logID := rt.log.ID()
+		meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: id, Epoch: j.Epoch, LSN: max(j.LSN, j.Since), Header: j.header}
+		file, bytes, err := rt.snapshots.write(meta, state.bodies())
+		if err != nil {
+			return err
+		}
+		j.Snapshots = append(j.Snapshots, snapshotEntry{Epoch: j.Epoch, LSN: meta.LSN, File: file, Bytes: bytes})
+		n++
+	}
+	newest := j.Snapshots[n-1]
+	if err := rt.snapshots.read(newest.File, newJobStores(nil, j.Epoch)); err != nil {
+		return fmt.Errorf("runtime: job %s: the snapshot that was to free the log: %w", j.Name, err)
+	}
+	said := wal.LSN(0)
+	err = rt.do(func(c *core) (err error) {
+		e := c.ledger.Jobs[id]
+		if e == nil || e.Prev != nil || len(e.Snapshots) > 0 && e.Snapshots[len(e.Snapshots)-1].Epoch > newest.Epoch {
+			return nil // it runs again and has given a newer one
+		}
+		said, err = c.change(&control{Snapshot: &snapshotChange{Job: id, Snapshot: newest, Alone: true}}, nil)
+		return err
+	})
+	if err != nil || said == 0 {
+		return err
+	}
+	if err := rt.log.WaitDurable(rt.ctx, said); err != nil {
+		return err
+	}
+	return rt.snapshots.keep(id, newest.Epoch)
+}
