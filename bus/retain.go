@@ -98,6 +98,11 @@ func (b *Bus) needed(t *topic, now int64) []Offset {
 			offsets[i] = min(offsets[i], s.parts[i].needs())
 		}
 	}
+	for i, p := range t.parts {
+		p.mu.Lock()
+		offsets[i] = p.over(offsets[i])
+		p.mu.Unlock()
+	}
 	return offsets
 }
 
@@ -129,6 +134,10 @@ func (b *Bus) holds(t *topic, partition int, from Offset) int {
 	if gt := b.gens[0].topics[t.id]; gt.exists {
 		from = max(from, gt.Next[partition]) // what lies before is in the store
 	}
+	p := t.parts[partition]
+	p.mu.Lock()
+	from = p.over(from)
+	p.mu.Unlock()
 	for k := 1; k < len(b.gens); k++ {
 		if gt := b.gens[k].topics[t.id]; gt.exists && gt.Next[partition] > from {
 			return k - 1
@@ -292,7 +301,7 @@ func (b *Bus) OpenStore(write bool) error {
 			if p.stored.First == 0 && !write {
 				continue
 			}
-			segs, err := b.store.openPart(p.stored, write)
+			segs, err := b.store.openPart(p.stored, p.over, write)
 			if err != nil {
 				return err
 			}

@@ -205,9 +205,9 @@ func (s *storeSegment) readTable(f DiskFile) error {
 	return err
 }
 
-// openPart finds the segments that part says the store holds. write removes what it does not say, and cuts the newest
+// openPart finds the segments that part says the store holds; over goes over offsets that no record has. write removes what it does not say, and cuts the newest
 // segment to what counts; both are synced, since what is announced next stands on it.
-func (d *storeDir) openPart(part StorePart, write bool) ([]*storeSegment, error) {
+func (d *storeDir) openPart(part StorePart, over func(Offset) Offset, write bool) ([]*storeSegment, error) {
 	dir := d.partDir(part.Topic, part.Partition)
 	names, err := d.Disk.List(dir)
 	if err != nil {
@@ -258,7 +258,7 @@ func (d *storeDir) openPart(part StorePart, write bool) ([]*storeSegment, error)
 			return nil, d.damage(lost, 0, errMissing)
 		}
 		if i > 0 {
-			if was := segs[i-1]; s.base != was.index.next || s.before != was.index.bytes || s.start < was.index.covered {
+			if was := segs[i-1]; s.base != was.index.next && s.base != over(was.index.next) || s.before != was.index.bytes || s.start < was.index.covered {
 				return nil, d.damage(s, 0, errChain)
 			}
 		}

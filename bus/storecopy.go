@@ -36,6 +36,7 @@ type CopyPlan struct {
 
 // partCopy is one partition being copied.
 type partCopy struct {
+	of    *partition
 	dir   *storeDir
 	part  StorePart // as announced
 	segs  []*storeSegment
@@ -104,7 +105,7 @@ func (b *Bus) PlanCopy(upTo wal.LSN) (*CopyPlan, error) {
 func (b *Bus) planPart(t *topic, p *partition, need, end Offset, upTo wal.LSN) *partCopy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := &partCopy{dir: b.store, part: p.stored, segs: p.segs, need: need, limit: b.segmentLimit(t)}
+	c := &partCopy{of: p, dir: b.store, part: p.stored, segs: p.segs, need: need, limit: b.segmentLimit(t)}
 	c.part.Topic, c.part.Partition, c.part.From = t.id, p.number, p.first
 	c.from = b.gens[0].first
 	if len(p.segs) > 0 {
@@ -224,6 +225,11 @@ func (p *CopyPlan) of(t TopicID, partition int, lsn wal.LSN) *partCopy {
 }
 
 func (p *CopyPlan) records(c *partCopy, lsn wal.LSN, pub Publication, data []byte, pace func(int)) error {
+	if pub.Base != c.next {
+		c.of.mu.Lock()
+		c.next = c.of.over(c.next)
+		c.of.mu.Unlock()
+	}
 	if pub.Base != c.next {
 		return fmt.Errorf("topic %d, partition %d: records from %s follow those up to %s", pub.Topic, pub.Partition, pub.Base, c.next)
 	}

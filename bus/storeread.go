@@ -119,6 +119,11 @@ func (c *cursor) takeEntry(t *topic, max int) (Batch, bool, error) {
 	s := c.store
 	e := &s.entry
 	passed := e.lsn <= c.Marks
+	if e.kind != entryMarks && e.base > c.Next {
+		c.part.mu.Lock()
+		c.Next = c.part.over(c.Next)
+		c.part.mu.Unlock()
+	}
 	switch e.kind {
 	case entryTable:
 		s.have = false
