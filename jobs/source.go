@@ -83,13 +83,14 @@ type Chunk struct {
 	Split    int // index into the starts given to Open
 	Messages []Message
 	Position []byte // of the split behind Messages; kept by the caller
+	Moved    bool   // the position is to be taken also where Messages is empty
 	Ended    bool   // the split has been read to its end
 }
 
 // Reset empties c for the next Read.
 func (c *Chunk) Reset() {
 	clear(c.Messages)
-	c.Messages, c.Position, c.Ended, c.Split = c.Messages[:0], nil, false, 0
+	c.Messages, c.Position, c.Moved, c.Ended, c.Split = c.Messages[:0], nil, false, false, 0
 }
 
 // CommitWatcher is a Reader that shows durable positions to the outside, such as a consumer group's offsets. Committed

@@ -128,7 +128,7 @@ func (f *outsideFeed) poll(s *subtask) (int, error) {
 	}
 	n := len(f.chunk.Messages)
 	f.judgeIdle(n > 0 || f.chunk.Ended)
-	if n == 0 && !f.chunk.Ended {
+	if n == 0 && !f.chunk.Ended && !f.chunk.Moved {
 		return 0, nil
 	}
 	sp := &f.splits[f.chunk.Split]

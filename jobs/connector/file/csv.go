@@ -227,6 +227,13 @@ func (s *split) rows(c *jobs.Chunk, enc *rowEncoder) (full bool, err error) {
 		m := jobs.Message{Time: jobs.NoTime, Offset: s.line + 1}
 		s.at += next
 		s.line += lines
+		if s.csv == nil && s.follow != nil && s.base == 0 && s.headN == 0 {
+			if s.csv, err = parseHeader(bytes.TrimPrefix(row, []byte("\ufeff"))); err != nil {
+				return false, fmt.Errorf("file: %s:1: %w", s.path, err)
+			}
+			s.headN, s.head = uint32(s.at), checksum(s.block[:s.at])
+			continue
+		}
 		if len(row) == 0 {
 			continue
 		}

@@ -10,6 +10,8 @@ import (
 const (
 	positionVersion = 1
 	positionLen     = 30
+	positionFollow  = 2 // the version with the file's identity
+	positionIDLen   = 46
 	stateVersion    = 1
 	stateLen        = 14
 	checkBytes      = 64 // at most so many bytes before a place are covered by its checksum
@@ -24,21 +26,35 @@ type position struct {
 	head         uint32
 	tailN        uint8
 	tail         uint32
+	id           fileID // zero where the file is not followed
 }
 
+// fileID tells files apart whatever their names: device and inode.
+type fileID struct{ dev, ino uint64 }
+
 func (p position) encode() []byte {
-	b := make([]byte, 0, positionLen)
-	b = append(b, positionVersion)
+	b := make([]byte, 0, positionIDLen)
+	version := byte(positionVersion)
+	if p.id != (fileID{}) {
+		version = positionFollow
+	}
+	b = append(b, version)
 	b = binary.LittleEndian.AppendUint64(b, uint64(p.offset))
 	b = binary.LittleEndian.AppendUint64(b, uint64(p.line))
 	b = binary.LittleEndian.AppendUint32(b, p.headN)
 	b = binary.LittleEndian.AppendUint32(b, p.head)
 	b = append(b, p.tailN)
-	return binary.LittleEndian.AppendUint32(b, p.tail)
+	b = binary.LittleEndian.AppendUint32(b, p.tail)
+	if version == positionFollow {
+		b = binary.LittleEndian.AppendUint64(b, p.id.dev)
+		b = binary.LittleEndian.AppendUint64(b, p.id.ino)
+	}
+	return b
 }
 
 func decodePosition(b []byte) (position, error) {
-	if len(b) != positionLen || b[0] != positionVersion {
+	plain := len(b) == positionLen && b[0] == positionVersion
+	if !plain && !(len(b) == positionIDLen && b[0] == positionFollow) {
 		return position{}, fmt.Errorf("position %x is not one of a file source", b)
 	}
 	p := position{
@@ -49,7 +65,10 @@ func decodePosition(b []byte) (position, error) {
 		tailN:  b[25],
 		tail:   binary.LittleEndian.Uint32(b[26:]),
 	}
-	if p.offset < 0 || p.line < 0 || int64(p.tailN) > p.offset || int64(p.headN) > p.offset {
+	if !plain {
+		p.id = fileID{binary.LittleEndian.Uint64(b[positionLen:]), binary.LittleEndian.Uint64(b[positionLen+8:])}
+	}
+	if !plain && p.id == (fileID{}) || p.offset < 0 || p.line < 0 || int64(p.tailN) > p.offset || int64(p.headN) > p.offset {
 		return position{}, fmt.Errorf("position %x does not hold together", b)
 	}
 	return p, nil

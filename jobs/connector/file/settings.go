@@ -11,12 +11,17 @@ import (
 func SourceKind() connector.SourceKind {
 	return connector.SourceKind{
 		Name: "file",
-		Doc:  "Reads the records of files, each to its end.",
+		Doc:  "Reads the records of files, each to its end, or as they grow.",
 		Fields: []connector.Field{
 			{Name: "path", Kind: connector.String, Required: true,
 				Doc: "The file, or a pattern with * ? [a-z] for several; relative to the working directory of the process. What ends in .gz or .zst is unpacked."},
 			{Name: "format", Kind: connector.Enum, Default: "jsonl", Enum: []string{"jsonl", "csv", "lines"},
 				Doc: "How a file is cut into records: one JSON value a line, csv with a header, or every line a string."},
+			{Name: "follow", Kind: connector.Bool, Default: "false",
+				Doc: "Read on as files grow, are rotated and come new; the source never ends."},
+			{Name: "start", Kind: connector.Enum, Default: "earliest", Enum: []string{"earliest", "latest"},
+				Doc: "Where a new job begins with the files that are there, if they are followed; new ones are read from their beginning."},
+			{Name: "poll_interval", Kind: connector.Duration, Default: "250ms", Doc: "How often followed files are looked at."},
 			{Name: "line_bytes", Kind: connector.Bytes, Default: "1MiB", Doc: "The longest line, or csv record, that is accepted."},
 		},
 		Encoding: func(v connector.Values) connector.Encoding { return encoding(v.String("format")) },
@@ -25,6 +30,18 @@ func SourceKind() connector.SourceKind {
 				Path:      env.Path(v.String("path")),
 				Format:    Format(v.String("format")),
 				LineBytes: int(v.Int("line_bytes")),
+				Follow:    v.Bool("follow"),
+			}
+			if s.Follow {
+				s.Start, s.Poll = v.String("start"), v.Duration("poll_interval")
+			} else if v.String("start") == "latest" {
+				return nil, &connector.FieldError{Field: "start", Msg: "latest is for files that are followed", Hint: "add follow: true"}
+			}
+			if how := packing(s.Path); how != "" && s.Follow {
+				return nil, &connector.FieldError{Field: "path", Msg: "names compressed files, which cannot be followed", Hint: "let it match files that are written to"}
+			}
+			if s.Follow && s.Poll < pollMin {
+				return nil, &connector.FieldError{Field: "poll_interval", Msg: "is less than 10ms"}
 			}
 			if _, err := filepath.Match(s.Path, ""); err != nil {
 				return nil, &connector.FieldError{Field: "path", Msg: "is not a pattern: " + err.Error(), Hint: `write [[] for a bracket`}

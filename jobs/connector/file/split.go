@@ -18,6 +18,7 @@ type split struct {
 	from      position // where to open it
 	started   bool     // from was taken in this file: it is checked when it is opened
 	ended     bool
+	follow    *followed // nil for a file that is read to its end
 
 	f     *os.File
 	text  *unpacker // of a compressed file; else nil
@@ -32,6 +33,9 @@ type split struct {
 }
 
 func (s *split) open() error {
+	if s.follow != nil {
+		return s.find()
+	}
 	f, err := os.Open(s.path)
 	if err != nil {
 		return fmt.Errorf("file: %w", err)
@@ -131,6 +135,9 @@ func (s *split) readFull(b []byte, at int64) error {
 
 // close gives the file and the block back; open goes on where reading stopped.
 func (s *split) close() {
+	if s.f == nil {
+		return
+	}
 	if s.started || s.at > 0 {
 		s.from, s.started = s.place(), true
 	}
@@ -148,6 +155,9 @@ func (s *split) place() position {
 		p.headN = uint32(min(checkBytes, s.at))
 		p.head = checksum(s.block[:p.headN])
 		s.head, s.headN = p.head, p.headN
+	}
+	if s.follow != nil {
+		p.id = s.follow.id
 	}
 	p.tailN = uint8(min(checkBytes, s.at))
 	p.tail = checksum(s.block[s.at-int(p.tailN) : s.at])

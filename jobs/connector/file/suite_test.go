@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector"
@@ -31,6 +32,37 @@ func TestSourceSuite(t *testing.T) {
 				}})
 			})
 		}
+	}
+}
+
+func TestFollowSuite(t *testing.T) {
+	for _, f := range []Format{JSONLines, CSV, Lines} {
+		t.Run(string(f), func(t *testing.T) {
+			var dir string
+			file := func(t *testing.T, p, from, to int) {
+				body := ""
+				if f == CSV && from == 0 {
+					body = "n,p\n"
+				}
+				for n := from; n < to; n++ {
+					body += fmt.Sprintf("%d,%d\n", n, p)
+				}
+				appendTo(t, filepath.Join(dir, fmt.Sprintf("%d.in", p)), body)
+			}
+			jobstest.TestSource(t, jobstest.SourceSuite{Records: 60,
+				New: func(t *testing.T) jobs.Source {
+					dir = t.TempDir()
+					for p := range 3 {
+						file(t, p, 0, 20)
+					}
+					return Source{Path: filepath.Join(dir, "*.in"), Format: f, Follow: true, Poll: 5 * time.Millisecond}
+				},
+				More: func(t *testing.T) { file(t, 1, 20, 22) },
+				Split: func(t *testing.T) int {
+					file(t, 7, 0, 5)
+					return 5
+				}})
+		})
 	}
 }
 
@@ -61,6 +93,9 @@ func TestSettings(t *testing.T) {
 	}{
 		{map[string]any{"path": "in/*.csv", "format": "csv", "line_bytes": "2MiB"}, ""},
 		{map[string]any{"path": "[a"}, "path"},
+		{map[string]any{"path": "a", "start": "latest"}, "start"},
+		{map[string]any{"path": "a.gz", "follow": true}, "path"},
+		{map[string]any{"path": "a", "follow": true, "poll_interval": "1ms"}, "poll_interval"},
 		{map[string]any{"path": ""}, "path"},
 		{map[string]any{"path": "a", "line_bytes": 0}, "line_bytes"},
 		{map[string]any{"path": "a", "line_bytes": "2GiB"}, "line_bytes"},
