@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,13 +49,22 @@ For what is not as expected it says which step decided. It exits with 1 where a 
 		if err != nil {
 			return a.bad(cmd, "run", "a regular expression")
 		}
-		cases, problems := spec.LoadCases(spec.Config{Connectors: all.Registry()}, args...)
-		if len(problems) > 0 {
-			return a.problems(cmd, withCode(exitData, &badDefinitions{Problems: problems}))
+		cases, err := loadCases(args...)
+		if err != nil {
+			return a.problems(cmd, err)
 		}
 		verbose, err := cmd.Flags().GetBool("verbose")
 		if err != nil {
 			return err
+		}
+		update, err := cmd.Flags().GetBool("update")
+		if err != nil {
+			return err
+		}
+		if update {
+			if cases, err = a.updateCases(cases, run); err != nil {
+				return err
+			}
 		}
 		t := &testRun{app: a, cmd: cmd, verbose: verbose, began: time.Now()}
 		if text(cmd, "output") == "table" {
@@ -77,8 +88,66 @@ For what is not as expected it says which step decided. It exits with 1 where a 
 	f := c.Flags()
 	f.String("run", "", "only the cases whose names match this regular expression")
 	f.String("junit", "", "write the results to this file as JUnit XML")
+	f.Bool("update", false, "write what came into the cases that fail, where an output is given something else, and run them again")
 	f.BoolP("verbose", "v", false, "tell what became of every record")
 	return c
+}
+
+func loadCases(paths ...string) ([]*spec.Case, error) {
+	cases, problems := spec.LoadCases(spec.Config{Connectors: all.Registry()}, paths...)
+	if len(problems) > 0 {
+		return nil, withCode(exitData, &badDefinitions{Problems: problems})
+	}
+	return cases, nil
+}
+
+// updateCases writes into the files what outputs are given, and returns their cases as they are now.
+func (a *app) updateCases(cases []*spec.Case, run *regexp.Regexp) (now []*spec.Case, err error) {
+	var files []string
+	updates := map[string][]spec.Update{}
+	for _, c := range cases {
+		if !slices.Contains(files, c.File) {
+			files = append(files, c.File)
+		}
+		if run.MatchString(c.Name) {
+			updates[c.File] = append(updates[c.File], casetest.Run(c).Updates()...)
+		}
+	}
+	for _, name := range files {
+		n := len(updates[name])
+		if n == 0 {
+			continue
+		}
+		b, err := spec.Updated(updates[name])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if err := replaceFile(name, b); err != nil {
+			return nil, err
+		}
+		a.say("%s: %d %s written", name, n, plural(n, "output", "outputs"))
+	}
+	return loadCases(files...)
+}
+
+// replaceFile writes a file anew: it has all of the old content or all of the new.
+func replaceFile(name string, content []byte) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), ".*.tmp")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Chmod(info.Mode().Perm()), f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name()) // it is of no use
+	}
+	return err
 }
 
 // testRun is one call of test.

@@ -61,7 +61,11 @@ type Expected struct {
 	Output  string
 	Order   Order
 	Records []ExpectedRecord
-	list    *yaml.Node // of Records
+
+	file   *file
+	name   *yaml.Node // before the list
+	list   *yaml.Node // of Records
+	inFlow bool       // the list stands within braces
 }
 
 // ExpectedRecord is one record that is to come out. What is nil is not looked at.
@@ -73,6 +77,9 @@ type ExpectedRecord struct {
 	Key     []byte // JSON
 	Time    *jobs.Time
 	Headers map[string]string
+
+	item int  // which of the list it is
+	file bool // it is one of a file's
 }
 
 // caseExt is how the name of a file with cases ends, before .yaml.

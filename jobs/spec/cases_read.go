@@ -331,7 +331,7 @@ func (s *suite) fromFile(n *yaml.Node) [][]byte {
 
 func (s *suite) readOutputs(c *Case, n *yaml.Node) {
 	for _, e := range s.pairs(n, "output") {
-		x := Expected{Line: e.name.Line, Name: e.name.Value}
+		x := Expected{Line: e.name.Line, Name: e.name.Value, file: s.file, name: e.name, inFlow: n.Style&yaml.FlowStyle != 0}
 		if !s.outputNamed(&x, e.name) {
 			continue
 		}
@@ -343,18 +343,22 @@ func (s *suite) readOutputs(c *Case, n *yaml.Node) {
 					s.problem(e.value, "", "output %s: want a list, any_order or contains", x.Name)
 				}
 				continue
-			} else if x.list = b.get(given[0]); given[0] == "contains" {
+			} else if x.list, x.name = b.get(given[0]), b.at(given[0]); given[0] == "contains" {
 				x.Order = Contains
 			} else {
 				x.Order = AnyOrder
 			}
+			x.inFlow = x.inFlow || e.value.Style&yaml.FlowStyle != 0
 		}
 		if x.list.Kind != yaml.SequenceNode {
 			s.problem(x.list, "begin each record with -; write [] for none", "output %s: want a list, not %s", x.Name, describe(x.list))
 			continue
 		}
-		for _, r := range x.list.Content {
-			x.Records = append(x.Records, s.expected(r)...)
+		for i, r := range x.list.Content {
+			for _, want := range s.expected(r) {
+				want.item = i
+				x.Records = append(x.Records, want)
+			}
 		}
 		c.Output = append(c.Output, x)
 	}
@@ -421,7 +425,7 @@ func (s *suite) expected(n *yaml.Node) (out []ExpectedRecord) {
 		}
 	case b.has("from_file"):
 		for _, v := range s.fromFile(b.get("from_file")) {
-			r.Value = v
+			r.Value, r.file = v, true
 			out = append(out, r)
 		}
 		return out

@@ -15,6 +15,8 @@
 //	job.go       one document: its blocks in order, then the graph
 //	source.go, steps.go, window.go, outputs.go    the blocks
 //	rows.go      expressions as functions over records
+//	cases.go     LoadCases: tests of jobs; cases_read.go reads them, cases_update.go writes what came into them, cases_schema.go
+//	json.go      YAML nodes as JSON values
 //	schema.go    the JSON Schema, made from the same tables
 //	value        JSON values and rows; expr    the expression language
 //

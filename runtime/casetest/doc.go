@@ -25,5 +25,6 @@
 //	trace.go    what became of each record, as a tree
 //	run.go      a case from its input to its verdict; match.go compares
 //	blame.go    which step decided
+//	update.go   what a case would have to expect
 //	text.go, junit.go    reports
 package casetest
