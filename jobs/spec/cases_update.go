@@ -241,7 +241,10 @@ func written(b []byte) string {
 		return word(v.Text())
 	case strings.HasPrefix(text, "{"):
 		var fields []string
-		v.Fields(nil, func(name string, v value.Value) bool { fields = append(fields, fieldName(name)+": "+inner(v)); return true })
+		v.Fields(nil, func(name string, v value.Value) bool {
+			fields = append(fields, fieldName(name)+": "+inner(v))
+			return true
+		})
 		return "{" + strings.Join(fields, ", ") + "}"
 	case strings.HasPrefix(text, "["):
 		var elems []string
