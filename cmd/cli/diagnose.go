@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -37,7 +38,7 @@ func (a *app) diagnose(st runtime.Status) (fs []finding) {
 			a.typed("run", "FILE|DIR... with its file")})
 	}
 	for _, t := range st.Topics {
-		fs = append(fs, a.diagnoseTopic(t)...)
+		fs = append(fs, a.diagnoseTopic(t, st.Jobs)...)
 	}
 	return fs
 }
@@ -56,14 +57,16 @@ func (a *app) diagnoseJob(j runtime.JobStatus) (fs []finding) {
 		say(isWarn, "it is stopped, with its state", a.typed("job restart", j.Name))
 	}
 	for _, why := range j.Waiting {
-		do := ""
+		do, what := "", "waits for "+why
 		switch {
+		case strings.Contains(why, " is full "):
+			what = "waits: " + why
 		case strings.Contains(why, "room on the disk"):
 			do = "free space on the disk of the data directory; it goes on by itself"
 		case strings.Contains(why, "which no job writes"):
 			do = "start a job that writes it, or mend the topic's name"
 		}
-		say(isWarn, "waits for "+why, do)
+		say(isWarn, what, do)
 	}
 	for _, what := range j.Stuck {
 		say(isWarn, "is stuck: "+what, a.typed("job stop", j.Name, " --force, if it never returns"))
@@ -87,7 +90,7 @@ func because(err string) string {
 }
 
 // diagnoseTopic names the reader at fault where a topic is full, or nearly.
-func (a *app) diagnoseTopic(t bus.TopicStat) []finding {
+func (a *app) diagnoseTopic(t bus.TopicStat, jobs []runtime.JobStatus) []finding {
 	if t.Hidden || t.Limit <= 0 {
 		return nil
 	}
@@ -98,19 +101,23 @@ func (a *app) diagnoseTopic(t bus.TopicStat) []finding {
 		}
 	}
 	share := float64(slowest.Unread) / float64(t.Limit)
-	job, _, _ := strings.Cut(slowest.Name, "/")
+	name, _, _ := strings.Cut(slowest.Name, "/")
+	do := a.freed(t.Name, name, jobs)
 	switch {
 	case t.Full:
-		return []finding{{"topic " + t.Name, isFail, fmt.Sprintf("full: %s of it are unread by %s, and its limit is %s; who writes it waits", sized(slowest.Unread), slowest.Name, sized(t.Limit)), a.freed(t.Name, job)}}
+		return []finding{{"topic " + t.Name, isFail, fmt.Sprintf("full: %s of it are unread by %s, and its limit is %s; who writes it waits", sized(slowest.Unread), slowest.Name, sized(t.Limit)), do}}
 	case share >= nearLimit:
-		return []finding{{"topic " + t.Name, isWarn, fmt.Sprintf("%.0f %% of its limit of %s are unread by %s", 100*share, sized(t.Limit), slowest.Name), a.freed(t.Name, job)}}
+		return []finding{{"topic " + t.Name, isWarn, fmt.Sprintf("%.0f %% of its limit of %s are unread by %s", 100*share, sized(t.Limit), slowest.Name), do}}
 	}
 	return nil
 }
 
 // freed says how a full topic gets room.
-func (a *app) freed(topic, job string) string {
+func (a *app) freed(topic, job string, jobs []runtime.JobStatus) string {
 	do := "let job " + job + " catch up"
+	if i := slices.IndexFunc(jobs, func(j runtime.JobStatus) bool { return j.Name == job }); i >= 0 && jobs[i].State != runtime.StateRunning {
+		do = fmt.Sprintf("bring job %s back to work, which is %s", job, jobs[i].State)
+	}
 	if cmd := a.typed("bus seek", topic, " --job "+job); cmd != "" {
 		do += "; or " + cmd
 	}

@@ -84,7 +84,7 @@ func (a *app) reportOf(server string, st runtime.Status) report {
 func topicOf(t bus.TopicStat) topicReport {
 	r := topicReport{Name: t.Name, Full: t.Full, Limit: t.Limit}
 	for _, p := range t.Partitions {
-		r.Records += int64(p.Next)
+		r.Records += int64(p.Next) - p.Unused
 		r.Bytes += p.Bytes
 	}
 	for _, s := range t.Subscriptions {
