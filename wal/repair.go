@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -166,6 +167,9 @@ func (r *Repair) Write(c Choice, n NewLog) (Done, error) {
 		rand.Read(n.id[:])
 	}
 	m := r.plan(c, n)
+	if err := r.nameFolder(m); err != nil {
+		return Done{}, fmt.Errorf("wal: repair: nothing was changed: %w", err)
+	}
 	if err := r.prepare(c, n, m); err != nil {
 		return Done{}, fmt.Errorf("wal: repair: nothing was changed: %w", err)
 	}
@@ -196,6 +200,19 @@ func (r *Repair) plan(c Choice, n NewLog) *manifest {
 		m.Damage = append(m.Damage, d.Error())
 	}
 	return m
+}
+
+// nameFolder gives the folder another name where one has it: of a repair in the same second that cut back to the same id.
+func (r *Repair) nameFolder(m *manifest) error {
+	list, err := r.disk.List(r.dir)
+	if err != nil {
+		return err
+	}
+	name := m.Folder
+	for n := 2; slices.ContainsFunc(list, func(e dirEntry) bool { return e.name == m.Folder }); n++ {
+		m.Folder = fmt.Sprintf("%s-%d", name, n)
+	}
+	return nil
 }
 
 // following is the first LSN that cannot have been given to anything.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 )
 
 // Report is what Verify found.
@@ -110,14 +111,13 @@ type Description struct {
 func Info(dir string) (Description, error) { return info(osDisk{}, dir) }
 
 func info(d disk, dir string) (Description, error) {
-	gens, _, err := listGenerations(d, dir)
-	if err == nil {
-		err = unfinished(d, dir)
+	s, err := look(d, dir)
+	for try := 0; try < 10 && errors.Is(err, fs.ErrNotExist); try++ {
+		if _, lerr := d.List(dir); lerr != nil {
+			break
+		}
+		s, err = look(d, dir) // a generation was dropped meanwhile
 	}
-	if err != nil {
-		return Description{}, fmt.Errorf("wal: info: %w", err)
-	}
-	s, err := scanLog(d, dir, gens)
 	if err != nil {
 		return Description{}, err
 	}
@@ -126,6 +126,18 @@ func info(d disk, dir string) (Description, error) {
 		desc.Last, desc.Catalog = s.newest.last(), s.newest.first
 	}
 	return desc, nil
+}
+
+// look is scanLog of a log that may be in use.
+func look(d disk, dir string) (*logScan, error) {
+	gens, _, err := listGenerations(d, dir)
+	if err == nil {
+		err = unfinished(d, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wal: info: %w", err)
+	}
+	return scanLog(d, dir, gens)
 }
 
 // Dump calls fn with the frames from from (0: the oldest) to to (0: the last whole one), without the lock and without
