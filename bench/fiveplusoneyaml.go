@@ -21,7 +21,7 @@ func yamlSensorJobs(brokers []string) ([]*jobs.Job, error) {
 			return nil, err
 		}
 		defs, problems := spec.LoadBytes(spec.Config{Connectors: all.Registry(), Env: func(name string) (string, bool) {
-			return strings.Join(brokers, ","), name == "BROKERS"
+			return strings.Join(brokers, ","), name == "KAFKA_BROKERS"
 		}}, name, []byte(strings.ReplaceAll(string(b), "KIND", kind)))
 		for _, p := range problems {
 			err = errors.Join(err, errors.New(p.String()))

@@ -18,6 +18,7 @@
 //	stream.go   Stream[T], Attach: how a typed step becomes a node
 //	build.go    Env, Built: how runtime makes one subtask's instance of a node
 //	key.go      groups of keys; keycodec.go: the encoding of typed keys
+//	secret.go   Secret: what shows *** wherever it is printed
 //	api.go      the Go face: From, Filter, Map, KeyBy, To; process.go: keyed functions; codec.go: values as bytes
 //
 // Records are immutable once emitted: a value may be shared by several readers, also in other jobs.

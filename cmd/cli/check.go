@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sidestream-dev/sidestream/jobs"
-	"github.com/sidestream-dev/sidestream/jobs/connector/all"
 	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
 )
@@ -27,13 +26,15 @@ func (e *badDefinitions) Error() string {
 }
 
 // load returns the jobs of files and of the program itself, checked by themselves and as a set, and what is odd about them.
-func (a *app) load(paths []string) (defs []*jobs.Job, warnings []spec.Problem, err error) {
+func (a *app) load(cmd *cobra.Command, paths []string) (defs []*jobs.Job, warnings []spec.Problem, err error) {
 	if len(paths) == 0 && len(a.defs) == 0 {
 		return nil, nil, withCode(exitUsage, errors.New("name the files, or directories of files, that define the jobs"))
 	}
 	defs = a.defs
 	if len(paths) > 0 {
-		loaded, problems, odd := spec.Check(spec.Config{Connectors: all.Registry(), Beside: a.defs}, paths...)
+		cfg := language(cmd)
+		cfg.Beside = a.defs
+		loaded, problems, odd := spec.Check(cfg, paths...)
 		if len(problems) > 0 {
 			return nil, nil, withCode(exitData, &badDefinitions{Problems: problems})
 		}
@@ -82,7 +83,7 @@ What is only odd, such as a topic that nobody reads or nobody writes, is a warni
   sidestream check --strict jobs/               # warnings are errors too
   sidestream check -o name jobs/ticks.yaml      # only the names of the jobs`,
 	}, func(cmd *cobra.Command, args []string) error {
-		defs, warnings, err := a.load(args)
+		defs, warnings, err := a.load(cmd, args)
 		if err != nil {
 			return a.problems(cmd, err)
 		}
@@ -106,6 +107,7 @@ What is only odd, such as a topic that nobody reads or nobody writes, is a warni
 		}, infos)
 	})
 	c.Flags().Bool("strict", false, "take warnings for errors")
+	take(c, "allow-env")
 	prints(c)
 	c.ValidArgsFunction = definitionFiles
 	return c

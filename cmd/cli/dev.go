@@ -44,7 +44,7 @@ Everything is kept in a temporary directory that goes when dev ends, or in --dat
 	c.Flags().Duration("duration", 0, "end by itself so long after the start; 0 never")
 	c.Flags().Bool("once", false, "end by itself when the whole sample has been fed and read")
 	c.Flags().Int("rate", devPace, "readings fed in a second")
-	take(c, "listen", "socket", "drain-timeout", "kafka-port", "log-format")
+	take(c, "listen", "socket", "drain-timeout", "kafka-port", "allow-env", "log-format")
 	c.Flags().String("log-level", "warn", "debug, info, warn or error")
 	isSetting(c, "log-level")
 	return c

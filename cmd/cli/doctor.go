@@ -45,7 +45,7 @@ server says is looked at. The exit code is 1 where something has failed, 0 other
   sidestream doctor --full            # reads the whole log`,
 	}, a.doDoctor)
 	c.Flags().Bool("full", false, "read and check every frame of the log, not only its newest generation")
-	take(c, "data-dir", "socket", "context")
+	take(c, "data-dir", "socket", "context", "allow-env")
 	prints(c)
 	c.ValidArgsFunction = definitionFiles
 	return c
@@ -294,7 +294,7 @@ func (d *doctor) process(ctx context.Context, at site) {
 
 // definitions checks files as check does.
 func (d *doctor) definitions(args []string) {
-	defs, warnings, err := d.load(args)
+	defs, warnings, err := d.load(d.cmd, args)
 	var bad *badDefinitions
 	again := d.typed("check", strings.Join(args, " "))
 	switch {

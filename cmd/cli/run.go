@@ -18,7 +18,6 @@ import (
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
-	"github.com/sidestream-dev/sidestream/jobs/connector/all"
 	"github.com/sidestream-dev/sidestream/jobs/connector/kafka"
 	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -42,7 +41,7 @@ one ends the process at once. Neither loses anything: the next run goes on.`,
   sidestream run bounded/ --until-done   # ends when bounded sources have been read, and all is committed and sent`,
 	}, a.doRun)
 	c.Flags().Bool("until-done", false, "end with 0 when every job has ended and all is committed and sent; with 1 when what remains cannot move")
-	take(c, "data-dir", "listen", "token-file", "tls-cert", "tls-key", "tls-client-ca", "socket", "drain-timeout", "kafka-port", "log-level", "log-format")
+	take(c, "data-dir", "listen", "token-file", "tls-cert", "tls-key", "tls-client-ca", "socket", "drain-timeout", "kafka-port", "allow-env", "log-level", "log-format")
 	take(c, tuning...)
 	c.ValidArgsFunction = definitionFiles
 	return c
@@ -53,7 +52,7 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	var defs []*jobs.Job
 	var err error
 	if len(args) > 0 || len(a.defs) > 0 || untilDone {
-		if defs, _, err = a.load(args); err != nil {
+		if defs, _, err = a.load(cmd, args); err != nil {
 			return a.problems(cmd, err)
 		}
 	}
@@ -84,11 +83,11 @@ func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
 	}
 	logs := admin.NewLogs()
 	logger = slog.New(logs.Handler(logger.Handler()))
-	p := &process{app: a, logger: logger, logs: logs, dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket")}
+	p := &process{app: a, logger: logger, logs: logs, language: language(cmd), dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket")}
 	if p.kafkaPort, err = strconv.Atoi(text(cmd, "kafka-port")); err != nil || p.kafkaPort < 0 || p.kafkaPort > 65535 {
 		return nil, cfg, a.bad(cmd, "kafka-port", "a number from 0 to 65535")
 	}
-	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger, Load: loadOne}
+	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger, Load: p.loadOne}
 	cfg.StopTimeout, err = a.duration(cmd, "drain-timeout")
 	cfg.StopTimeout = max(cfg.StopTimeout, time.Nanosecond) // 0 would be its default
 	if err == nil && cmd.Flags().Lookup("commit-interval") != nil {
@@ -120,8 +119,8 @@ func listen(cmd *cobra.Command) (*admin.Listener, error) {
 }
 
 // loadOne makes a job again from what the log has of it.
-func loadOne(definition []byte, o runtime.Origin) (*jobs.Job, error) {
-	js, problems := spec.LoadBytes(spec.Config{Connectors: all.Registry()}, "definition", definition)
+func (p *process) loadOne(definition []byte, o runtime.Origin) (*jobs.Job, error) {
+	js, problems := spec.LoadBytes(p.language, "definition", definition)
 	switch {
 	case len(problems) > 0:
 		return nil, &badDefinitions{Problems: problems}
@@ -178,6 +177,7 @@ type process struct {
 	app       *app
 	logger    *slog.Logger
 	logs      *admin.Logs
+	language  spec.Config // what definitions are loaded with
 	dataDir   string
 	socket    string          // "" is the one in the data directory
 	listener  *admin.Listener // of --listen, from before the data directory is touched; nil listens to nothing
@@ -192,7 +192,7 @@ type process struct {
 // start opens the data directory and starts the jobs. Where it fails, nothing of it is left.
 func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	var err error
-	if p.admin, err = admin.New(admin.Config{Version: buildOf().Version, Spec: spec.Config{Connectors: all.Registry()}, Logs: p.logs, Logger: p.logger}); err != nil {
+	if p.admin, err = admin.New(admin.Config{Version: buildOf().Version, Spec: p.language, Logs: p.logs, Logger: p.logger}); err != nil {
 		return err
 	}
 	if p.listener != nil { // from the beginning: a log can be long

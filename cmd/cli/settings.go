@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sidestream-dev/sidestream/jobs/connector"
+	"github.com/sidestream-dev/sidestream/jobs/connector/all"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
 )
 
@@ -49,6 +51,7 @@ var settings = []setting{
 	{name: "backoff-max", def: "30s", doc: "the longest wait between two attempts of a failing job"},
 	{name: "stuck-after", def: "5s", doc: "a step that has not returned for so long is named"},
 	{name: "update-probation", def: "30s", doc: "a definition that fails so soon after a change is taken back; 0s never"},
+	{name: "allow-env", def: strings.Join(spec.DefaultAllowEnv(), ","), doc: "what definitions may read of the environment by ${env:NAME}: names, or patterns with *, with commas between them"},
 	{name: "output"}, // see prints
 	{name: "color", def: "auto", doc: "auto (on a terminal, unless NO_COLOR is set), always, never"},
 }
@@ -88,6 +91,17 @@ func take(cmd *cobra.Command, names ...string) {
 			completeFlag(cmd, name, &app{}, contextNames)
 		}
 	}
+}
+
+// language is what a command loads definitions with.
+func language(cmd *cobra.Command) spec.Config {
+	allow := []string{}
+	for _, name := range strings.Split(text(cmd, "allow-env"), ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			allow = append(allow, name)
+		}
+	}
+	return spec.Config{Connectors: all.Registry(), AllowEnv: allow}
 }
 
 // isSetting marks a flag as one that fill fills.

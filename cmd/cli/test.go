@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sidestream-dev/sidestream/jobs/connector/all"
 	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime/casetest"
 )
@@ -49,7 +48,7 @@ For what is not as expected it says which step decided. It exits with 1 where a 
 		if err != nil {
 			return a.bad(cmd, "run", "a regular expression")
 		}
-		cases, err := loadCases(args...)
+		cases, err := loadCases(cmd, args...)
 		if err != nil {
 			return a.problems(cmd, err)
 		}
@@ -62,7 +61,7 @@ For what is not as expected it says which step decided. It exits with 1 where a 
 			return err
 		}
 		if update {
-			if cases, err = a.updateCases(cases, run); err != nil {
+			if cases, err = a.updateCases(cmd, cases, run); err != nil {
 				return err
 			}
 		}
@@ -85,6 +84,7 @@ For what is not as expected it says which step decided. It exits with 1 where a 
 	})
 	prints(c)
 	c.ValidArgsFunction = definitionFiles
+	take(c, "allow-env")
 	f := c.Flags()
 	f.String("run", "", "only the cases whose names match this regular expression")
 	f.String("junit", "", "write the results to this file as JUnit XML")
@@ -93,8 +93,8 @@ For what is not as expected it says which step decided. It exits with 1 where a 
 	return c
 }
 
-func loadCases(paths ...string) ([]*spec.Case, error) {
-	cases, problems := spec.LoadCases(spec.Config{Connectors: all.Registry()}, paths...)
+func loadCases(cmd *cobra.Command, paths ...string) ([]*spec.Case, error) {
+	cases, problems := spec.LoadCases(language(cmd), paths...)
 	if len(problems) > 0 {
 		return nil, withCode(exitData, &badDefinitions{Problems: problems})
 	}
@@ -102,7 +102,7 @@ func loadCases(paths ...string) ([]*spec.Case, error) {
 }
 
 // updateCases writes into the files what outputs are given, and returns their cases as they are now.
-func (a *app) updateCases(cases []*spec.Case, run *regexp.Regexp) (now []*spec.Case, err error) {
+func (a *app) updateCases(cmd *cobra.Command, cases []*spec.Case, run *regexp.Regexp) (now []*spec.Case, err error) {
 	var files []string
 	updates := map[string][]spec.Update{}
 	for _, c := range cases {
@@ -127,7 +127,7 @@ func (a *app) updateCases(cases []*spec.Case, run *regexp.Regexp) (now []*spec.C
 		}
 		a.say("%s: %d %s written", name, n, plural(n, "output", "outputs"))
 	}
-	return loadCases(files...)
+	return loadCases(cmd, files...)
 }
 
 // replaceFile writes a file anew: it has all of the old content or all of the new.

@@ -81,7 +81,7 @@ func TestFiles(t *testing.T) {
 	for _, parallelism := range []int{1, 2, 4} {
 		t.Run(fmt.Sprintf("data=%s,parallelism=%d", d.Name, parallelism), func(t *testing.T) {
 			out, dir := t.TempDir(), t.TempDir()
-			defs := load(t, "files", map[string]string{"AIR_DATA": d.Dir, "AIR_OUT": out})
+			defs := load(t, "files", map[string]string{"SIDESTREAM_JOB_DATA": d.Dir, "SIDESTREAM_JOB_OUT": out})
 			for _, j := range defs {
 				j.Parallelism = parallelism
 			}
@@ -182,7 +182,7 @@ func TestDeadLetters(t *testing.T) {
 	d := airdata.Sample(t)
 	want := airdata.Expect(t, d)
 	out := t.TempDir()
-	defs := load(t, "files", map[string]string{"AIR_DATA": d.Dir, "AIR_OUT": out})
+	defs := load(t, "files", map[string]string{"SIDESTREAM_JOB_DATA": d.Dir, "SIDESTREAM_JOB_OUT": out})
 	graves, problems := spec.LoadBytes(spec.Config{Connectors: all.Registry()}, "graves.yaml", []byte(`
 version: 1
 job: graves

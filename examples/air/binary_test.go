@@ -48,7 +48,7 @@ func TestBinaryFiles(t *testing.T) {
 		t.Run(fmt.Sprintf("data=%s,parallelism=%d", d.Name, parallelism), func(t *testing.T) {
 			out, data := t.TempDir(), t.TempDir()
 			defs := edited(t, "files", "parallelism: 2\n", fmt.Sprintf("parallelism: %d\n", parallelism))
-			env := []string{"AIR_DATA=" + d.Dir, "AIR_OUT=" + out}
+			env := []string{"SIDESTREAM_JOB_DATA=" + d.Dir, "SIDESTREAM_JOB_OUT=" + out}
 			runDone(t, bin, defs, data, env...)
 			got := fromFiles(t, out)
 			got.check(t, want)

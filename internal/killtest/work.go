@@ -80,7 +80,7 @@ func (w *Work) OutputPath(job string) string { return filepath.Join(w.Out, job+"
 
 // Env is what the definitions take from the environment.
 func (w *Work) Env() []string {
-	return append(append(os.Environ(), "AIR_DATA="+w.Data.Dir, "AIR_OUT="+w.Out), w.Settings...)
+	return append(append(os.Environ(), "SIDESTREAM_JOB_DATA="+w.Data.Dir, "SIDESTREAM_JOB_OUT="+w.Out), w.Settings...)
 }
 
 // Left is what a run has left: lines of the output files and records of the topics, each sorted.

@@ -12,6 +12,7 @@
 //
 //	registry.go   Field, SourceKind, SinkKind, Registry
 //	values.go     Values, Complete, parsing a setting's text
+//	secret.go     secrets from files and the environment
 //	file, kafka, generator, stdout   the stock connectors, one folder each
 //	all           the stock registry
 //

@@ -19,6 +19,7 @@ const (
 	Bytes    FieldKind = "bytes"    // int64; written 4096, 64KiB, 1MB
 	List     FieldKind = "list"     // []string
 	Enum     FieldKind = "enum"     // string, one of Field.Enum
+	Secret   FieldKind = "secret"   // jobs.Secret; written ${file:PATH} or ${env:NAME}, never as it is
 )
 
 // Field describes one setting of a connector.

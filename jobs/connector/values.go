@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sidestream-dev/sidestream/jobs"
 )
 
 // Values are the settings of one connector, checked: each field that was given or has a default, with the Go type of its
@@ -27,6 +29,9 @@ func (v Values) Bool(name string) bool { return get[bool](v, name) }
 
 // Duration returns a Duration setting.
 func (v Values) Duration(name string) time.Duration { return get[time.Duration](v, name) }
+
+// Secret returns a Secret setting.
+func (v Values) Secret(name string) jobs.Secret { return get[jobs.Secret](v, name) }
 
 // List returns a List setting.
 func (v Values) List(name string) []string { return get[[]string](v, name) }
@@ -111,6 +116,12 @@ func Complete(fields []Field, given map[string]any) (Values, []*FieldError) {
 }
 
 func (f Field) convert(x any) (any, *FieldError) {
+	if f.Kind == Secret { // what is given in its place may be the secret itself, and is not shown
+		if s, ok := x.(jobs.Secret); ok && !s.IsZero() {
+			return s, nil
+		}
+		return nil, f.literal()
+	}
 	switch x := x.(type) {
 	case string:
 		return f.Parse(x)
@@ -134,6 +145,10 @@ func (f Field) convert(x any) (any, *FieldError) {
 		}
 	}
 	return nil, &FieldError{Field: f.Name, Msg: fmt.Sprintf("want %s, not %v", f.Kind.describe(), x)}
+}
+
+func (f Field) literal() *FieldError {
+	return &FieldError{Field: f.Name, Msg: "want a reference to the secret, not the secret itself", Hint: "write ${file:PATH}, or ${env:NAME}"}
 }
 
 func (k FieldKind) describe() string {
@@ -164,6 +179,8 @@ func (f Field) Parse(text string) (any, *FieldError) {
 			return nil, &FieldError{Field: f.Name, Msg: fmt.Sprintf("%q is not one of %s", text, strings.Join(f.Enum, ", "))}
 		}
 		return text, nil
+	case Secret:
+		return nil, f.literal()
 	case Int:
 		if n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64); err == nil && n >= 0 {
 			return n, nil

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"testing"
 	"time"
+
+	"github.com/sidestream-dev/sidestream/jobs"
 )
 
 func testFields() []Field {
@@ -66,6 +68,20 @@ func TestComplete(t *testing.T) {
 				t.Errorf("got %v, want %v", v, tt.want)
 			}
 		})
+	}
+}
+
+func TestSecretSetting(t *testing.T) {
+	fields := []Field{{Name: "password", Kind: Secret}}
+	for name, given := range map[string]any{"text": "hunter2", "number": 42, "list": []string{"hunter2"}, "none": jobs.Secret{}} {
+		_, errs := Complete(fields, map[string]any{"password": given})
+		if len(errs) != 1 || errs[0].Error() != "password: want a reference to the secret, not the secret itself (write ${file:PATH}, or ${env:NAME})" {
+			t.Errorf("%s: got %v", name, errs)
+		}
+	}
+	v, errs := Complete(fields, map[string]any{"password": jobs.NewSecret("r", func() (string, error) { return "x", nil })})
+	if got, _ := v.Secret("password").Reveal(); len(errs) != 0 || got != "x" || !(Values{}).Secret("password").IsZero() {
+		t.Errorf("got %q, %v", got, errs)
 	}
 }
 

@@ -146,8 +146,7 @@ func (l *caseLoader) load(name string, content []byte) {
 	for _, root := range roots {
 		(&suite{caseLoader: l, file: f, root: root}).read()
 	}
-	sortProblems(f.problems)
-	l.add(f.problems)
+	l.add(f.sorted())
 }
 
 // add takes problems, each once: several files of cases may be of one job.

@@ -9,7 +9,7 @@ import (
 
 const caseJobs = `version: 1
 job: one
-source: {kafka: {brokers: ["${env:BROKERS}"], topics: [a]}}
+source: {kafka: {brokers: ["${env:KAFKA_BROKERS}"], topics: [a]}}
 outputs: {main: {bus: mid}}
 ---
 version: 1

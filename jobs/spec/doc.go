@@ -7,10 +7,10 @@
 //
 // # Plan
 //
-//	load.go      Config, Load: files, documents, what must hold between jobs
+//	load.go      Config, Load, Check: files, documents; set.go: what must hold between jobs
 //	problem.go   Problem
 //	node.go      reading YAML nodes strictly; places inside scalars
-//	scalar.go    durations, sizes, names, ${env:NAME:-default}
+//	scalar.go    durations, sizes, names; reference.go: ${env:NAME:-default}, secrets, what looks like one
 //	fields.go    the language as tables: every block's fields, for the checks and the schema
 //	job.go       one document: its blocks in order, then the graph
 //	source.go, steps.go, window.go, outputs.go    the blocks

@@ -129,7 +129,11 @@ func (w *draft) place(n *yaml.Node, read ...*expr.Program) jobs.Place {
 func (w *draft) valueOrFields(n *yaml.Node, what string) *result {
 	if n.Kind != yaml.MappingNode {
 		if p := w.value(n, what); p != nil {
-			return resultOf(p)
+			r := resultOf(p)
+			if r.whole == nil {
+				w.literalSecrets(n, r.names, r.parts)
+			}
+			return r
 		}
 		return nil
 	}
@@ -151,7 +155,8 @@ func (w *draft) fieldsOf(n *yaml.Node, what string) *result {
 	}
 	r := &result{}
 	for _, e := range entries {
-		p := w.value(e.value, what+"."+e.name.Value)
+		p := w.value(e.value, what+"."+clip(e.name.Value))
+		w.literalSecrets(e.value, []string{e.name.Value}, []*expr.Program{p})
 		r.names, r.parts = append(r.names, e.name.Value), append(r.parts, p)
 	}
 	if len(r.parts) == 0 || slices.Contains(r.parts, nil) {

@@ -16,6 +16,7 @@ import (
 type Config struct {
 	Connectors connector.Registry // what source and outputs may name
 	Env        func(name string) (value string, set bool)
+	AllowEnv   []string // names, or patterns with *, of what ${env:NAME} may read; nil means DefaultAllowEnv
 	Place      connector.LoadEnv
 	Beside     []*jobs.Job // of the set too, but not from a file: written in Go, or running already
 	// NoEnv gives what stands for a variable that the environment has not and that has no default; nil makes that an error.
@@ -25,6 +26,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Env == nil {
 		c.Env = os.LookupEnv
+	}
+	if c.AllowEnv == nil {
+		c.AllowEnv = DefaultAllowEnv()
 	}
 	return c
 }
@@ -185,17 +189,20 @@ func (l *loader) load(name string, content []byte) {
 			l.jobs = append(l.jobs, j)
 		}
 	}
-	sortProblems(f.problems)
-	l.problems = append(l.problems, f.problems...)
+	f.credentials()
+	l.problems = append(l.problems, f.sorted()...)
 }
 
-func sortProblems(ps []Problem) {
-	slices.SortStableFunc(ps, func(a, b Problem) int {
+// sorted returns the problems of the file in its order, with their lines, now that it is known what to hide of them.
+func (f *file) sorted() []Problem {
+	f.show()
+	slices.SortStableFunc(f.problems, func(a, b Problem) int {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
 		return a.Column - b.Column
 	})
+	return f.problems
 }
 
 // document is one job's definition.

@@ -13,7 +13,7 @@ import (
 )
 
 func testConfig() Config {
-	return Config{Connectors: all.Registry(), Env: func(name string) (string, bool) {
+	return Config{Connectors: all.Registry(), AllowEnv: []string{"NOPE", "TOPIC", "N", "D", "FORMAT", "KAFKA_*"}, Env: func(name string) (string, bool) {
 		if name == "TOPIC" {
 			return "from-env", true
 		}

@@ -28,6 +28,7 @@ type file struct {
 	src      string
 	starts   []int // of the lines
 	problems []Problem
+	hidden   map[int]int // lines, from a column on, that messages do not show
 }
 
 func newFile(name string, src []byte) *file {
@@ -60,12 +61,14 @@ func (f *file) line(n int) string {
 
 func (f *file) add(line, column int, hint, format string, args ...any) {
 	f.problems = append(f.problems, Problem{File: f.name, Line: line, Column: column, Hint: hint,
-		Msg: fmt.Sprintf(format, args...), Source: f.line(line)})
+		Msg: fmt.Sprintf(format, args...)})
 }
 
 // at returns a problem at a node, without words yet.
 func (f *file) at(n *yaml.Node) Problem {
-	return Problem{File: f.name, Line: n.Line, Column: n.Column, Source: f.line(n.Line)}
+	p := Problem{File: f.name, Line: n.Line, Column: n.Column}
+	p.Source, p.mark = f.shown(n.Line, n.Column)
+	return p
 }
 
 // problem reports a mistake at a node.
@@ -82,6 +85,10 @@ func (f *file) problemWith(also Place, n *yaml.Node, hint, format string, args .
 // inside reports a mistake in the expression that n is.
 func (f *file) inside(n *yaml.Node, ps []expr.Problem) {
 	for _, p := range ps {
+		if len(f.problems) >= maxProblems { // they are not shown: no need to search for their places
+			f.problem(n, p.Hint, "%s", p.Msg)
+			continue
+		}
 		line, column := f.place(n, p.Pos)
 		f.add(line, column, p.Hint, "%s", p.Msg)
 	}
@@ -339,8 +346,14 @@ func describe(n *yaml.Node) string {
 	switch {
 	case isEmpty(n):
 		return "nothing"
-	case len(n.Value) > 60:
-		return strconv.Quote(n.Value[:60] + "…")
 	}
-	return strconv.Quote(n.Value)
+	return strconv.Quote(clip(n.Value))
+}
+
+// clip keeps messages short.
+func clip(s string) string {
+	if len(s) <= 60 {
+		return s
+	}
+	return strings.ToValidUTF8(s[:60], "") + "…"
 }

@@ -85,6 +85,9 @@ func (w *draft) outsideOutput(o *outputDraft, name string, at, n *yaml.Node) {
 	if !ok {
 		return
 	}
+	if w.source.kind == name && w.source.broken {
+		return // what the output would take from it is not known
+	}
 	if w.source.kind == name {
 		given = kind.Inherited(given, w.source.given)
 	}
@@ -146,7 +149,7 @@ func (w *draft) given(n *yaml.Node, what string, fields []connector.Field) (give
 			table[i] = Field{Name: f.Name}
 		}
 		if n.Kind == yaml.ScalarNode {
-			hint := "write {" + required(fields) + ": " + n.Value + "}"
+			hint := "write {" + required(fields) + ": " + clip(n.Value) + "}"
 			if required(fields) == "" {
 				hint = "write {}"
 			}
@@ -185,6 +188,9 @@ func required(fields []connector.Field) string {
 
 // setting reads one setting of a connector.
 func (w *draft) setting(n *yaml.Node, what string, f connector.Field) (any, bool) {
+	if f.Kind == connector.Secret {
+		return w.secret(n, what)
+	}
 	if f.Kind == connector.List && n.Kind == yaml.SequenceNode {
 		list, ok := []string{}, true
 		for _, e := range n.Content {

@@ -12,8 +12,10 @@ type Problem struct {
 	Column int // in characters, from 1
 	Msg    string
 	Hint   string  // what to write instead; may be empty
-	Source string  // the line
+	Source string  // the line, or the part of a long one; what looks like a secret is ***
 	Also   []Place // what else has a part in it
+
+	mark int // where Column is in Source, of a long line a part
 }
 
 // Place is one more place that a problem is about.
@@ -22,12 +24,14 @@ type Place struct {
 	Line, Column int
 	Msg          string
 	Source       string
+
+	mark int
 }
 
 // String formats p on several lines: where and what, the line with a mark below, the other places, the hint.
 func (p Problem) String() string {
 	var b strings.Builder
-	writePlace(&b, "", Place{p.File, p.Line, p.Column, p.Msg, p.Source})
+	writePlace(&b, "", Place{p.File, p.Line, p.Column, p.Msg, p.Source, p.mark})
 	for _, a := range p.Also {
 		b.WriteString("\n")
 		writePlace(&b, "  ", a)
@@ -49,12 +53,11 @@ func writePlace(b *strings.Builder, indent string, p Place) {
 	}
 	b.WriteString(p.Msg)
 	if p.Source != "" {
-		line, column := strings.ReplaceAll(p.Source, "\t", " "), p.Column
-		fmt.Fprintf(b, "\n    %s\n    %s^", line, strings.Repeat(" ", max(0, column-1)))
+		fmt.Fprintf(b, "\n    %s\n    %s^", strings.ReplaceAll(p.Source, "\t", " "), strings.Repeat(" ", max(0, p.mark-1)))
 	}
 }
 
 // place returns where p is, with other words.
 func (p Problem) place(format string, args ...any) Place {
-	return Place{p.File, p.Line, p.Column, fmt.Sprintf(format, args...), p.Source}
+	return Place{p.File, p.Line, p.Column, fmt.Sprintf(format, args...), p.Source, p.mark}
 }

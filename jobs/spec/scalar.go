@@ -14,37 +14,6 @@ import (
 	"github.com/sidestream-dev/sidestream/jobs/spec/expr"
 )
 
-var envRE = regexp.MustCompile(`\$\{(env:)?([^}:]*)(:-([^}]*))?\}`)
-
-// text returns a scalar with ${env:NAME:-default} filled in; ok is false where it is no scalar, which it says.
-func (d *document) text(n *yaml.Node, what string) (s string, ok bool) {
-	if n.Kind != yaml.ScalarNode || isEmpty(n) {
-		d.problem(n, "", "%s: want a word, not %s", what, describe(n))
-		return "", false
-	}
-	ok = true
-	s = envRE.ReplaceAllStringFunc(n.Value, func(ref string) string {
-		m := envRE.FindStringSubmatch(ref)
-		if m[1] == "" {
-			ok = false
-			d.problem(n, "write ${env:"+m[2]+"}", "%s: %s is not a reference", what, ref)
-			return ""
-		}
-		if v, set := d.cfg.Env(m[2]); set && v != "" {
-			return v
-		}
-		if m[3] == "" && d.cfg.NoEnv != nil {
-			return d.cfg.NoEnv(m[2])
-		}
-		if m[3] == "" {
-			ok = false
-			d.problem(n, "set it, or write ${env:"+m[2]+":-default}", "%s: the environment has no %s", what, m[2])
-		}
-		return m[4]
-	})
-	return s, ok
-}
-
 // name reads the name of a job, a step, an output or a topic.
 func (d *document) name(n *yaml.Node, what string) string {
 	s, ok := d.text(n, what)

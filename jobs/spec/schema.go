@@ -131,6 +131,8 @@ func settingsSchema(doc string, fields []connector.Field, sink bool) object {
 			s["type"] = []string{"boolean", "string"}
 		case connector.List:
 			s["type"], s["items"] = []string{"array", "string"}, object{"type": "string"}
+		case connector.Secret:
+			s["type"], s["pattern"] = "string", `^\$\{(file:[^}]+|env:[^}:]+)\}$`
 		case connector.Enum:
 			s = oneOf(f.Enum)
 			s["description"] = f.Doc

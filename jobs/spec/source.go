@@ -23,6 +23,7 @@ type sourceDraft struct {
 	kind           string         // the connector's name
 	files          string         // the pattern of a file source's files, absolute
 	given          map[string]any // its settings as they stand there
+	broken         bool           // some of them are wrong, and missing in given
 	source         jobs.Source    // nil for a topic on the bus
 	topic          string
 	at             *yaml.Node // of the topic's name
@@ -120,7 +121,7 @@ func (w *draft) busSource(b block) {
 func (w *draft) outsideSource(b block, name string) {
 	kind, _ := w.cfg.Connectors.Source(name)
 	given, ok := w.given(b.get(name), "source."+name, kind.Fields)
-	w.source.kind, w.source.given = name, given
+	w.source.kind, w.source.given, w.source.broken = name, given, !ok
 	if !ok {
 		return
 	}

@@ -34,7 +34,7 @@ func load(t *testing.T, files ...string) []*spec.Case {
 const minutes = `version: 1
 job: minutes
 source:
-  kafka: {brokers: ["${env:BROKERS}"], topics: [readings]}
+  kafka: {brokers: ["${env:KAFKA_BROKERS}"], topics: [readings]}
   event_time: {from: value.at, max_out_of_orderness: 5s}
   on_error: {to: dead}
 steps:

@@ -2,20 +2,14 @@ package kafka
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/sasl"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/sidestream-dev/sidestream/jobs"
 )
@@ -29,69 +23,6 @@ const (
 	retryWaitMax = 2 * time.Second
 	tryTimeout   = 10 * time.Second
 )
-
-// Security is how a cluster is spoken to; the zero value is plain text without a login.
-type Security struct {
-	TLS          bool
-	CAFile       string // PEM; "" means the system's certificates
-	SASL         string // "", "plain", "scram-sha-256" or "scram-sha-512"
-	Username     string
-	PasswordFile string // its content without the last line end is the password
-}
-
-func (s Security) check() error {
-	switch s.SASL {
-	case "", "plain", "scram-sha-256", "scram-sha-512":
-	default:
-		return fmt.Errorf("kafka: sasl %q is not one of plain, scram-sha-256, scram-sha-512", s.SASL)
-	}
-	if s.SASL != "" && (s.Username == "" || s.PasswordFile == "") {
-		return fmt.Errorf("kafka: sasl %s needs a username and a password_file", s.SASL)
-	}
-	if s.SASL == "" && (s.Username != "" || s.PasswordFile != "") {
-		return errors.New("kafka: a username or password_file without sasl")
-	}
-	if s.CAFile != "" && !s.TLS {
-		return errors.New("kafka: a ca_file without tls")
-	}
-	return nil
-}
-
-func (s Security) options() ([]kgo.Opt, error) {
-	var opts []kgo.Opt
-	if s.TLS {
-		cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-		if s.CAFile != "" {
-			pem, err := os.ReadFile(s.CAFile)
-			if err != nil {
-				return nil, fmt.Errorf("kafka: ca_file: %w", err)
-			}
-			cfg.RootCAs = x509.NewCertPool()
-			if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("kafka: ca_file %s holds no certificate", s.CAFile)
-			}
-		}
-		opts = append(opts, kgo.DialTLSConfig(cfg))
-	}
-	if s.SASL == "" {
-		return opts, nil
-	}
-	secret, err := os.ReadFile(s.PasswordFile)
-	if err != nil {
-		return nil, fmt.Errorf("kafka: password_file: %w", err)
-	}
-	pass := strings.TrimRight(string(secret), "\r\n")
-	var m sasl.Mechanism
-	switch s.SASL {
-	case "plain":
-		m = plain.Auth{User: s.Username, Pass: pass}.AsMechanism()
-	case "scram-sha-256":
-		m = scram.Auth{User: s.Username, Pass: pass}.AsSha256Mechanism()
-	default:
-		m = scram.Auth{User: s.Username, Pass: pass}.AsSha512Mechanism()
-	}
-	return append(opts, kgo.SASL(m)), nil
-}
 
 func checkBrokers(brokers []string) error {
 	if len(brokers) == 0 {

@@ -62,7 +62,7 @@ func (l *login) refuse(m kgo.BrokerMetadata, err error) {
 	if l.refused != nil {
 		return
 	}
-	l.refused = fmt.Errorf("kafka: broker %s refuses the login: %w; check sasl, username and password_file",
+	l.refused = fmt.Errorf("kafka: broker %s refuses the login: %w; check sasl, username and password",
 		net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port))), err)
 	if l.cancel != nil {
 		l.cancel(l.refused)

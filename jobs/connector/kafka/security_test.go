@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector"
 )
 
 // TestSecurity: logging in over TLS works, and a wrong password is an answer, not something to wait for.
@@ -47,21 +49,52 @@ func TestSecurity(t *testing.T) {
 	}
 	for _, sasl := range []string{"plain", "scram-sha-256", "scram-sha-512"} {
 		s := Source{Brokers: c.ListenAddrs(), Topics: []string{"in"},
-			Security: Security{TLS: true, CAFile: ca, SASL: sasl, Username: "u", PasswordFile: password}}
+			Security: Security{TLS: true, CAFile: ca, SASL: sasl, Username: "u", Password: connector.SecretFile(password)}}
 		if st := splits(t, s); len(st) != 2 {
 			t.Errorf("%s: %d splits", sasl, len(st))
 		}
-		s.Security.PasswordFile = wrong
+		s.Security.Password = connector.SecretFile(wrong)
 		if _, err := s.Splits(t.Context(), sourceEnv(nil)); !errors.Is(err, kerr.SaslAuthenticationFailed) {
 			t.Errorf("%s, wrong password: got %v", sasl, err)
 		}
 		if strings.Contains(s.String(), wrong) {
 			t.Errorf("%q tells where the password is", s)
 		}
-		s.Security = Security{TLS: true, CAFile: password, SASL: sasl, Username: "u", PasswordFile: password}
+		s.Security = Security{TLS: true, CAFile: password, SASL: sasl, Username: "u", Password: connector.SecretFile(password)}
 		if _, err := s.Splits(t.Context(), sourceEnv(nil)); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
 			t.Errorf("got %v, want a complaint about the certificate", err)
 		}
+	}
+}
+
+// TestClientCertificate: brokers that want to know who comes are told, and not by another's certificate.
+func TestClientCertificate(t *testing.T) {
+	web := httptest.NewTLSServer(nil) // for its certificate, which serves on both sides
+	defer web.Close()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "in"), kfake.TLS(&tls.Config{
+		Certificates: web.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	der, err := x509.MarshalPKCS8PrivateKey(web.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for name, b := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: web.Certificate().Raw}, key: {Type: "PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := Source{Brokers: c.ListenAddrs(), Topics: []string{"in"}, Security: Security{TLS: true, CAFile: cert, CertFile: cert, Key: connector.SecretFile(key)}}
+	if st := splits(t, s); len(st) != 2 {
+		t.Errorf("%d splits", len(st))
+	}
+	s.Security.Key = connector.SecretFile(cert)
+	if _, err := s.Splits(t.Context(), sourceEnv(nil)); err == nil || !strings.Contains(err.Error(), "and its key") {
+		t.Errorf("a key that is none: got %v", err)
 	}
 }
 
@@ -90,7 +123,7 @@ func TestLoginRefusedMidway(t *testing.T) {
 		}
 	}
 	write("first")
-	sec := Security{SASL: "plain", Username: "u", PasswordFile: file}
+	sec := Security{SASL: "plain", Username: "u", Password: connector.SecretFile(file)}
 	sink, err := Sink{Brokers: c.ListenAddrs(), Topic: "in", Security: sec}.Open(t.Context(), sinkEnv(nil))
 	if err != nil {
 		t.Fatal(err)

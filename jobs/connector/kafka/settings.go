@@ -12,34 +12,6 @@ func brokersField() connector.Field {
 		Doc: `Addresses to begin with, host:port; or "embedded" alone for the broker inside this process. An output takes the source's if it has none.`}
 }
 
-func securityFields() []connector.Field {
-	return []connector.Field{
-		{Name: "tls", Kind: connector.Bool, Inherit: true, Default: "false", Doc: "Speak TLS to the brokers."},
-		{Name: "ca_file", Kind: connector.String, Inherit: true, Doc: "PEM file with the certificates to trust instead of the system's."},
-		{Name: "sasl", Kind: connector.Enum, Inherit: true, Enum: []string{"plain", "scram-sha-256", "scram-sha-512"}, Doc: "How to log in."},
-		{Name: "username", Kind: connector.String, Inherit: true, Doc: "Who logs in."},
-		{Name: "password_file", Kind: connector.String, Inherit: true, Doc: "The file that holds the password."},
-	}
-}
-
-func security(v connector.Values, env connector.LoadEnv) (Security, error) {
-	s := Security{
-		TLS:          v.Bool("tls"),
-		CAFile:       env.Path(v.String("ca_file")),
-		SASL:         v.String("sasl"),
-		Username:     v.String("username"),
-		PasswordFile: env.Path(v.String("password_file")),
-	}
-	if err := s.check(); err != nil {
-		field := "sasl"
-		if s.CAFile != "" && !s.TLS {
-			field = "ca_file"
-		}
-		return s, &connector.FieldError{Field: field, Msg: err.Error()}
-	}
-	return s, nil
-}
-
 func checkBrokersField(v connector.Values) error {
 	if err := checkBrokers(v.List("brokers")); err != nil {
 		return &connector.FieldError{Field: "brokers", Msg: err.Error()}

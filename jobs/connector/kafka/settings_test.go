@@ -23,6 +23,7 @@ func TestSettings(t *testing.T) {
 		}
 		return SinkKind().New(v, connector.LoadEnv{BaseDir: "/base"})
 	}
+	secret := connector.SecretFile("/p")
 	tests := []struct {
 		name  string
 		of    func(map[string]any) (any, error)
@@ -33,10 +34,10 @@ func TestSettings(t *testing.T) {
 			Source{Brokers: []string{"a:1", "b:2"}, Topics: []string{"in"}, Start: "earliest", End: "never", Discovery: 30 * time.Second, BufferBytes: 8 << 20, PartitionBytes: 1 << 20}},
 		{"source with all", source, map[string]any{"brokers": embedded, "topics": "in", "start": "2026-01-31T00:00:00Z", "end": "latest",
 			"group": NoGroup, "isolation": "read_uncommitted", "buffer_bytes": "1MiB", "partition_bytes": "64KiB", "discovery_interval": "1m", "tls": true,
-			"ca_file": "ca.pem", "sasl": "plain", "username": "u", "password_file": "/p"},
+			"ca_file": "ca.pem", "cert_file": "c.pem", "key": secret, "sasl": "plain", "username": "u", "password": secret},
 			Source{Brokers: []string{embedded}, Topics: []string{"in"}, Start: "2026-01-31T00:00:00Z", End: "latest", Group: NoGroup,
 				Uncommitted: true, Discovery: time.Minute, BufferBytes: 1 << 20, PartitionBytes: 64 << 10,
-				Security: Security{TLS: true, CAFile: "/base/ca.pem", SASL: "plain", Username: "u", PasswordFile: "/p"}}},
+				Security: Security{TLS: true, CAFile: "/base/ca.pem", CertFile: "/base/c.pem", Key: secret, SASL: "plain", Username: "u", Password: secret}}},
 		{"source without brokers", source, map[string]any{"topics": "in"}, "brokers"},
 		{"embedded and another", source, map[string]any{"brokers": "embedded,a:1", "topics": "in"}, "brokers"},
 		{"start", source, map[string]any{"brokers": "a:1", "topics": "in", "start": "soon"}, "start"},
@@ -45,6 +46,11 @@ func TestSettings(t *testing.T) {
 		{"partition bytes", source, map[string]any{"brokers": "a:1", "topics": "in", "partition_bytes": "1GiB"}, "partition_bytes"},
 		{"discovery interval", source, map[string]any{"brokers": "a:1", "topics": "in", "discovery_interval": "5ms"}, "discovery_interval"},
 		{"login", source, map[string]any{"brokers": "a:1", "topics": "in", "sasl": "plain"}, "sasl"},
+		{"a literal password", source, map[string]any{"brokers": "a:1", "topics": "in", "sasl": "plain", "username": "u", "password": "hunter2"}, "password"},
+		{"a password without sasl", source, map[string]any{"brokers": "a:1", "topics": "in", "password": secret}, "password"},
+		{"a certificate without key", source, map[string]any{"brokers": "a:1", "topics": "in", "tls": true, "cert_file": "c"}, "cert_file"},
+		{"a key without certificate", source, map[string]any{"brokers": "a:1", "topics": "in", "tls": true, "key": secret}, "key"},
+		{"a certificate without tls", source, map[string]any{"brokers": "a:1", "topics": "in", "cert_file": "c", "key": secret}, "cert_file"},
 		{"ca file", source, map[string]any{"brokers": "a:1", "topics": "in", "ca_file": "x"}, "ca_file"},
 		{"sink", sink, map[string]any{"brokers": "a:1", "topic": "out"},
 			Sink{Brokers: []string{"a:1"}, Topic: "out", Compression: "none", MessageBytes: defaultMessageBytes}},

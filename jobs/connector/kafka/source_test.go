@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector"
 	"github.com/sidestream-dev/sidestream/jobs/jobstest"
 )
 
@@ -494,7 +495,9 @@ func TestSourceRefuses(t *testing.T) {
 		{"a user without sasl", func(s *Source) { s.Security.Username = "u" }, "without sasl"},
 		{"ca file without tls", func(s *Source) { s.Security.CAFile = "f" }, "without tls"},
 		{"ca file that is not there", func(s *Source) { s.Security.CAFile, s.Security.TLS = "/none", true }, "ca_file"},
-		{"password file that is not there", func(s *Source) { s.Security = Security{SASL: "plain", Username: "u", PasswordFile: "/none"} }, "password_file"},
+		{"password file that is not there", func(s *Source) {
+			s.Security = Security{SASL: "plain", Username: "u", Password: connector.SecretFile("/none")}
+		}, "kafka: password"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
