@@ -16,7 +16,8 @@ import (
 
 // Limits of a definition file.
 const (
-	MaxFileBytes = 1 << 20
+	MaxFileBytes = 256 << 10
+	MaxMarks     = 20_000 // of the characters that YAML is built of: each may cost a node, of a kilobyte
 	MaxNesting   = 24
 	MaxDocuments = 256
 	maxProblems  = 200
@@ -184,7 +185,16 @@ func escapeLen(s string) int {
 // documents parses the file. What YAML itself finds wrong ends it there: what stands behind cannot be told.
 func (f *file) documents() []*yaml.Node {
 	if len(f.src) > MaxFileBytes {
-		f.add(0, 0, "", "the file has more than %d bytes", MaxFileBytes)
+		f.add(0, 0, "split it: a directory may hold many", "the file has more than %d bytes", MaxFileBytes)
+		return nil
+	}
+	if marks(f.src) > MaxMarks {
+		f.add(0, 0, "split it: a directory may hold many", "the file has more than %d lines, fields and elements", MaxMarks)
+		return nil
+	}
+	if i := strings.IndexByte(f.src, 0); i >= 0 {
+		line, column := f.position(i)
+		f.add(line, column, "", "the file holds a NUL byte")
 		return nil
 	}
 	if !utf8.ValidString(f.src) {
@@ -208,6 +218,20 @@ func (f *file) documents() []*yaml.Node {
 		f.syntax(err)
 	}
 	return roots
+}
+
+// marks counts the characters that may begin or end a node.
+func marks(src string) (n int) {
+	var is [256]bool
+	for _, c := range []byte("\n\r,:-?[]{}&*!#|>") {
+		is[c] = true
+	}
+	for i := range len(src) {
+		if is[src[i]] {
+			n++
+		}
+	}
+	return n
 }
 
 func isEmpty(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }

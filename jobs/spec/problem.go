@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Problem is one mistake in a definition.
@@ -53,7 +54,14 @@ func writePlace(b *strings.Builder, indent string, p Place) {
 	}
 	b.WriteString(p.Msg)
 	if p.Source != "" {
-		fmt.Fprintf(b, "\n    %s\n    %s^", strings.ReplaceAll(p.Source, "\t", " "), strings.Repeat(" ", max(0, p.mark-1)))
+		b.WriteString("\n    " + strings.ReplaceAll(p.Source, "\t", " "))
+		mark := p.mark
+		if mark == 0 { // it came from elsewhere, as data
+			mark = p.Column
+		}
+		if mark <= utf8.RuneCountInString(p.Source)+1 {
+			b.WriteString("\n    " + strings.Repeat(" ", max(0, mark-1)) + "^")
+		}
 	}
 }
 
