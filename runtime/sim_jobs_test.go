@@ -395,9 +395,12 @@ func newPlan(rng *rand.Rand) *simPlan {
 		chunkRecords: 1 + rng.IntN(6), chunkBytes: 1 + rng.IntN(1+rng.IntN(1500)), steps: 300 + rng.IntN(600), crashes: 1 + rng.IntN(2), window: 40 + rng.Int64N(120)}
 	p.epochBytes = 200 + rng.Int64N(3000)
 	p.sealedBytes = p.epochBytes + rng.Int64N(5000)
-	p.logBytes, p.segmentBytes = p.genBytes*(1+rng.Int64N(3)), 200+rng.Int64N(1500)
-	if rng.IntN(3) == 0 {
-		p.logBytes = 1 << 40
+	p.logBytes, p.segmentBytes = 1<<40, 200+rng.Int64N(1500)
+	if rng.IntN(2) == 0 { // the log is short, and what topics keep is in the store when a crash comes
+		p.genBytes = 300 + rng.Int64N(2000)
+		p.logBytes = p.genBytes * rng.Int64N(3)
+		p.steps += 600
+		p.crashes += 2
 	}
 	if rng.IntN(5) == 0 {
 		p.idle = time.Duration(1+rng.IntN(10)) * time.Millisecond

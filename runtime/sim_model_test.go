@@ -183,7 +183,11 @@ func (m *model) applyControl(f *simFrame) {
 				t.stored = map[int]bus.StorePart{}
 			}
 			t.stored[part.Partition] = part
-			m.s.count("partitions stored")
+			if part.First > 0 {
+				m.s.count("partitions stored")
+			} else {
+				m.s.count("partitions let go by the store")
+			}
 		}
 	}
 	if sc := c.Snapshot; sc != nil {

@@ -60,6 +60,10 @@ var simTwins = []simTwin{
 		foundTwice: true},
 	{name: "sent before it is durable", rules: []string{"R2"},
 		sendSealed: true},
+	{name: "the topic store is not synced", rules: []string{"error", "R4", "R5", "R6"},
+		noStoreSync: true},
+	{name: "the log is cut without a word of the topic store", rules: []string{"error", "R4", "R6"},
+		coreLog: func(l *simLog) frameLog { return forgetfulLog{l} }},
 }
 
 // apartLog writes an epoch's header, with its positions, in a frame before the one that holds what the epoch did.
@@ -75,6 +79,23 @@ func (l apartLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, e
 		l.frames[lsn-1].apart = true
 	}
 	return l.simLog.Append(kind, sections)
+}
+
+// forgetfulLog does not say what the topic store holds.
+type forgetfulLog struct{ *simLog }
+
+func (l forgetfulLog) AppendSmall(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	if kind == kindControl {
+		c, err := decodeControl(sections[0].Body)
+		l.s.must(err)
+		if c.Store != nil {
+			c.Store = nil
+			sections = slices.Clone(sections)
+			sections[0], err = c.section()
+			l.s.must(err)
+		}
+	}
+	return l.simLog.AppendSmall(kind, sections)
 }
 
 // swapped is a log whose order is not the one in which epochs became visible: of two frames the second may be left alone.
