@@ -312,6 +312,7 @@ func (j *job) attempt(ctx context.Context) (ended, sealed bool, err error) {
 		}
 	}()
 	j.move(StateRunning)
+	j.logger.Info("an attempt begins")
 	ended, err = x.runUntil(ctx)
 	if last := j.rt.log.Last(); err == nil && j.rt.log.WaitDurable(ctx, last) == nil {
 		x.durableUpTo(last)

@@ -81,6 +81,7 @@ var problemCodes = map[admin.Kind]int{
 	admin.KindRefused:       exitFailed,
 	admin.KindUnsent:        exitFailed,
 	admin.KindTimeout:       exitAgain,
+	admin.KindDisk:          exitDisk,
 	admin.KindInternal:      exitBug,
 }
 

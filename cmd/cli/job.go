@@ -22,7 +22,8 @@ func (a *app) jobCommands() *cobra.Command {
 	c := group("job", "Change the jobs of a running process, and see how they are",
 		`The job commands ask the process that runs on the data directory, on --socket or at --context. What they change is durable
 before they return: it outlives a crash, and the next run has it.`)
-	c.AddCommand(a.jobApply(), a.jobDiff(), a.jobList(), a.jobGet(), a.jobRemove(), a.jobLogs(), a.jobWait())
+	c.AddCommand(a.jobApply(), a.jobDiff(), a.jobList(), a.jobGet(), a.jobPause(), a.jobResume(), a.jobRestart(), a.jobStop(), a.jobRemove(),
+		a.jobLogs(), a.jobWait(), a.jobSavepoint(), a.jobSavepoints())
 	return c
 }
 
@@ -127,20 +128,41 @@ func (a *app) jobApply() *cobra.Command {
 		Short: "Add jobs to a running process, or change those there are",
 		Long: `Apply gives definitions to the process: all of them are taken, or none. Everything new is checked, built and connected before
 anything is changed; what is wrong is told as 'check' tells it. The files, variables and secrets that definitions name are those
-of the process, where it runs. From then on the process owns the definition: the next run has it without a file.`,
+of the process, where it runs. From then on the process owns the definition: the next run has it without a file.
+
+A job that is changed commits once more and goes on with the new definition; where that fails within --probation, the old one comes
+back, and 'job logs' says why. What a change would drop of a job's state is said, and needs --allow-state-loss.`,
 		Example: `  sidestream job apply more.yaml
   sidestream job apply more.yaml --dry-run
   sidestream job apply - <more.yaml`,
 		Args: someFiles,
 	}, func(cmd *cobra.Command, args []string) error {
-		dry, _ := cmd.Flags().GetBool("dry-run")
-		return a.doApply(cmd, args, admin.ApplyRequest{DryRun: dry})
+		var r admin.ApplyRequest
+		r.DryRun, _ = cmd.Flags().GetBool("dry-run")
+		if d, _ := cmd.Flags().GetDuration("timeout"); d > 0 {
+			r.Timeout = d.String()
+		}
+		if cmd.Flags().Changed("probation") {
+			d, _ := cmd.Flags().GetDuration("probation")
+			r.Probation = d.String()
+		}
+		return a.doApply(cmd, args, r)
 	})
 	c.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
-	c.ValidArgsFunction = definitionFiles
-	asks(c)
+	c.Flags().Duration("probation", 30*time.Second, "for how long the old definition is kept, to come back if the new one fails; 0 is not at all")
+	c.Flags().Duration("timeout", 0, "for the last barriers of jobs that are changed; 0 is the process's --drain-timeout")
+	changes(c)
 	prints(c)
 	return c
+}
+
+// changes gives a command what apply and diff both need.
+func changes(c *cobra.Command) {
+	c.Flags().Bool("adopt", false, "take jobs over whose definitions are a file's of the process")
+	c.Flags().Bool("allow-state-loss", false, "drop state that the new definition cannot keep")
+	c.Flags().String("from", "", "a savepoint that the job, of which there is one and which is new, begins with")
+	c.ValidArgsFunction = definitionFiles
+	asks(c)
 }
 
 func (a *app) jobDiff() *cobra.Command {
@@ -155,8 +177,7 @@ func (a *app) jobDiff() *cobra.Command {
 		return a.doApply(cmd, args, admin.ApplyRequest{DryRun: true})
 	})
 	c.Flags().Bool("exit-code", false, "end with 1 where something would change")
-	c.ValidArgsFunction = definitionFiles
-	asks(c)
+	changes(c)
 	prints(c)
 	return c
 }
@@ -171,14 +192,24 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 	if err != nil {
 		return err
 	}
+	r.Adopt, _ = cmd.Flags().GetBool("adopt")
+	r.AllowStateLoss, _ = cmd.Flags().GetBool("allow-state-loss")
+	r.From = text(cmd, "from")
 	ctx, stop := untilInterrupt(cmd)
 	defer stop()
 	res, err := client.Apply(ctx, files, r)
 	if err != nil {
 		return a.said(cmd, err)
 	}
-	if err := show(a, cmd, diffView(r.DryRun), res.Jobs); err != nil {
+	if err := show(a, cmd, diffView, res.Jobs); err != nil {
 		return err
+	}
+	if format := text(cmd, "output"); r.DryRun && (format == "table") {
+		for _, d := range res.Jobs {
+			if _, err := fmt.Fprint(a.stdout, d.Text); err != nil {
+				return err
+			}
+		}
 	}
 	if code, _ := cmd.Flags().GetBool("exit-code"); code {
 		for _, d := range res.Jobs {
@@ -190,14 +221,25 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 	return nil
 }
 
-func diffView(dry bool) view[runtime.Diff] {
-	return view[runtime.Diff]{
-		head: []string{"JOB", "ACTION"},
-		row: func(d runtime.Diff) []string {
-			return []string{d.Job, string(d.Action)}
-		},
-		name: func(d runtime.Diff) string { return d.Job },
-	}
+var diffView = view[runtime.Diff]{
+	head: []string{"JOB", "ACTION", "STEPS", "NOTES"},
+	row: func(d runtime.Diff) []string {
+		var steps, notes []string
+		for _, s := range d.Steps {
+			steps = append(steps, map[string]string{"added": "+", "removed": "-", "changed": "~"}[s.Change]+s.Step)
+		}
+		for _, l := range d.StateLoss {
+			notes = append(notes, "drops "+l.String())
+		}
+		if d.NoWayBack != "" {
+			notes = append(notes, "no way back: "+d.NoWayBack)
+		}
+		for _, g := range d.GivenUp {
+			notes = append(notes, "gives up "+g)
+		}
+		return []string{d.Job, string(d.Action), strings.Join(steps, " "), strings.Join(notes, "; ")}
+	},
+	name: func(d runtime.Diff) string { return d.Job },
 }
 
 func (a *app) jobList() *cobra.Command {

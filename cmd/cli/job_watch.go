@@ -21,19 +21,18 @@ func (a *app) jobLogs() *cobra.Command {
 		Short: "Show what the process has said of a job, or of everything",
 		Long:  `Logs shows the newest messages of the process, of level info and above; it keeps some thousand of them, for all jobs together.`,
 		Example: `  sidestream job logs more
-  sidestream job logs --follow`,
+  sidestream job logs more --follow`,
 		Args: cobra.MaximumNArgs(1),
 	}, a.doJobLogs)
 	c.Flags().IntP("last", "n", 100, "how many of the newest messages")
 	c.Flags().BoolP("follow", "f", false, "go on with what is said from now on, until Ctrl-C")
-	asks(c)
-	c.ValidArgsFunction = a.completeWith(jobNames, 1)
+	a.namesJob(c)
 	prints(c, "table", "json", "yaml", "jsonl")
 	return c
 }
 
 func (a *app) doJobLogs(cmd *cobra.Command, args []string) error {
-	job := strings.Join(args, "")
+	job := args[0]
 	last, _ := cmd.Flags().GetInt("last")
 	follow, _ := cmd.Flags().GetBool("follow")
 	format := text(cmd, "output")
@@ -49,15 +48,10 @@ func (a *app) doJobLogs(cmd *cobra.Command, args []string) error {
 	}
 	ctx, stop := untilInterrupt(cmd)
 	defer stop()
-	if job != "" {
-		if _, err := client.Job(ctx, job); err != nil {
-			return a.said(cmd, err)
-		}
-	}
-	out := newPrinter(a, cmd, view[admin.LogLine]{name: func(l admin.LogLine) string { return l.Message }})
+	out := newPrinter(a, cmd, view[runtime.LogLine]{name: func(l runtime.LogLine) string { return l.Message }})
 	add := out.add
 	if format == "table" { // as they come, without columns
-		add = func(l admin.LogLine) error {
+		add = func(l runtime.LogLine) error {
 			_, err := fmt.Fprintln(a.stdout, lineOf(l))
 			return err
 		}
@@ -69,13 +63,10 @@ func (a *app) doJobLogs(cmd *cobra.Command, args []string) error {
 }
 
 // lineOf is a message as people read it.
-func lineOf(l admin.LogLine) string {
-	s := fmt.Sprintf("%s %-5s %s", l.Time.UTC().Format("2006-01-02T15:04:05.000Z"), l.Level, l.Message)
-	if l.Job != "" {
-		s += " job=" + l.Job
-	}
+func lineOf(l runtime.LogLine) string {
+	s := fmt.Sprintf("%s %-5v %s", l.Time.UTC().Format("2006-01-02T15:04:05.000Z"), l.Level, l.Message)
 	for _, k := range slices.Sorted(maps.Keys(l.Attrs)) {
-		s += fmt.Sprintf(" %s=%q", k, l.Attrs[k])
+		s += fmt.Sprintf(" %s=%q", k, fmt.Sprint(l.Attrs[k]))
 	}
 	return s
 }

@@ -81,9 +81,7 @@ func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
 	if err != nil {
 		return nil, cfg, err
 	}
-	logs := admin.NewLogs()
-	logger = slog.New(logs.Handler(logger.Handler()))
-	p := &process{app: a, logger: logger, logs: logs, language: language(cmd), dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket")}
+	p := &process{app: a, logger: logger, language: language(cmd), dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket")}
 	if p.kafkaPort, err = strconv.Atoi(text(cmd, "kafka-port")); err != nil || p.kafkaPort < 0 || p.kafkaPort > 65535 {
 		return nil, cfg, a.bad(cmd, "kafka-port", "a number from 0 to 65535")
 	}
@@ -176,7 +174,6 @@ func (a *app) untilSignal() (context.Context, context.CancelFunc) {
 type process struct {
 	app       *app
 	logger    *slog.Logger
-	logs      *admin.Logs
 	language  spec.Config // what definitions are loaded with
 	dataDir   string
 	socket    string          // "" is the one in the data directory
@@ -192,7 +189,7 @@ type process struct {
 // start opens the data directory and starts the jobs. Where it fails, nothing of it is left.
 func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	var err error
-	if p.admin, err = admin.New(admin.Config{Version: buildOf().Version, Spec: p.language, Logs: p.logs, Logger: p.logger}); err != nil {
+	if p.admin, err = admin.New(admin.Config{Version: buildOf().Version, Spec: p.language, Logger: p.logger}); err != nil {
 		return err
 	}
 	if p.listener != nil { // from the beginning: a log can be long

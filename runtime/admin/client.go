@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -118,12 +119,70 @@ func (c *Client) Tail(ctx context.Context, q runtime.Tail, f func(runtime.TopicR
 	return lines(ctx, c, "/v1/records?"+v.Encode(), f)
 }
 
-// Logs calls f with the newest messages of the process about a job ("" for all), until they are all there are or, if it
-// follows, ctx ends.
-func (c *Client) Logs(ctx context.Context, job string, last int, follow bool, f func(LogLine) error) error {
-	v := url.Values{"job": {job}, "last": {strconv.Itoa(last)}, "follow": {strconv.FormatBool(follow)}}
-	return lines(ctx, c, "/v1/logs?"+v.Encode(), f)
+// Logs calls f with the newest messages about a job, until they are all there are or, if it follows, ctx ends.
+func (c *Client) Logs(ctx context.Context, job string, last int, follow bool, f func(runtime.LogLine) error) error {
+	v := url.Values{"last": {strconv.Itoa(last)}, "follow": {strconv.FormatBool(follow)}}
+	return lines(ctx, c, jobPath(job, "/logs?"+v.Encode()), f)
 }
+
+// Events calls f with what happens to jobs, and the id that after takes to go on behind it, until ctx ends or f returns an error.
+// after is "" for what happens from now on, "0" for all that is kept. A *LostError says that some are gone; ask how things stand, and again from "0".
+func (c *Client) Events(ctx context.Context, after string, f func(id string, e runtime.Event) error) error {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/events?"+url.Values{"after": {after}}.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var id, name string
+	for in := bufio.NewReader(resp.Body); ; {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return &UnreachableError{Where: c.where, Err: err}
+		}
+		field, value, _ := strings.Cut(strings.TrimRight(line, "\n"), ": ")
+		switch field {
+		case "id":
+			id = value
+		case "event":
+			name = value
+		case "data":
+			if err := event(name, id, []byte(value), f); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// event hands one event on.
+func event(name, id string, data []byte, f func(string, runtime.Event) error) error {
+	var e runtime.Event
+	var into any = &e
+	lost, p := &LostError{}, &Problem{}
+	switch name {
+	case "lost":
+		into = &lost.Lost
+	case "problem":
+		into = p
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("admin: an event: %w", err)
+	}
+	switch name {
+	case "lost":
+		return lost
+	case "problem":
+		return p
+	}
+	return f(id, e)
+}
+
+// LostError says that events are gone.
+type LostError struct{ Lost }
+
+func (e *LostError) Error() string { return "admin: events are gone: " + e.Why }
 
 // lines calls f with each line of an answer.
 func lines[T any](ctx context.Context, c *Client, path string, f func(T) error) error {

@@ -37,9 +37,55 @@ func (c *Client) Apply(ctx context.Context, files []spec.File, r ApplyRequest) (
 
 // RemoveJob begins to remove a job. A timeout of 0 is the process's own.
 func (c *Client) RemoveJob(ctx context.Context, name string, o runtime.RemoveOptions) (op Operation, err error) {
-	v := url.Values{"drop_unsent": {strconv.FormatBool(o.DropUnsent)}, "timeout": {o.Timeout.String()}}
+	v := url.Values{"keep_state": {strconv.FormatBool(o.KeepState)}, "savepoint": {o.Savepoint},
+		"drop_unsent": {strconv.FormatBool(o.DropUnsent)}, "timeout": {o.Timeout.String()}}
 	err = c.call(ctx, http.MethodDelete, jobPath(name, "?"+v.Encode()), nil, &op)
 	return op, err
+}
+
+// PauseJob, ResumeJob and RestartJob do what the runtime's do, and return how the job stands then.
+func (c *Client) PauseJob(ctx context.Context, name string) (Job, error) {
+	return c.move(ctx, name, "pause")
+}
+
+// ResumeJob is told of at PauseJob.
+func (c *Client) ResumeJob(ctx context.Context, name string) (Job, error) {
+	return c.move(ctx, name, "resume")
+}
+
+// RestartJob is told of at PauseJob.
+func (c *Client) RestartJob(ctx context.Context, name string) (Job, error) {
+	return c.move(ctx, name, "restart")
+}
+
+func (c *Client) move(ctx context.Context, name, what string) (j Job, err error) {
+	err = c.call(ctx, http.MethodPost, jobPath(name, "/"+what), nil, &j)
+	return j, err
+}
+
+// StopJob begins to stop a job. A timeout of 0 is the process's own.
+func (c *Client) StopJob(ctx context.Context, name string, o runtime.StopOptions) (op Operation, err error) {
+	v := url.Values{"force": {strconv.FormatBool(o.Force)}, "timeout": {o.Timeout.String()}}
+	err = c.call(ctx, http.MethodPost, jobPath(name, "/stop?"+v.Encode()), nil, &op)
+	return op, err
+}
+
+// Savepoint begins to make a savepoint of a job; a name of "" makes one.
+func (c *Client) Savepoint(ctx context.Context, job, name string) (op Operation, err error) {
+	v := url.Values{"savepoint": {name}}
+	err = c.call(ctx, http.MethodPost, jobPath(job, "/savepoints?"+v.Encode()), nil, &op)
+	return op, err
+}
+
+// Savepoints returns every savepoint.
+func (c *Client) Savepoints(ctx context.Context) (list []Savepoint, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/savepoints", nil, &list)
+	return list, err
+}
+
+// DeleteSavepoint deletes a savepoint.
+func (c *Client) DeleteSavepoint(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/savepoints/"+url.PathEscape(name), nil, nil)
 }
 
 // Operation returns how an operation stands when it is over, or after a while.

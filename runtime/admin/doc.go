@@ -28,6 +28,7 @@
 //	routes.go   routes and their description   probes.go  /livez, /readyz, /metrics
 //	records.go  records of a topic; answers that stream
 //	jobs.go     jobs, seen and changed         operations.go  what goes on behind an answer
-//	logs.go     messages kept for later        problem.go errors as they are sent
-//	metrics.go  the status as metrics          client.go, client_jobs.go  Client
+//	lifecycle.go  pause, stop, savepoints …    events.go   what happens, as SSE; messages about a job
+//	problem.go  errors as they are sent        metrics.go  the status as metrics
+//	client.go, client_jobs.go  Client
 package admin

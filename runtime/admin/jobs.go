@@ -48,8 +48,13 @@ type DefinitionFile struct {
 
 // ApplyRequest adds jobs, or changes those there are: all of them, or none.
 type ApplyRequest struct {
-	Files  []DefinitionFile `json:"files" minItems:"1" maxItems:"1000" nullable:"false"`
-	DryRun bool             `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
+	Files          []DefinitionFile `json:"files" minItems:"1" maxItems:"1000" nullable:"false"`
+	DryRun         bool             `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
+	Adopt          bool             `json:"adopt,omitempty" doc:"take jobs over whose definitions are files'"`
+	AllowStateLoss bool             `json:"allow_state_loss,omitempty" doc:"drop state that the new definition cannot keep"`
+	From           string           `json:"from,omitempty" doc:"a savepoint that the job, of which there is one and which is new, begins with"`
+	Probation      string           `json:"probation,omitempty" doc:"how long the old definition is kept, to come back if the new one fails, such as 30s; 0s is not at all"`
+	Timeout        string           `json:"timeout,omitempty" doc:"for the last barriers of jobs that are changed"`
 }
 
 type jobName struct {
@@ -89,6 +94,8 @@ func (s *Server) registerJobs() {
 		Summary: "Remove a job, with its state, once the outside has its outputs; this is an operation"},
 		func(_ context.Context, rt *runtime.Runtime, in *struct {
 			Name       string `path:"name" maxLength:"256"`
+			KeepState  bool   `query:"keep_state" doc:"leave its state as a savepoint"`
+			Savepoint  string `query:"savepoint" maxLength:"256" doc:"the name of that"`
 			DropUnsent bool   `query:"drop_unsent" doc:"do not wait until the outside has its outputs"`
 			Timeout    string `query:"timeout" doc:"for its last barrier and its outputs, such as 30s"`
 		}) (*body[Operation], error) {
@@ -96,16 +103,12 @@ func (s *Server) registerJobs() {
 			if err != nil {
 				return nil, err
 			}
-			if _, err := rt.JobDefinition(in.Name); err != nil {
-				return nil, err
-			}
-			s.cfg.Logger.Info("to be removed, asked for over the admin API", "job", in.Name)
-			op, err := s.begin("remove", in.Name, unsentOf(rt, in.Name), func(ctx context.Context, op *Operation) error {
-				res, err := rt.RemoveJob(ctx, in.Name, runtime.RemoveOptions{DropUnsent: in.DropUnsent, Timeout: timeout})
-				op.Dropped = res.Dropped
+			o := runtime.RemoveOptions{KeepState: in.KeepState, Savepoint: in.Savepoint, DropUnsent: in.DropUnsent, Timeout: timeout}
+			return s.beginOn(rt, "remove", in.Name, unsentOf(rt, in.Name), func(ctx context.Context, op *Operation) error {
+				res, err := rt.RemoveJob(ctx, in.Name, o)
+				op.Dropped, op.Savepoint = res.Dropped, res.Savepoint
 				return err
 			})
-			return &body[Operation]{op}, err
 		})
 }
 
@@ -141,7 +144,18 @@ func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *body[ApplyR
 	for _, j := range js {
 		defs = append(defs, runtime.Definition{Job: j, Origin: runtime.OriginAPI})
 	}
-	res, err := rt.Apply(ctx, defs, runtime.ApplyOptions{DryRun: in.Body.DryRun})
+	o := runtime.ApplyOptions{DryRun: in.Body.DryRun, Adopt: in.Body.Adopt, AllowStateLoss: in.Body.AllowStateLoss, From: in.Body.From}
+	var err error
+	if o.Timeout, err = duration("timeout", in.Body.Timeout); err != nil {
+		return nil, err
+	}
+	if o.Probation, err = duration("probation", in.Body.Probation); err != nil {
+		return nil, err
+	}
+	if in.Body.Probation != "" && o.Probation == 0 {
+		o.Probation = -1
+	}
+	res, err := rt.Apply(ctx, defs, o)
 	var refused *runtime.ApplyError
 	if errors.As(err, &refused) && !errors.Is(err, runtime.ErrNotRunning) {
 		return nil, refusal(refused, js, files)
@@ -151,7 +165,7 @@ func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *body[ApplyR
 	}
 	for _, d := range res.Jobs {
 		if !in.Body.DryRun && d.Action != runtime.ActionUnchanged {
-			s.cfg.Logger.Info("applied over the admin API", "job", d.Job, "action", d.Action)
+			s.audit(string(d.Action), d.Job)
 		}
 	}
 	return &body[runtime.ApplyResult]{res}, nil
@@ -162,6 +176,10 @@ func refusal(e *runtime.ApplyError, js []*jobs.Job, files []spec.File) *Problem 
 	p := problem(http.StatusConflict, KindRefused, "%v", e)
 	for name, why := range e.Reasons {
 		at := Position{Job: name, Message: why.Error()}
+		var loss *runtime.StateLossError
+		if errors.As(why, &loss) {
+			at.Hint = "job apply --allow-state-loss drops it"
+		}
 		for _, j := range js {
 			for _, f := range files {
 				if i := bytes.Index(f.Content, j.Definition); j.Name == name && i >= 0 {

@@ -31,6 +31,7 @@ type Limits struct {
 	ReadTimeout   time.Duration // for a whole request; 0 means 30 s
 	WriteTimeout  time.Duration // for an answer, or for each piece of one that streams; 0 means 30 s
 	LongTimeout   time.Duration // for an answer that waits for jobs; 0 means 10 min
+	Heartbeat     time.Duration // a stream of events says something at least so often; 0 means 15 s
 	IdleTimeout   time.Duration // of a connection between requests; 0 means 1 min
 }
 
@@ -48,10 +49,11 @@ func (l Limits) withDefaults() (Limits, error) {
 	def(&l.ReadTimeout, 30*time.Second)
 	def(&l.WriteTimeout, 30*time.Second)
 	def(&l.LongTimeout, 10*time.Minute)
+	def(&l.Heartbeat, 15*time.Second)
 	def(&l.IdleTimeout, time.Minute)
 	for name, n := range map[string]int64{"Connections": int64(l.Connections), "Streams": int64(l.Streams), "HeaderBytes": int64(l.HeaderBytes),
 		"BodyBytes": l.BodyBytes, "DefinitionBytes": l.DefinitionBytes, "Depth": int64(l.Depth), "HeaderTimeout": int64(l.HeaderTimeout),
-		"ReadTimeout": int64(l.ReadTimeout), "WriteTimeout": int64(l.WriteTimeout), "LongTimeout": int64(l.LongTimeout), "IdleTimeout": int64(l.IdleTimeout)} {
+		"ReadTimeout": int64(l.ReadTimeout), "WriteTimeout": int64(l.WriteTimeout), "LongTimeout": int64(l.LongTimeout), "IdleTimeout": int64(l.IdleTimeout), "Heartbeat": int64(l.Heartbeat)} {
 		if n < 0 {
 			return l, fmt.Errorf("admin: Limits.%s is %d; it must be positive", name, n)
 		}

@@ -32,15 +32,16 @@ const (
 
 // Operation is work that goes on behind the answer to the request that asked for it. It ends with the process.
 type Operation struct {
-	ID       string           `json:"id"`
-	Kind     string           `json:"kind" doc:"stop, remove, savepoint"`
-	Job      string           `json:"job,omitempty"`
-	State    OperationState   `json:"state" enum:"running,done,failed,cancelled"`
-	Progress string           `json:"progress,omitempty" doc:"what is waited for"`
-	Started  time.Time        `json:"started"`
-	Ended    *time.Time       `json:"ended,omitempty"`
-	Dropped  map[string]int64 `json:"dropped,omitempty" doc:"remove: records never sent, by output"`
-	Problem  *Problem         `json:"problem,omitempty" doc:"why it failed"`
+	ID        string           `json:"id"`
+	Kind      string           `json:"kind" doc:"stop, remove, savepoint"`
+	Job       string           `json:"job,omitempty"`
+	State     OperationState   `json:"state" enum:"running,done,failed,cancelled"`
+	Progress  string           `json:"progress,omitempty" doc:"what is waited for"`
+	Started   time.Time        `json:"started"`
+	Ended     *time.Time       `json:"ended,omitempty"`
+	Dropped   map[string]int64 `json:"dropped,omitempty" doc:"remove: records never sent, by output"`
+	Savepoint string           `json:"savepoint,omitempty" doc:"its name"`
+	Problem   *Problem         `json:"problem,omitempty" doc:"why it failed"`
 }
 
 // operation is one as the server has it.
@@ -89,7 +90,7 @@ func (s *Server) begin(kind, job string, progress func() string, do func(context
 		defer o.mu.Unlock()
 		defer close(op.over)
 		now := time.Now()
-		op.Ended, op.Dropped, op.State = &now, result.Dropped, OperationDone
+		op.Ended, op.Dropped, op.Savepoint, op.State = &now, result.Dropped, result.Savepoint, OperationDone
 		o.running--
 		if err != nil {
 			op.State, op.Problem = OperationFailed, problemOf(err)

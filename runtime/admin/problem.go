@@ -12,6 +12,7 @@ import (
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/wal"
 )
 
 // Kind is what sort of thing went wrong: a Problem's type behind "urn:sidestream:".
@@ -27,6 +28,7 @@ const (
 	KindRefused       Kind = "refused"                  // what was asked for contradicts what there is; nothing was changed
 	KindUnsent        Kind = "unsent"                   // a job has outputs that were never sent
 	KindTimeout       Kind = "timeout"                  // it did not come to an end in time
+	KindDisk          Kind = "disk"                     // the disk or the log
 	KindInternal      Kind = "internal"                 // a bug of ours
 	kindPrefix             = "urn:sidestream:"          //
 	problemType            = "application/problem+json" // RFC 9457
@@ -83,14 +85,15 @@ func problemOf(err error) *Problem {
 	var offset *bus.OffsetError
 	var phase *runtime.PhaseError
 	var unsent *runtime.UnsentError
+	var failed *wal.FailedError
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.Is(err, runtime.ErrNoTopic), errors.Is(err, runtime.ErrNoJob), errors.As(err, &offset):
+	case errors.Is(err, runtime.ErrNoTopic), errors.Is(err, runtime.ErrNoJob), errors.Is(err, runtime.ErrNoSavepoint), errors.As(err, &offset):
 		return problem(http.StatusNotFound, KindNotFound, "%v", err)
 	case errors.Is(err, runtime.ErrNotRunning):
 		return problem(http.StatusServiceUnavailable, KindBusy, "the process is starting or stopping; try again later")
-	case errors.As(err, &phase):
+	case errors.As(err, &phase), errors.Is(err, runtime.ErrSavepointExists):
 		return problem(http.StatusConflict, KindRefused, "%v", err)
 	case errors.As(err, &unsent):
 		return problem(http.StatusConflict, KindUnsent, "%v", err)
@@ -98,8 +101,10 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusGatewayTimeout, KindTimeout, "%v", err)
 	case errors.Is(err, context.Canceled):
 		return problem(http.StatusConflict, KindTimeout, "%v", err)
+	case errors.As(err, &failed), errors.Is(err, wal.ErrNoRoom):
+		return problem(http.StatusInternalServerError, KindDisk, "%v", err)
 	}
-	return problem(http.StatusInternalServerError, KindInternal, "%v", err)
+	return problem(http.StatusConflict, KindRefused, "%v", err) // the runtime says why
 }
 
 // ours turns huma's own errors, of parameters and bodies that do not fit, into Problems. It is a huma.Transformer.

@@ -129,6 +129,9 @@ func (st *stream) encode(v any) error {
 
 // last ends the answer with a problem.
 func (st *stream) last(p *Problem) error {
+	if st.media == eventStream {
+		return st.event("problem", "", p)
+	}
 	return st.encode(p)
 }
 

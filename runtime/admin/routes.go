@@ -48,9 +48,10 @@ func (s *Server) register() {
 			return &body[[]bus.TopicStat]{rt.Status().Topics}, nil
 		})
 	s.registerJobs()
+	s.registerLifecycle()
 	s.registerOperations()
 	s.registerRecords()
-	s.registerLogs()
+	s.registerEvents()
 	s.registerDescription()
 	schemas := s.api.OpenAPI().Components.Schemas.Map()
 	delete(schemas, "ErrorModel") // huma's own, in whose place Problem is sent

@@ -27,7 +27,6 @@ const closeTimeout = 2 * time.Second
 type Config struct {
 	Version string      // of the program, for the API's description
 	Spec    spec.Config // loads the definitions that the API is given
-	Logs    *Logs       // what it shows of the logger's messages; nil has none
 	Limits  Limits
 	Logger  *slog.Logger // nil logs nothing
 }
@@ -67,9 +66,6 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), routes: map[string]route{}, streams: make(chan struct{}, l.Streams),
 		rates: map[class]*rate.Limiter{classSocket: l.Socket.limiter(), classLogin: l.Login.limiter(), classOpen: l.Open.limiter()}}
 	s.operations.first = strconv.FormatInt(time.Now().UnixMicro(), 36)
-	if s.cfg.Logs == nil {
-		s.cfg.Logs = NewLogs()
-	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(NewCollector(func() runtime.Status {
