@@ -69,6 +69,11 @@ func TestScripts(t *testing.T) {
 			"sequence": sequence,
 			"timeless": timeless,
 			"junit":    junit,
+			"hangup": func(ts *testscript.TestScript, neg bool, args []string) { // SIGHUP to what runs in the background
+				for _, c := range ts.BackgroundCmds() {
+					ts.Check(c.Process.Signal(syscall.SIGHUP))
+				}
+			},
 			"terminate": func(ts *testscript.TestScript, neg bool, args []string) { // SIGTERM to what runs in the background
 				for _, c := range ts.BackgroundCmds() {
 					ts.Check(c.Process.Signal(syscall.SIGTERM))

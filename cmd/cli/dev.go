@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -94,7 +95,7 @@ func (a *app) doDev(cmd *cobra.Command, _ []string) error {
 			return withCode(exitDisk, err)
 		}
 	}
-	ctx, cancel := a.untilSignal()
+	ctx, cancel := a.untilSignal(syscall.SIGHUP)
 	defer cancel()
 	cfg.DataDir = p.dataDir
 	if err := p.start(cfg, defs); err != nil {

@@ -34,13 +34,18 @@ them goes on where it stood; a job that was from a file and that no file defines
 named.
 
 SIGTERM or SIGINT stops in order: every job commits once more, what is committed is sent, within --drain-timeout. A second
-one ends the process at once. Neither loses anything: the next run goes on.`,
+one ends the process at once. Neither loses anything: the next run goes on.
+
+SIGHUP reads the files again: what has changed is taken up as 'job apply' would, a job that no file defines any more is stopped,
+with its state. --watch does so by itself, and removes a job whose file is deleted. Where the files have mistakes, they are told,
+and what runs goes on. Of a directory without any file nothing is removed: it may be away.`,
 		Example: `  sidestream run jobs/
   sidestream run                         # what 'job apply' gives it
   sidestream run jobs/ --data-dir data --listen 127.0.0.1:9600   # metrics there
   sidestream run bounded/ --until-done   # ends when bounded sources have been read, and all is committed and sent`,
 	}, a.doRun)
 	c.Flags().Bool("until-done", false, "end with 0 when every job has ended and all is committed and sent; with 1 when what remains cannot move")
+	c.Flags().Bool("watch", false, "follow the files: what changes is taken up, a job whose file is deleted is removed")
 	take(c, "data-dir", "listen", "token-file", "tls-cert", "tls-key", "tls-client-ca", "socket", "drain-timeout", "kafka-port", "allow-env", "log-level", "log-format")
 	take(c, tuning...)
 	c.ValidArgsFunction = definitionFiles
@@ -49,6 +54,10 @@ one ends the process at once. Neither loses anything: the next run goes on.`,
 
 func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	untilDone, _ := cmd.Flags().GetBool("until-done")
+	watch, _ := cmd.Flags().GetBool("watch")
+	if watch && (untilDone || len(args) == 0) {
+		return withCode(exitUsage, errors.New("--watch follows the files or directories that are named, and does not go with --until-done"))
+	}
 	var defs []*jobs.Job
 	var err error
 	if len(args) > 0 || len(a.defs) > 0 || untilDone {
@@ -68,9 +77,21 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	cfg.RestartFailed = untilDone // it is begun by hand, and what has failed before would only fail it again
 	ctx, cancel := a.untilSignal()
 	defer cancel()
+	signal.Ignore(syscall.SIGHUP) // until the reloader takes it: it must not end the process
 	if err := p.start(cfg, defs); err != nil {
 		return err
 	}
+	r := &reloader{p: p, paths: args, watch: watch, load: func() ([]*jobs.Job, error) {
+		js, _, err := a.load(cmd, args)
+		return js, err
+	}}
+	for _, d := range defs {
+		r.names = append(r.names, d.Name)
+	}
+	var reloads sync.WaitGroup
+	over, end := context.WithCancel(ctx)
+	reloads.Go(func() { r.run(over) })
+	p.before = func() { end(); reloads.Wait() }
 	return p.wait(ctx, untilDone)
 }
 
@@ -148,11 +169,12 @@ func allBounded(defs []*jobs.Job) error {
 // signalTwice is how soon after the first a second signal is taken for the same.
 const signalTwice = 300 * time.Millisecond
 
-// untilSignal returns a context that the first SIGINT, SIGTERM or SIGHUP ends. The second ends the process.
-func (a *app) untilSignal() (context.Context, context.CancelFunc) {
+// untilSignal returns a context that the first SIGINT or SIGTERM ends, and where more are named one of these. The second ends the
+// process.
+func (a *app) untilSignal(more ...os.Signal) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, append(more, os.Interrupt, syscall.SIGTERM)...)
 	go func() {
 		select {
 		case <-signals:
@@ -180,6 +202,7 @@ type process struct {
 	listener  *admin.Listener // of --listen, from before the data directory is touched; nil listens to nothing
 	kafkaPort int
 
+	before func() // ends what changes the jobs, before they stop
 	rt     *runtime.Runtime
 	broker *kafka.Embedded
 	told   sync.Once // the broker's address
@@ -306,6 +329,9 @@ func (p *process) listenUnix() error {
 
 // stop ends everything that start began, in reverse.
 func (p *process) stop() error {
+	if p.before != nil {
+		p.before()
+	}
 	return errors.Join(p.admin.Close(), p.rt.Stop(), p.broker.Close())
 }
 
