@@ -13,7 +13,7 @@ import (
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
 
-var enough = errors.New("enough")
+var errEnough = errors.New("errEnough")
 
 // TestEvents: what happens comes in order, each once, also to a client that leaves and comes back, by its own means or as a
 // browser does; what is gone is told.
@@ -42,11 +42,11 @@ func TestEvents(t *testing.T) {
 				paused++
 			}
 			if n++; n == 3 || paused == 3 {
-				return enough
+				return errEnough
 			}
 			return nil
 		})
-		if !errors.Is(err, enough) {
+		if !errors.Is(err, errEnough) {
 			t.Fatal(err)
 		}
 	}
