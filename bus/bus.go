@@ -95,7 +95,7 @@ func New(cfg Config, log Log) *Bus {
 
 // Define makes a topic, or gives one that is there the properties of spec; its name and partitions stay.
 func (b *Bus) Define(id TopicID, spec TopicSpec) error {
-	if err := spec.check(); err != nil {
+	if err := spec.Check(); err != nil {
 		return err
 	}
 	b.mu.Lock()
@@ -120,7 +120,7 @@ func (b *Bus) define(id TopicID, spec TopicSpec) (news, error) {
 
 // CheckDefine returns the error that Define would give, and changes nothing.
 func (b *Bus) CheckDefine(id TopicID, spec TopicSpec) error {
-	if err := spec.check(); err != nil {
+	if err := spec.Check(); err != nil {
 		return err
 	}
 	b.mu.RLock()

@@ -153,7 +153,7 @@ func (b *Bus) LoadCatalog(body []byte) error {
 }
 
 func (b *Bus) loadTopic(ct catalogTopic, visible wal.LSN) error {
-	if err := ct.Spec.check(); err != nil {
+	if err := ct.Spec.Check(); err != nil {
 		return fmt.Errorf("bus: the catalog: %w", err)
 	}
 	n := ct.Spec.partitions()

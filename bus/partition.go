@@ -44,6 +44,9 @@ type partition struct {
 	gaps     []gap   // ascending
 	wakes    []waker // replaced, never changed
 
+	times     []timed // where in the log which times are
+	timeBytes int64   // total when the newest of times was begun
+
 	stored StorePart       // what the topic store holds
 	segs   []*storeSegment // its segments, oldest first; replaced, never changed
 }
@@ -77,6 +80,7 @@ func (p *partition) add(lsn wal.LSN, pub *Publication, memory bool) {
 	}
 	p.next = pub.Base + Offset(pub.Count)
 	p.total += pub.Bytes
+	p.noteTime(pub)
 	p.put(item{lsn: lsn, base: pub.Base, count: pub.Count, data: pub.Data, payload: pub.Payload}, memory)
 }
 
@@ -138,6 +142,7 @@ func (p *partition) drop(first Offset) {
 		n++
 	}
 	p.points = slices.Delete(p.points, 0, n)
+	p.dropTimes()
 }
 
 // missing says that an offset is not there.

@@ -199,6 +199,46 @@ func (p *partition) trimmed(before Offset, exact bool) (part StorePart, some boo
 	return part, n > 0 || part.From > p.first
 }
 
+// PurgeError says that a subscription still needs records that were to go.
+type PurgeError struct {
+	Topic, Subscription string
+	Partition           int
+	Before, Needs       Offset // what was to go before, and what the subscription needs first
+}
+
+func (e *PurgeError) Error() string {
+	return fmt.Sprintf("bus: topic %s, partition %d: %s has yet to read from offset %s on, so that what lies before %s cannot go: "+
+		"let it read on, move it, or detach it", e.Topic, e.Partition, e.Subscription, e.Needs, e.Before)
+}
+
+// Purge returns the change by which the records before a place go, in store and log, whatever retention says. What a
+// registered subscription has yet to pass stays, and is a *PurgeError (R6).
+func (b *Bus) Purge(topic TopicID, before Start) (StoreChange, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	t := b.topics[topic]
+	if t == nil {
+		return StoreChange{}, fmt.Errorf("bus: there is no topic %d to purge", topic)
+	}
+	var ch StoreChange
+	for i, p := range t.parts {
+		st, err := b.begin(t, p, before)
+		if err != nil {
+			return StoreChange{}, err
+		}
+		for _, s := range t.subs {
+			if needs := s.parts[i].needs(); needs < st.Next {
+				return StoreChange{}, &PurgeError{Topic: t.name, Subscription: s.name, Partition: i, Before: st.Next, Needs: needs}
+			}
+		}
+		part, some := p.trimmed(st.Next, true)
+		if part.Topic, part.Partition = t.id, i; some {
+			ch.Parts = append(ch.Parts, part)
+		}
+	}
+	return ch, nil
+}
+
 // ApplyStore makes a change so, whose frame has its place in the log. What it lets go is removed by SweepStore, once the
 // frame is durable.
 func (b *Bus) ApplyStore(ch StoreChange) {

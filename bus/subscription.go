@@ -99,8 +99,13 @@ func (b *Bus) begin(t *topic, p *partition, start Start) (SubState, error) {
 		st.Table = slices.Clone(t.producers)
 		st.settle()
 		return st, nil
+	case start.ByTime:
+		return st, fmt.Errorf("bus: topic %s: a start by time has to be resolved first", t.name)
 	case !start.Earliest:
 		at = start.At
+		if len(start.Offsets) > p.number {
+			at = start.Offsets[p.number]
+		}
 		if at < p.first || at > p.next {
 			return st, &OffsetError{Topic: t.name, Partition: p.number, Offset: at, First: p.first, Next: p.next}
 		}

@@ -68,6 +68,8 @@ type TopicSpec struct {
 	Retention  Retention `json:"retention"`
 	Limit      int64     `json:"limit,omitempty"` // bytes; 0 means 1 GiB
 	OnFull     OnFull    `json:"on_full,omitempty"`
+
+	RetentionSet bool `json:"retention_set,omitempty"` // by an operator: what definitions say of it does not count
 }
 
 // Merge joins two descriptions of one topic. A property said twice and differently is an error.
@@ -80,6 +82,11 @@ func (s TopicSpec) Merge(o TopicSpec) (TopicSpec, error) {
 		if err == nil {
 			err = fmt.Errorf("%s is %v in one definition and %v in another", what, a, b)
 		}
+	}
+	if s.RetentionSet {
+		o.Retention = Retention{}
+	} else if o.RetentionSet {
+		s.Retention, s.RetentionSet, o.Retention = o.Retention, true, Retention{}
 	}
 	merge(&s.Partitions, o.Partitions, "partitions", note)
 	merge(&s.Retention.MaxBytes, o.Retention.MaxBytes, "retention.max_bytes", note)
@@ -103,8 +110,8 @@ func merge[T comparable](have *T, say T, what string, note func(string, any, any
 	}
 }
 
-// check returns what is wrong with s.
-func (s TopicSpec) check() error {
+// Check returns what is wrong with s.
+func (s TopicSpec) Check() error {
 	switch {
 	case s.Name == "":
 		return fmt.Errorf("bus: a topic needs a name")
@@ -199,12 +206,15 @@ type SubState struct {
 	Dropped   uint64         `json:"dropped,omitempty"` // records that it lost to OnFull DropOldest, over its whole life
 }
 
-// Start is where a new subscription begins: Earliest is the oldest record still there, Latest behind the newest, else At,
-// in every partition.
+// Start is where a new subscription begins: Earliest is the oldest record still there, Latest behind the newest, ByTime at
+// the first record whose event time is at or behind Time (see Resolve), Offsets one for each partition, else At in every one.
 type Start struct {
-	Earliest bool   `json:"earliest,omitempty"`
-	Latest   bool   `json:"latest,omitempty"`
-	At       Offset `json:"at,omitempty"`
+	Earliest bool     `json:"earliest,omitempty"`
+	Latest   bool     `json:"latest,omitempty"`
+	ByTime   bool     `json:"by_time,omitempty"`
+	Time     int64    `json:"time,omitempty"` // event time, Unix ms
+	Offsets  []Offset `json:"offsets,omitempty"`
+	At       Offset   `json:"at,omitempty"`
 }
 
 // Pin is the oldest frame that somebody still needs.
