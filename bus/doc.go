@@ -25,6 +25,26 @@
 // from there as long as none that it lacks has gone; then it reads the log until it has come to the newer half of what is in
 // memory, or to the end of what is durable. It may read a frame before Publish has told of it.
 //
+// # Topic store
+//
+// What topics need of the log's oldest generations is copied, before they go, into a folder of each partition's, DIR/topic/
+// partition: [Bus.PlanCopy], [CopyPlan.Run] on a goroutine of its own, then a frame that says what the store holds, then
+// [Bus.ApplyStore] and [Bus.Dropped]. Whole publications and all marks are copied, in order; marks that only move watermarks on
+// are joined where no record lies between. What a frame has said is on disk; what files hold beyond it counts for nothing, and
+// goes when the store is opened ([Bus.OpenStore]) or copied to again. Damage is a [SegmentError].
+//
+// A reader whose place lies before the log's oldest frame reads the store up to where that is covered, then the log, then
+// memory. [Bus.Trim] and [Bus.Purge] let whole segments go; a reader that has one open reads it to its end.
+//
+// A start by time ([Bus.Resolve]) means event time, which is what users see in records.
+//
+//	00000000000000000052.seg    named by the first frame of which it holds something
+//	+--------+-------+-- … --+-------+---------+
+//	| header | table | …     | index | trailer |   index and trailer once it is complete; every 64 KiB another table
+//	+--------+-------+-- … --+-------+---------+
+//
+// The layouts of header, entries and trailer stand over their encoders (segment.go).
+//
 // # Bytes
 //
 // u is an unsigned varint, z a zigzag varint, both in their shortest form; the rest is u8. Each layout stands over its encoder.

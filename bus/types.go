@@ -55,7 +55,7 @@ const (
 )
 
 // Retention is how long records stay that every subscription has passed: until either bound is reached. Records go by whole
-// generations of the log, when all of a generation's may, so that some stay longer than they must.
+// generations of the log, or segments of the topic store, when all of one's may, so that some stay longer than they must.
 type Retention struct {
 	MaxBytes int64         `json:"max_bytes,omitempty"` // or KeepNothing; 0 means 1 GiB, without a bound where MaxAge is said
 	MaxAge   time.Duration `json:"max_age,omitempty"`   // by the clock, since they were written; 0 means any

@@ -54,7 +54,8 @@
 //	frames.go    kinds and controls of frames     recover.go   reading it all back
 //	stores.go, snapshot.go  state over attempts and restarts
 //	steps.go     watermarks over attempts and restarts      world.go   what is taken from the process around it
-//	sender.go    outputs to the outside           janitor.go   cutting the log
+//	sender.go    outputs to the outside           janitor.go   cutting the log, moving out of it
+//	fold.go      snapshots of jobs that do not run           retain.go    purge, retention
 //	status.go, done.go      how everything stands
 //	topics.go, offline.go   looking into topics, of a process or of its directory
 //
