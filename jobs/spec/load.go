@@ -178,7 +178,7 @@ func (l *loader) load(name string, content []byte) {
 	f := newFile(name, content)
 	roots := f.documents()
 	if len(roots) == 0 && len(f.problems) == 0 {
-		f.add(0, 0, "", "there is no job in it")
+		f.add(1, 1, "", "there is no job in it")
 	}
 	for i, root := range roots {
 		d := &document{loader: l, file: f, root: root, end: len(f.src)}

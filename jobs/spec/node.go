@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
@@ -33,7 +34,7 @@ type file struct {
 }
 
 func newFile(name string, src []byte) *file {
-	f := &file{name: name, src: string(src), starts: []int{0}}
+	f := &file{name: name, src: strings.TrimPrefix(string(src), "\uFEFF"), starts: []int{0}}
 	for i, r := range f.src {
 		switch r {
 		case '\r':
@@ -48,7 +49,7 @@ func newFile(name string, src []byte) *file {
 	return f
 }
 
-// line returns the text of a line, from 1.
+// line returns the text of a line, from 1, as it may be shown.
 func (f *file) line(n int) string {
 	if n < 1 || n > len(f.starts) {
 		return ""
@@ -57,7 +58,13 @@ func (f *file) line(n int) string {
 	if n < len(f.starts) {
 		end = f.starts[n]
 	}
-	return strings.TrimRight(f.src[f.starts[n-1]:end], "\r\n\u0085\u2028\u2029")
+	text := strings.TrimRight(f.src[f.starts[n-1]:end], "\r\n\u0085\u2028\u2029")
+	return strings.Map(func(r rune) rune { // each one character, as columns count them
+		if unshown(r) || r == 0xFEFF {
+			return utf8.RuneError
+		}
+		return r
+	}, text)
 }
 
 func (f *file) add(line, column int, hint, format string, args ...any) {
@@ -188,17 +195,14 @@ func (f *file) documents() []*yaml.Node {
 		f.add(0, 0, "split it: a directory may hold many", "the file has more than %d bytes", MaxFileBytes)
 		return nil
 	}
-	if marks(f.src) > MaxMarks {
-		f.add(0, 0, "split it: a directory may hold many", "the file has more than %d lines, fields and elements", MaxMarks)
-		return nil
-	}
-	if i := strings.IndexByte(f.src, 0); i >= 0 {
+	if i := tooMany(f.src); i >= 0 {
 		line, column := f.position(i)
-		f.add(line, column, "", "the file holds a NUL byte")
+		f.add(line, column, "split it: a directory may hold many", "the file has more than %d lines, fields and elements", MaxMarks)
 		return nil
 	}
-	if !utf8.ValidString(f.src) {
-		f.add(0, 0, "", "the file is not UTF-8")
+	if i, what := notText(f.src); what != "" {
+		line, column := f.position(i)
+		f.add(line, column, "", "%s", what)
 		return nil
 	}
 	var roots []*yaml.Node
@@ -220,18 +224,42 @@ func (f *file) documents() []*yaml.Node {
 	return roots
 }
 
-// marks counts the characters that may begin or end a node.
-func marks(src string) (n int) {
+// notText returns the first place in src of what no text file holds, and what it is. The YAML parser would say it without a
+// place, or not at all.
+func notText(src string) (at int, what string) {
+	for i, r := range src {
+		switch {
+		case r == utf8.RuneError:
+			if _, size := utf8.DecodeRuneInString(src[i:]); size == 1 {
+				return i, "the file is not UTF-8"
+			}
+		case r == '\uFEFF' && what == "":
+			at, what = i, "there is a byte order mark in the middle of the file"
+		case unshown(r) && what == "":
+			at, what = i, fmt.Sprintf("there is a control character, U+%04X, in the file", r)
+		}
+	}
+	return at, what
+}
+
+// unshown reports whether r is a control character that YAML has not, and that no terminal should get.
+func unshown(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\t\n\r\u0085", r) }
+
+// tooMany returns where src has more of the characters that may begin or end a node than MaxMarks, or -1.
+func tooMany(src string) int {
+	n := 0
 	var is [256]bool
 	for _, c := range []byte("\n\r,:-?[]{}&*!#|>") {
 		is[c] = true
 	}
 	for i := range len(src) {
 		if is[src[i]] {
-			n++
+			if n++; n > MaxMarks {
+				return i
+			}
 		}
 	}
-	return n
+	return -1
 }
 
 func isEmpty(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }

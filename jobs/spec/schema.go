@@ -27,8 +27,9 @@ func Schema(reg connector.Registry) []byte {
 	job["source"] = sourceSchema(reg)
 	job["steps"] = object{"type": "array", "description": docOf(jobFields, "steps"),
 		"items": object{"type": "object", "properties": steps, "additionalProperties": false, "oneOf": kindsOf(stepKinds)}}
-	job["outputs"] = object{"type": "object", "description": docOf(jobFields, "outputs"), "minProperties": 1, "additionalProperties": outputSchema(reg)}
-	job["topics"] = object{"type": "object", "description": docOf(jobFields, "topics"), "additionalProperties": blockSchema(topicFields)}
+	job["outputs"] = named(outputSchema(reg), docOf(jobFields, "outputs"))
+	job["outputs"].(object)["minProperties"] = 1
+	job["topics"] = named(blockSchema(topicFields), docOf(jobFields, "topics"))
 	root := blockSchema(jobFields)
 	root["properties"] = job
 	root["$schema"], root["title"] = "https://json-schema.org/draft/2020-12/schema", "A Sidestream job"
@@ -45,6 +46,27 @@ const envPattern = `\$\{env:|^[0-9]+$`
 // oneOf is one of a few words, or what the environment says.
 func oneOf(words []string) object {
 	return object{"anyOf": []object{{"enum": words}, {"type": "string", "pattern": `\$\{env:`}}}
+}
+
+// namePattern is what jobs.CheckName wants.
+const namePattern = `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`
+
+// nameSchema is of a name, or what the environment says. A name of digits alone is a number to YAML.
+func nameSchema() object {
+	return object{"type": []string{"string", "integer"}, "minimum": 0, "pattern": `\$\{env:|` + namePattern}
+}
+
+// named is of fields with names of their own.
+func named(s object, doc string) object {
+	return object{"type": "object", "description": doc, "propertyNames": object{"pattern": namePattern}, "additionalProperties": s}
+}
+
+func durationSchema() object {
+	return object{"type": []string{"string", "integer"}, "maximum": 0, "pattern": `\$\{env:|^([0-9.]+(ns|us|µs|ms|s|m|h|d))+$|^0$`}
+}
+
+func bytesSchema(least int) object {
+	return object{"type": []string{"integer", "string"}, "minimum": least, "pattern": `\$\{env:|^[0-9_]+ *([KMGT]iB|[kKMGT]?B)?$`}
 }
 
 func withDoc(s object, doc string) object {
@@ -99,13 +121,13 @@ func fieldSchema(f Field) object {
 	case Aggregate:
 		s = object{"type": "string", "pattern": `^\s*(count|sum|mean|min|max|distinct)\s*\(`}
 	case Name:
-		s = object{"type": "string"}
+		s = nameSchema()
 	case Whole:
 		s = object{"type": []string{"integer", "string"}, "minimum": 1, "maximum": jobs.KeyGroups, "pattern": envPattern}
 	case Duration:
-		s = object{"type": []string{"string", "integer"}, "maximum": 0, "pattern": `\$\{env:|^([0-9.]+(ns|us|µs|ms|s|m|h|d))+$|^0$`}
+		s = durationSchema()
 	case Bytes:
-		s = object{"type": []string{"integer", "string"}}
+		s = bytesSchema(1)
 	case Choice:
 		s = oneOf(f.Choices)
 	case Block:
@@ -125,17 +147,20 @@ func settingsSchema(doc string, fields []connector.Field, sink bool) object {
 	for _, f := range fields {
 		s := object{"description": f.Doc}
 		switch f.Kind {
-		case connector.Int, connector.Bytes:
-			s["type"] = []string{"integer", "string"}
+		case connector.Int:
+			s = withDoc(object{"type": []string{"integer", "string"}, "minimum": 0, "pattern": `\$\{env:|^[0-9_]+$`}, f.Doc)
+		case connector.Bytes:
+			s = withDoc(bytesSchema(0), f.Doc)
+		case connector.Duration:
+			s = withDoc(durationSchema(), f.Doc)
 		case connector.Bool:
-			s["type"] = []string{"boolean", "string"}
+			s["type"], s["pattern"] = []string{"boolean", "string"}, `\$\{env:|^(true|false)$`
 		case connector.List:
 			s["type"], s["items"] = []string{"array", "string"}, object{"type": "string"}
 		case connector.Secret:
 			s["type"], s["pattern"] = "string", `^\$\{(file:[^}]+|env:[^}:]+)\}$`
 		case connector.Enum:
-			s = oneOf(f.Enum)
-			s["description"] = f.Doc
+			s = withDoc(oneOf(f.Enum), f.Doc)
 		default:
 			s["type"] = "string"
 		}
@@ -164,8 +189,9 @@ func sourceSchema(reg connector.Registry) object {
 	p["on_error"] = withDoc(object{"anyOf": []object{oneOf([]string{"fail", "skip"}),
 		{"type": "object", "properties": object{"to": object{"type": "string"}}, "required": []string{"to"}, "additionalProperties": false}}}, docOf(sourceFields, "on_error"))
 	bus := blockSchema(busSourceFields)
-	bus["properties"].(object)["start"] = object{"type": []string{"string", "integer"}, "description": docOf(busSourceFields, "start")}
-	p["bus"] = object{"anyOf": []object{{"type": "string"}, bus}}
+	bus["properties"].(object)["start"] = withDoc(object{"type": []string{"string", "integer"}, "minimum": 0,
+		"pattern": `\$\{env:|^(earliest|latest|[0-9]+)$`}, docOf(busSourceFields, "start"))
+	p["bus"] = object{"anyOf": []object{nameSchema(), bus}}
 	ends := []string{"bus"}
 	for _, k := range reg.Sources {
 		p[k.Name] = settingsSchema(k.Doc, k.Fields, false)
@@ -176,7 +202,7 @@ func sourceSchema(reg connector.Registry) object {
 }
 
 func outputSchema(reg connector.Registry) object {
-	p := object{"bus": object{"anyOf": []object{{"type": "string"}, blockSchema(busOutputFields)}}}
+	p := object{"bus": object{"anyOf": []object{nameSchema(), blockSchema(busOutputFields)}}}
 	for _, k := range reg.Sinks {
 		p[k.Name] = settingsSchema(k.Doc, k.Fields, true)
 	}

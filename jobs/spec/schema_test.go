@@ -3,6 +3,7 @@ package spec
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -68,6 +69,12 @@ func validateWord(s map[string]any, word string, arg, v any, at string) error {
 			}
 		}
 		holds = n == 1 || n > 1 && word == "anyOf"
+	case "propertyNames":
+		for name := range m {
+			if err := validate(arg.(map[string]any), name, at+"."+name); err != nil {
+				return err
+			}
+		}
 	case "items":
 		list, _ := v.([]any)
 		for i, x := range list {
@@ -154,12 +161,21 @@ func validateWith(t *testing.T, by []byte, src string) error {
 }
 
 func TestSchemaTakesTheExamples(t *testing.T) {
-	names, err := filepath.Glob("../../examples/air/*/*.yaml")
-	names = slices.DeleteFunc(names, IsCaseFile)
-	if err != nil || len(names) < 12 {
-		t.Fatalf("%d examples, %v", len(names), err)
+	names := []string{"testdata/temperature.yaml"}
+	for _, dir := range []string{"../../examples", "../../bench"} {
+		if err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if isDefinition(path) {
+				names = append(names, path)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, name := range append(names, "testdata/temperature.yaml") {
+	if len(names) < 15 {
+		t.Fatalf("%d examples", len(names))
+	}
+	for _, name := range names {
 		src, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -207,5 +223,41 @@ func TestSchemaAndLoader(t *testing.T) {
 				t.Errorf("the schema: %v", err)
 			}
 		})
+	}
+}
+
+// ofForm is what the loader says of mistakes that a schema can tell. It does not know names, nor that a field is given twice.
+var ofForm = regexp.MustCompile(`has no field \S|there is no step|not in this version| needs \S+$| it does not say |it names both|it is both|is required$|there is none$|there is no field in it$` +
+	`|want (fields|settings|a list|one of|an aggregate|a word|an expression), not |is not one of |want (1|a whole number|a duration|a size)\b|(on_error|start): want|name "|is not an aggregate$` +
+	`|want a reference to the secret|a default is the secret itself`)
+
+// beyondSchema is what is of the form and still not for a schema: how large a number is that stands in text, and what whoever
+// reads YAML has merged already.
+var beyondSchema = []string{"huge-duration.yaml", "huge-number.yaml", "huge-size.yaml", "merge-key.yaml"}
+
+// TestSchemaRefusesBadFiles: what of the form is wrong in the bad files, the schema refuses too.
+func TestSchemaRefusesBadFiles(t *testing.T) {
+	t.Chdir("testdata/bad")
+	n := 0
+	for _, name := range bad(t) {
+		if filepath.Ext(name) == "" || slices.Contains(beyondSchema, name) {
+			continue // the former are right files that do not go together
+		}
+		_, problems := Load(badConfig(), name)
+		i := slices.IndexFunc(problems, func(p Problem) bool { return ofForm.MatchString(p.Msg) && !strings.Contains(p.Msg, "not YAML") })
+		if i < 0 {
+			continue
+		}
+		n++
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if validateYAML(t, strings.TrimPrefix(string(src), "\uFEFF")) == nil {
+			t.Errorf("the schema takes what is wrong by its form:\n%s", problems[i])
+		}
+	}
+	if n < badFiles {
+		t.Errorf("%d files are wrong by their form, want at least %d", n, badFiles)
 	}
 }
