@@ -282,11 +282,9 @@ func (h *history) copyOut() {
 		}
 	}
 	h.dropTo(upTo, ch)
-	if h.r.IntN(3) == 0 {
-		if trim := h.bus.Trim(); len(trim.Parts) > 0 {
-			h.count["trims"]++
-			h.dropTo(0, trim)
-		}
+	if trim := h.bus.Trim(); len(trim.Parts) > 0 {
+		h.count["trims"]++
+		h.dropTo(0, trim)
 	}
 	if h.r.IntN(4) == 0 && h.gens[0] <= h.log.durable {
 		h.crash()
