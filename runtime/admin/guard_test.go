@@ -87,7 +87,8 @@ func ask(t *testing.T, c *http.Client, method, url, body string, header map[stri
 // TestWhoMayWhat: over TCP without a login nothing but what shows no records; with a token everything with it and nothing
 // without, save the probes; never what a page in a browser sends.
 func TestWhoMayWhat(t *testing.T) {
-	_, s, socket := start(t)
+	rt, s, socket := start(t)
+	eventually(t, "there are records", func() bool { return rt.Status().Jobs[1].Counters.In > 0 })
 	open := serve(t, s, admin.TCP{Addr: "127.0.0.1:0"})
 	login := serve(t, s, admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", token+"\n", 0o600)})
 	type h = map[string]string
