@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sidestream-dev/sidestream/jobs"
@@ -19,11 +20,11 @@ func TestEveryOperationInEveryState(t *testing.T) {
 		rt     *runtime.Runtime
 		in     *tap
 		out    string
-		broken bool
+		broken atomic.Bool
 	}
 	build := func(w *world, text string) *jobs.Job {
 		return wide(w.in, w.out, 1, text, func(int, int64) error {
-			if w.broken {
+			if w.broken.Load() {
 				return errors.New("broken")
 			}
 			return nil
@@ -42,7 +43,7 @@ func TestEveryOperationInEveryState(t *testing.T) {
 			}
 		},
 		runtime.StateFailed: func(_ *testing.T, w *world) {
-			w.broken = true
+			w.broken.Store(true)
 			w.in.open(20)
 		},
 		runtime.StateEnded: func(_ *testing.T, w *world) { w.in.open(w.in.total) },
@@ -98,7 +99,7 @@ func TestEveryOperationInEveryState(t *testing.T) {
 				until(t, w.rt, "it runs", func() bool { return jobStatus(t, w.rt, "j").Counters.In == 10 })
 				bring(t, w)
 				until(t, w.rt, string(from), func() bool { return jobStatus(t, w.rt, "j").State == from })
-				w.broken = false
+				w.broken.Store(false)
 				err, want := does(w), table[name][from]
 				var refusal *runtime.PhaseError
 				switch {
