@@ -67,15 +67,15 @@ func TestChurn(t *testing.T) {
 		in.open(min(opened, total))
 		return rng.IntN(n)
 	}
-	place := func(name string) *jobs.Job { // each incarnation has a file of its own
+	build := func(name string) *jobs.Job {
 		mu.Lock()
 		kept++
-		text := fmt.Sprint("version ", kept)
+		n := kept
 		mu.Unlock()
 		j := jobs.New(name)
-		j.Parallelism = 1 + kept%3
+		j.Parallelism = 1 + n%3
 		jobs.To(tallies(jobs.FromTopic(j, topic), nil), "main", &gatedSink{open: closed}, jobs.JSON[tally]())
-		return version(j, text)
+		return version(j, fmt.Sprint("version ", n))
 	}
 	allowed := func(err error) bool {
 		var phase *runtime.PhaseError
@@ -88,7 +88,7 @@ func TestChurn(t *testing.T) {
 			var err error
 			switch pick(8) {
 			case 0, 1, 2, 3:
-				_, err = rt.Apply(ctx, byAPI(place(name)), runtime.ApplyOptions{})
+				_, err = rt.Apply(ctx, byAPI(build(name)), runtime.ApplyOptions{})
 			case 4:
 				err = rt.PauseJob(ctx, name)
 			case 5:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
@@ -96,12 +95,7 @@ func (rt *Runtime) launch(j *job) {
 		return
 	}
 	j.done = make(chan struct{})
-	rt.jobsDone.Add(1)
-	go func() {
-		defer rt.jobsDone.Done()
-		defer close(j.done)
-		j.run(j.ctx)
-	}()
+	rt.supervise(j)
 }
 
 // halt asks jobs for a last barrier and waits until no attempt of theirs is under way. Where that takes until ctx ends, the
@@ -111,22 +105,19 @@ func (rt *Runtime) halt(ctx context.Context, js []*job, as JobState, leave func(
 		j.ask(as)
 	}
 	for _, j := range js {
-		select {
-		case <-j.done:
+		err := rt.await(ctx, j.done)
+		if err == nil {
 			continue
-		case <-ctx.Done():
 		}
 		rt.spawn(func() {
 			defer leave()
 			for _, j := range js {
-				select {
-				case <-j.done:
+				if rt.await(rt.changes.ctx, j.done) == nil {
 					rt.goOn(j)
-				case <-rt.changes.ctx.Done():
 				}
 			}
 		})
-		return fmt.Errorf("job %s did not come to its last barrier in time; nothing has changed, and it goes on: %w", j.def.Name, ctx.Err())
+		return fmt.Errorf("job %s did not come to its last barrier in time; nothing has changed, and it goes on: %w", j.def.Name, err)
 	}
 	return nil
 }
@@ -195,13 +186,8 @@ func (rt *Runtime) startSenders(j *job, e *jobEntry) {
 }
 
 func (rt *Runtime) startSender(s *sender) {
-	var ctx context.Context
-	ctx, s.cut = context.WithCancel(rt.ctx)
-	rt.sendDone.Add(1)
-	go func() {
-		defer rt.sendDone.Done()
-		s.run(ctx)
-	}()
+	s.ctx, s.cut = context.WithCancel(rt.ctx)
+	rt.sending(s)
 }
 
 // replaceSenders gives a job the senders that its definition says. Those of outputs that it gave up go on, as long as the log
@@ -259,15 +245,14 @@ func (rt *Runtime) stopSenders(ctx context.Context, senders []*sender) {
 		s.quitOnce.Do(func() { close(s.quit) })
 	}
 	for _, s := range senders {
-		for _, give := range []<-chan struct{}{ctx.Done(), nil} {
-			late := time.NewTimer(rt.cfg.StuckAfter)
-			select {
-			case <-s.done:
-			case <-give:
-			case <-late.C:
-			}
-			late.Stop()
+		late, cancel := context.WithTimeout(ctx, rt.cfg.StuckAfter)
+		if rt.await(late, s.done) != nil {
 			s.cut()
+			last, cancel := context.WithTimeout(context.Background(), rt.cfg.StuckAfter)
+			_ = rt.await(last, s.done) // one that is stuck in a sink's code is left behind, and named when the runtime stops
+			cancel()
 		}
+		cancel()
+		s.cut()
 	}
 }

@@ -40,7 +40,9 @@ func (j *job) failTrial(barren int, cause error) {
 	}
 	j.move(StateRestarting)
 	j.rt.spawn(func() {
-		<-j.done
+		if j.rt.await(j.rt.changes.ctx, j.done) != nil {
+			return
+		}
 		if err := j.rt.takeBack(j, cause); err != nil && j.rt.changes.ctx.Err() == nil {
 			j.logger.Error("the old definition could not be brought back; the new one is tried again", "err", err)
 			j.rt.retry(j)

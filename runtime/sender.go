@@ -38,6 +38,7 @@ type sender struct {
 
 	quitOnce sync.Once
 	quit     chan struct{} // closed to stop between two writes
+	ctx      context.Context
 	cut      context.CancelFunc
 	done     chan struct{} // closed when its goroutine has returned
 

@@ -26,7 +26,10 @@ type world struct {
 	do        func(func(*core) error) error // runs a func between two seals
 	spawn     func(func())                  // runs a func beside the jobs, which Stop waits for
 	now       func() time.Time
-	newTimer  func(func()) timer // one that has not been started
+	newTimer  func(func()) timer                                    // one that has not been started
+	await     func(ctx context.Context, done <-chan struct{}) error // returns nil once done is closed, or ctx's error
+	supervise func(*job)                                            // makes a job's attempts beside the others, and closes its done behind the last
+	sending   func(*sender)                                         // runs a sender beside the jobs, and closes its done when it has returned
 
 	chunkRecords  int // a source gives at most so many between two looks at what else is to do
 	snapshotChunk int // about how many bytes a subtask scans between two batches
@@ -75,6 +78,29 @@ func (rt *Runtime) realWorld(log *wal.Log) world {
 			go func() {
 				defer rt.background.Done()
 				f()
+			}()
+		},
+		await: func(ctx context.Context, done <-chan struct{}) error {
+			select {
+			case <-done:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		},
+		supervise: func(j *job) {
+			rt.jobsDone.Add(1)
+			go func() {
+				defer rt.jobsDone.Done()
+				defer close(j.done)
+				j.run(j.ctx)
+			}()
+		},
+		sending: func(s *sender) {
+			rt.sendDone.Add(1)
+			go func() {
+				defer rt.sendDone.Done()
+				s.run(s.ctx)
 			}()
 		},
 		newTimer: func(f func()) timer {
