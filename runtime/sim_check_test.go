@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"log/slog"
+	"slices"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
@@ -28,7 +29,7 @@ func (k *simSink) ExactlyOnce() error { return nil }
 func (k *simSink) String() string     { return k.j.name }
 
 func (k *simSink) Open(_ context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
-	w := &simWriter{simSink: k, target: k.s.outside[k.j.name]}
+	w := &simWriter{simSink: k, target: k.j.target}
 	if env.State == nil && w.target.high > 0 {
 		k.s.violate("R4", "the sender of %s begins anew, and %d records were sent", k.j.name, w.target.high)
 	}
@@ -116,6 +117,9 @@ func (s *sim) dropped(first, next wal.LSN) {
 		}
 	}
 	for _, j := range s.model.jobs {
+		if j.removed {
+			continue
+		}
 		floor := wal.LSN(0)
 		if len(j.snapshots) > 0 {
 			floor = j.snapshots[0].LSN
@@ -159,12 +163,17 @@ func (s *sim) checkPrefix(l *simLog, m *model) {
 	rt := s.newRuntime(cfg, l)
 	s.must(rt.load())
 	led := rt.committer.core.ledger
-	if len(led.Jobs) != len(m.jobs) {
-		s.violate("R1", "at LSN %d the ledger has %d jobs of %d", m.lsn, len(led.Jobs), len(m.jobs))
+	for id, j := range m.jobs {
+		if e := led.Jobs[id]; (e == nil) != j.removed {
+			s.violate("R1", "at LSN %d job %d, %s, removed %v, is in the ledger: %v", m.lsn, id, j.j.name, j.removed, e != nil)
+		}
 	}
 	entries, into := map[string]*jobEntry{}, map[uint32]restorer{}
 	stores := map[uint32]*jobStores{}
 	for id, e := range led.Jobs {
+		if m.jobs[id] == nil {
+			s.violate("R1", "at LSN %d the ledger has a job %d", m.lsn, id)
+		}
 		s.samePlace(m, m.jobs[id], e)
 		entries[e.Name] = e
 		if e.Phase != PhaseEnded {
@@ -296,7 +305,11 @@ func (s *sim) readOn(rt *Runtime, m *model, sub bus.SubID, topic bus.TopicID, wh
 // checkEnd compares how all ended with the records there were.
 func (s *sim) checkEnd() {
 	m := s.model
-	for _, sj := range s.plan.jobs {
+	all := slices.Clone(s.plan.jobs)
+	if j := m.job(hotName); j != nil {
+		all = append(all, j.j)
+	}
+	for _, sj := range all {
 		j := m.job(sj.name)
 		for i := range sj.splits {
 			if j.splits[i].next != sj.total {
@@ -313,7 +326,7 @@ func (s *sim) checkEnd() {
 		if len(j.state.windows) > 0 {
 			s.violate("R4", "%s ended with open windows: %v", sj.name, j.state.windows)
 		}
-		recs, target := m.topics[j.out].parts[0], s.outside[sj.name]
+		recs, target := m.topics[j.out].parts[0], sj.target
 		if target.high != len(recs) || sj.delivery == jobs.ExactlyOnce && len(target.got) != len(recs) {
 			s.violate("R4", "%d records of %s came outside, %d in all, of %d", target.high, sj.name, len(target.got), len(recs))
 		}

@@ -286,8 +286,14 @@ func (m *model) foldWindows(f *simFrame, j *modelJob, fired tally) {
 // watermarks returns between which the watermarks of the step's subtasks are.
 func (m *model) watermarks(j *modelJob) (lo, hi int64) {
 	switch {
-	case j.j.width == 1, j.j.head != "in" && m.s.plan.idle == 0:
+	case j.j.width == 1:
 		return j.step, j.step
+	case j.j.head != "in" && m.s.plan.idle == 0: // at the end of the input a subtask may be ahead of the others, and says so
+		hi = j.step
+		for i := range j.j.width {
+			hi = max(hi, j.steps[fmt.Sprintf("%s/%d/%d", j.j.head, i, j.j.width)])
+		}
+		return j.step, hi
 	case j.j.head != "in": // what was idle for a while one subtask may have seen and another not
 		return j.step, math.MaxInt64
 	}

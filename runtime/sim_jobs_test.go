@@ -49,6 +49,8 @@ type simJob struct {
 	boot     int // it is there from this process on
 	def      *jobs.Job
 	head     string // id of the first step of the task that keeps state
+	number   int    // of a version of a hot job
+	target   *simTarget
 }
 
 const (
@@ -310,7 +312,7 @@ func (o *simOutside) Discover(context.Context, jobs.SourceEnv) ([]jobs.Start, er
 
 // reveal shows the next split of a job's outside source to whoever reads it.
 func (s *sim) reveal(a *simAttempts) bool {
-	j := s.specOf(a)
+	j := s.specOf(a.j)
 	if s.revealed[j.idx] == j.hidden {
 		return false
 	}
@@ -444,7 +446,7 @@ func newPlan(rng *rand.Rand) *simPlan {
 		p.jobs = append(p.jobs, &simJob{idx: len(p.jobs), in: from, boot: rng.IntN(2) * rng.IntN(3), start: jobs.BusStart{Latest: rng.IntN(3) == 0}})
 	}
 	for _, j := range p.jobs {
-		j.name = fmt.Sprintf("job%d", j.idx)
+		j.name, j.target = fmt.Sprintf("job%d", j.idx), &simTarget{}
 		j.width = 1 + rng.IntN(2)
 		j.direct = j.splits == 0 && rng.IntN(2) == 0
 		if j.splits > 1 {

@@ -45,6 +45,8 @@ type modelMark struct {
 type modelJob struct {
 	id        uint32
 	j         *simJob
+	prev      *simJob // while j is on probation
+	removed   bool
 	ended     bool
 	epoch     checkpoint.Epoch
 	lsn       wal.LSN
@@ -133,7 +135,7 @@ func (m *model) clone() *model {
 
 func (m *model) job(name string) *modelJob {
 	for _, j := range m.jobs {
-		if j.j.name == name {
+		if j.j.name == name && !j.removed {
 			return j
 		}
 	}
@@ -214,24 +216,73 @@ func (m *model) applyControl(f *simFrame) {
 }
 
 func (m *model) applyJob(jc jobChange) {
-	if !jc.Replace {
+	j := m.jobs[jc.ID]
+	switch {
+	case j != nil && j.removed:
+		m.s.violate("R5", "frame %d gives job %d's number, which was removed, to another", m.lsn, jc.ID)
+	case jc.Remove:
+		m.remove(j)
+		delete(m.topics, j.out)
 		return
-	}
-	if j := m.jobs[jc.ID]; j != nil { // with another parallelism perhaps: then each subtask begins at the lowest watermark
+	case jc.RollBack:
+		if j.prev == nil {
+			m.s.violate("R4", "frame %d takes back the definition of %s, which is not on probation", m.lsn, j.j.name)
+		}
+		j.j, j.prev = j.prev, nil
+		j.blurred = j.blurred || j.j.direct || m.s.plan.idle > 0
+		return
+	case jc.Settle:
+		j.prev = nil
+		return
+	case !jc.Replace:
+		return
+	case j != nil && jc.Restart:
+		m.remove(j)
+		j.removed = false
+		m.begin(j, jc)
+		return
+	case j != nil: // with another parallelism perhaps: then each subtask begins at the lowest watermark
+		if v := m.s.versionOf(jc.Definition); v != nil {
+			j.prev = nil
+			if jc.Until > 0 {
+				j.prev = j.j
+			}
+			j.j = v
+		}
 		j.blurred = j.blurred || j.j.direct || m.s.plan.idle > 0
 		m.s.count("jobs changed")
 		return
 	}
-	j := &modelJob{id: jc.ID, splits: map[int]modelSplit{}, steps: map[string]int64{}, step: math.MinInt64, marks: map[bus.TopicID]int64{},
-		fired: map[modelWindow]bool{}, state: modelState{map[string]modelSum{}, map[string]bool{}, map[modelWindow]modelSum{}}}
+	j = &modelJob{id: jc.ID, j: m.s.versionOf(jc.Definition)}
 	for _, sj := range m.s.plan.jobs {
 		if sj.name == jc.Name {
 			j.j = sj
 		}
 	}
 	m.jobs[jc.ID] = j
+	m.begin(j, jc)
+}
+
+// remove takes a job's claims away, and its hidden topic.
+func (m *model) remove(j *modelJob) {
+	j.removed = true
+	for _, sub := range append(j.inputs[:len(j.inputs):len(j.inputs)], j.sender) {
+		c := *m.subs[sub]
+		c.over = true
+		m.subs[sub] = &c
+	}
+}
+
+// begin lets a job begin without state, where a change says.
+func (m *model) begin(j *modelJob, jc jobChange) {
+	was := *j
+	*j = modelJob{id: jc.ID, j: j.j, epoch: was.epoch, lsn: was.lsn, splits: map[int]modelSplit{}, steps: map[string]int64{}, step: math.MinInt64, marks: map[bus.TopicID]int64{},
+		fired: map[modelWindow]bool{}, state: modelState{map[string]modelSum{}, map[string]bool{}, map[modelWindow]modelSum{}}}
 	for _, in := range jc.Inputs {
 		sub := &modelSub{topic: in.Topic, job: jc.ID}
+		if len(in.States) != len(m.topics[in.Topic].parts) {
+			m.s.violate("R3", "frame %d does not say where %s begins", m.lsn, jc.Name)
+		}
 		for _, st := range in.States {
 			t := m.topics[in.Topic]
 			if st.Next > bus.Offset(len(t.parts[st.Partition])) {
@@ -252,12 +303,16 @@ func (m *model) applyJob(jc jobChange) {
 		if o.Outside {
 			j.out, j.sender, j.sent = o.Topic, o.Sub, o.Sent
 			m.subs[o.Sub] = &modelSub{topic: o.Topic, job: jc.ID, sender: true, parts: make([]modelPlace, 1)}
+			m.subs[o.Sub].parts[0].Next = o.Sent.Next
 		}
 	}
 }
 
 func (m *model) applySent(st sentEntry) {
 	sub := m.subs[st.Sub]
+	if sub.over {
+		return
+	}
 	j := m.jobs[sub.job]
 	if recs := m.topics[sub.topic].parts[0]; st.Next > bus.Offset(len(recs)) {
 		m.s.violate("R2", "frame %d says that %d records of %s were sent, and the log holds %d", m.lsn, st.Next, j.j.name, len(recs))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -31,8 +32,8 @@ type sim struct {
 
 	log       *simLog
 	snapshots *simSnapshots
-	disk      simDisk // of the topic store
-	outside   map[string]*simTarget
+	disk      simDisk     // of the topic store
+	versions  []*simJob   // definitions of hot jobs
 	revealed  map[int]int // by job, hidden splits that have come
 	model     *model      // of what is durable
 	armed     []int       // records until a job fails, 0 for never
@@ -83,12 +84,12 @@ func runSim(seed uint64, twin simTwin, trace *[]string) *violation {
 }
 
 func newSim(seed uint64, twin simTwin, trace *[]string) *sim {
-	s := &sim{counts: map[string]int{}, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, outside: map[string]*simTarget{}, revealed: map[int]int{}}
+	s := &sim{counts: map[string]int{}, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, revealed: map[int]int{}}
 	s.plan = newPlan(s.rng)
 	s.disk = simDisk{mem: crashfs.New(), noSync: twin.noStoreSync}
 	s.snapshots = &simSnapshots{s: s, files: map[string]simSnapshot{}}
 	s.model = newModel(s)
-	s.armed = make([]int, len(s.plan.jobs))
+	s.armed = make([]int, 256)
 	s.log = &simLog{s: s}
 	return s
 }
@@ -107,7 +108,6 @@ func (s *sim) run() {
 	}()
 	for _, j := range s.plan.jobs {
 		j.build(s)
-		s.outside[j.name] = &simTarget{}
 	}
 	s.boot()
 	for s.step() {
@@ -138,6 +138,7 @@ type simAttempts struct {
 	x     *execution // nil between attempts
 	subs  []*simSub
 	over  bool // it has ended or was stopped
+	asked bool // for its end
 	ended bool
 	again time.Time
 }
@@ -160,7 +161,7 @@ func (s *sim) boot() {
 	cfg, err := Config{DataDir: "sim", FrameBytes: s.plan.frameBytes, EpochBytes: s.plan.epochBytes, SealedBytes: s.plan.sealedBytes,
 		TopicMemory: s.plan.topicMemory, LogBytes: s.plan.logBytes, StoreSegmentBytes: s.plan.segmentBytes}.withDefaults()
 	s.must(err)
-	cfg.Logger = slog.New(slog.DiscardHandler)
+	cfg.Logger, cfg.Load = slog.New(slog.DiscardHandler), s.loadVersion
 	rt := s.newRuntime(cfg, s.log)
 	p := &simProcess{rt: rt}
 	s.proc = p
@@ -188,13 +189,17 @@ func (s *sim) boot() {
 			return
 		}
 		s.must(err)
-		for _, j := range rt.jobs {
-			ended := j.state == StateEnded
-			p.jobs = append(p.jobs, &simAttempts{j: j, over: ended, ended: ended})
-			for _, snd := range rt.sendersOf(j, entries[j.def.Name]) {
-				s.spawn("sender of "+snd.job, func() { s.send(snd) })
+		for _, j := range rt.jobList() {
+			e := entries[j.def.Name]
+			rt.resumeTrial(j, e)
+			rt.startSenders(j, e)
+			if e.Phase == PhaseActive {
+				rt.launch(j)
+			} else {
+				p.jobs = append(p.jobs, &simAttempts{j: j, over: true, ended: e.Phase == PhaseEnded})
 			}
 		}
+		rt.changes.begin()
 		p.up = true
 	})
 }
@@ -206,6 +211,19 @@ func (s *sim) newRuntime(cfg Config, log *simLog) *Runtime {
 	rt.world = world{log: log, frames: log, snapshots: s.snapshots, storeDisk: s.disk, now: func() time.Time { return s.now },
 		chunkRecords: s.plan.chunkRecords, snapshotChunk: s.plan.chunkBytes,
 		spawn: func(f func()) { s.spawn("snapshot", f) },
+		await: func(_ context.Context, done <-chan struct{}) error {
+			if !s.parkUntil(func() bool { return isClosed(done) }) {
+				return wal.ErrClosed
+			}
+			return nil
+		},
+		supervise: s.supervise,
+		sending: func(snd *sender) {
+			s.spawn("sender of "+snd.job, func() {
+				defer close(snd.done)
+				s.send(snd)
+			})
+		},
 		newTimer: func(f func()) timer {
 			t := &simTimer{s: s, f: f}
 			s.timers = append(s.timers, t)
@@ -215,7 +233,11 @@ func (s *sim) newRuntime(cfg Config, log *simLog) *Runtime {
 			if !s.parkUntil(nil) || log.dead {
 				return wal.ErrClosed
 			}
+			attempts := maps.Clone(rt.committer.core.attempts)
 			err := f(rt.committer.core)
+			if t := s.running; s.twin.unfenced && t != nil && t.name == "change" {
+				rt.committer.core.attempts = attempts
+			}
 			if errors.Is(err, errEpochOrder) {
 				s.violate("error", "%v", err)
 			}
@@ -233,7 +255,7 @@ func (s *sim) send(snd *sender) {
 	for {
 		woken := false
 		w, g, err := snd.open(snd.rt.ctx, &at, func() { woken = true })
-		for err == nil {
+		for err == nil && !snd.quitting() {
 			changed := snd.rt.durableChanged()
 			if s.twin.sendSealed {
 				g.durable = s.log.Last
@@ -246,7 +268,7 @@ func (s *sim) send(snd *sender) {
 			if n > 0 {
 				ok = s.parkUntil(nil)
 			} else {
-				ok = s.parkUntil(func() bool { return woken || isClosed(changed) })
+				ok = s.parkUntil(func() bool { return woken || isClosed(changed) || snd.quitting() })
 			}
 			if woken = false; !ok {
 				return
@@ -255,7 +277,7 @@ func (s *sim) send(snd *sender) {
 		if g != nil {
 			g.reader.Close()
 		}
-		if errors.Is(err, wal.ErrClosed) {
+		if errors.Is(err, wal.ErrClosed) || snd.quitting() {
 			return
 		}
 		if !errors.Is(err, errInjected) {
@@ -370,9 +392,11 @@ func (s *sim) sync() {
 
 // begin starts the next attempt of a job.
 func (s *sim) begin(a *simAttempts) {
-	s.armed[s.specOf(a).idx] = 0
+	s.armed[s.specOf(a.j).idx] = 0
+	a.j.move(StateStarting)
 	x, err := a.j.begin(a.j.rt.ctx)
 	s.must(err)
+	a.j.move(StateRunning)
 	s.tracef("%s: attempt %d", a.j.def.Name, x.attempt)
 	s.count("attempts")
 	a.x, a.subs = x, nil
@@ -381,10 +405,15 @@ func (s *sim) begin(a *simAttempts) {
 	}
 }
 
-func (s *sim) specOf(a *simAttempts) *simJob {
-	for _, j := range s.plan.jobs {
-		if j.name == a.j.def.Name {
-			return j
+func (s *sim) specOf(j *job) *simJob {
+	for _, v := range s.versions {
+		if v.def == j.def {
+			return v
+		}
+	}
+	for _, sj := range s.plan.jobs {
+		if sj.name == j.def.Name {
+			return sj
 		}
 	}
 	panic("no such job")
@@ -481,7 +510,18 @@ func (s *sim) settle(a *simAttempts) {
 	a.j.exec.Store(nil)
 	a.x, a.subs = nil, nil
 	a.ended = o.ended
-	a.over = o.err == nil || s.proc.stopping
+	a.over = o.err == nil || s.proc.stopping || a.asked
+	switch {
+	case o.ended:
+		a.j.move(StateEnded)
+	case a.over:
+	case a.j.trial.Load().on(s.now):
+		s.count("definitions taken back")
+		a.over = true
+		a.j.failTrial(0, o.err)
+	default:
+		a.j.move(StateRestarting)
+	}
 	a.again = s.now.Add(time.Duration(s.rng.IntN(20)) * time.Millisecond)
 }
 

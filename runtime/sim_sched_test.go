@@ -94,6 +94,7 @@ func (s *sim) do(a simAct) {
 	}
 	for _, a := range s.proc.jobs {
 		s.settle(a)
+		s.heed(a)
 	}
 }
 
@@ -207,10 +208,10 @@ func (s *sim) fault() bool {
 	switch {
 	case a.x == nil:
 	case one(60):
-		s.armed[s.specOf(a).idx] = 1 + rng.IntN(20)
+		s.armed[s.specOf(a.j).idx] = 1 + rng.IntN(20)
 	case a.x.full || a.x.held.Load():
 		s.count("jobs held back by a full topic")
-	case one(600):
+	case one(600) && !s.changing():
 		s.stop()
 	}
 	return false
@@ -233,6 +234,9 @@ func (s *sim) chores() {
 	}
 	if len(p.jobs) > 0 && rng.IntN(25) == 0 {
 		s.reveal(p.jobs[rng.IntN(len(p.jobs))])
+	}
+	if rng.IntN(25) == 0 {
+		s.change()
 	}
 	if len(p.jobs) > 0 && rng.IntN(6) == 0 {
 		if a := p.jobs[rng.IntN(len(p.jobs))]; a.x != nil {
@@ -273,7 +277,7 @@ func (s *sim) calm() {
 	clear(s.armed)
 	switch {
 	case s.proc.defs == len(s.plan.jobs) || s.proc.stopping:
-	case s.proc.up:
+	case s.proc.up && !s.changing():
 		s.stop()
 	default:
 		s.crash()

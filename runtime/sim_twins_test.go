@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"testing"
 
@@ -20,6 +21,7 @@ type simTwin struct {
 	stepping   func(*subtask)            // before each step of a subtask
 	sealed     func(*core)               // behind each turn of the committer
 	foundTwice bool                      // a new split is given to subtasks twice
+	unfenced   bool                      // a change does not fence
 	sendSealed bool                      // senders take what is sealed
 	prefixes   func(*sim, *model, int64) // at a crash, for each frame that is not durable: more that may be left of the log
 
@@ -64,6 +66,14 @@ var simTwins = []simTwin{
 		noStoreSync: true},
 	{name: "the log is cut without a word of the topic store", rules: []string{"error", "R4", "R6"},
 		coreLog: func(l *simLog) frameLog { return forgetfulLog{l} }},
+	{name: "a removed job's number is given again", rules: []string{"R5"},
+		sealed: forgetNumbers},
+	{name: "where a subscription begins stands not in the frame that adds it", rules: []string{"R3", "R4"},
+		coreLog: func(l *simLog) frameLog { return laterLog{l} }},
+	{name: "a change does not fence the attempts before it", rules: []string{"R1", "R3", "R4", "error", "snapshot", "watermark"},
+		unfenced: true},
+	{name: "a change is durable in two frames", rules: []string{"R1", "R3", "R4", "R5", "R6", "error"},
+		coreLog: func(l *simLog) frameLog { return twiceLog{l} }},
 }
 
 // apartLog writes an epoch's header, with its positions, in a frame before the one that holds what the epoch did.
@@ -182,6 +192,86 @@ func forgetWatermarks(s *sim, rt *Runtime) {
 		}
 		j.header = h
 	}
+}
+
+// forgetNumbers lets the next number be one behind the highest that is in use.
+func forgetNumbers(c *core) {
+	next := uint32(1)
+	for _, j := range c.ledger.Jobs {
+		next = max(next, j.ID+1)
+		for _, sub := range slices.Sorted(maps.Keys(j.claims().subs)) {
+			next = max(next, uint32(sub)+1)
+		}
+		for _, o := range j.Outputs {
+			next = max(next, uint32(o.Topic)+1)
+		}
+		for _, in := range j.Inputs {
+			next = max(next, uint32(in.Topic)+1)
+		}
+	}
+	c.ledger.NextID = next
+}
+
+// changeOf returns the change in sections, or nil.
+func changeOf(sections []wal.Section) *control {
+	for _, s := range sections {
+		if s.Kind == sectionControl {
+			c, err := decodeControl(s.Body)
+			if err != nil {
+				panic(err)
+			}
+			return c
+		}
+	}
+	return nil
+}
+
+func withChange(sections []wal.Section, c *control) []wal.Section {
+	out := slices.Clone(sections)
+	for i := range out {
+		if out[i].Kind == sectionControl {
+			s, err := c.section()
+			if err != nil {
+				panic(err)
+			}
+			out[i] = s
+		}
+	}
+	return out
+}
+
+// laterLog leaves out of a change where subscriptions begin.
+type laterLog struct{ *simLog }
+
+func (l laterLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	if c := changeOf(sections); c != nil {
+		for i := range c.Jobs {
+			for k := range c.Jobs[i].Inputs {
+				c.Jobs[i].Inputs[k].States = nil
+			}
+		}
+		sections = withChange(sections, c)
+	}
+	return l.simLog.Append(kind, sections)
+}
+
+// twiceLog writes a change of jobs as two: what a job is comes first, what it reads and writes behind it.
+type twiceLog struct{ *simLog }
+
+func (l twiceLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	c := changeOf(sections)
+	if c == nil || len(c.Jobs) == 0 || !c.Jobs[0].Replace {
+		return l.simLog.Append(kind, sections)
+	}
+	first := *c
+	first.Jobs = slices.Clone(c.Jobs)
+	for i := range first.Jobs {
+		first.Jobs[i].Inputs, first.Jobs[i].Outputs, first.Jobs[i].Replace = nil, nil, false
+	}
+	if lsn, err := l.simLog.Append(kind, withChange(sections[:1], &first)); err != nil {
+		return lsn, err
+	}
+	return l.simLog.Append(kind, sections)
 }
 
 // TestSimTwins looks for the seed that catches each twin, SIM_TWINS times.
