@@ -77,8 +77,8 @@ func (rt *Runtime) snapshotIdle(id uint32) error {
 	said := wal.LSN(0)
 	err = rt.do(func(c *core) (err error) {
 		e := c.ledger.Jobs[id]
-		if e == nil || e.Prev != nil || len(e.Snapshots) > 0 && e.Snapshots[len(e.Snapshots)-1].Epoch > newest.Epoch {
-			return nil // it runs again and has given a newer one
+		if e == nil || e.Prev != nil || newest.LSN < e.Since || len(e.Snapshots) > 0 && e.Snapshots[len(e.Snapshots)-1].Epoch > newest.Epoch {
+			return nil // it runs again and has given a newer one, or began anew
 		}
 		said, err = c.change(&control{Snapshot: &snapshotChange{Job: id, Snapshot: newest, Alone: true}}, nil)
 		return err

@@ -25,7 +25,7 @@ func (s *sim) version(old *simJob) *simJob {
 			delivery: jobs.Delivery(s.rng.IntN(2)), target: &simTarget{}}
 	}
 	j.width = 1 + s.rng.IntN(3)
-	j.number = len(s.versions)
+	j.number, j.bad = len(s.versions), old != nil && s.rng.IntN(2) == 0
 	s.versions = append(s.versions, &j)
 	j.build(s)
 	j.def.Definition = fmt.Appendf(nil, "version %d", j.number)
@@ -90,7 +90,7 @@ func (s *sim) change() {
 	apply := func(v *simJob) func() error {
 		o := ApplyOptions{Probation: -1}
 		if s.rng.IntN(2) == 0 {
-			o.Probation = time.Duration(1+s.rng.IntN(30)) * time.Millisecond
+			o.Probation = time.Duration(1+s.rng.IntN(200)) * time.Millisecond
 		}
 		return func() error {
 			_, err := rt.Apply(ctx, []Definition{{Job: v.def}}, o)

@@ -50,6 +50,7 @@ type simJob struct {
 	def      *jobs.Job
 	head     string // id of the first step of the task that keeps state
 	number   int    // of a version of a hot job
+	bad      bool   // it fails while it is on probation
 	target   *simTarget
 }
 

@@ -392,7 +392,10 @@ func (s *sim) sync() {
 
 // begin starts the next attempt of a job.
 func (s *sim) begin(a *simAttempts) {
-	s.armed[s.specOf(a.j).idx] = 0
+	spec := s.specOf(a.j)
+	if s.armed[spec.idx] = 0; spec.bad && !s.quiet && a.j.trial.Load().on(s.now) {
+		s.armed[spec.idx] = 1 + s.rng.IntN(4)
+	}
 	a.j.move(StateStarting)
 	x, err := a.j.begin(a.j.rt.ctx)
 	s.must(err)

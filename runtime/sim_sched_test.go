@@ -235,7 +235,7 @@ func (s *sim) chores() {
 	if len(p.jobs) > 0 && rng.IntN(25) == 0 {
 		s.reveal(p.jobs[rng.IntN(len(p.jobs))])
 	}
-	if rng.IntN(25) == 0 {
+	if rng.IntN(12) == 0 {
 		s.change()
 	}
 	if len(p.jobs) > 0 && rng.IntN(6) == 0 {

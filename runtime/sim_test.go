@@ -127,4 +127,4 @@ func TestSimRepeats(t *testing.T) {
 var simHappenings = []string{"crashes", "restarts", "attempts", "prefixes checked", "frames: part", "frames: epoch", "frames: control", "frames: catalog",
 	"frames read by a job that lags behind", "generations dropped", "snapshots read", "snapshots checked", "snapshots damaged", "late records", "windows",
 	"records sent again", "partitions stored", "partitions let go by the store", "snapshots of jobs that do not run", "jobs held back by a full topic",
-	"changes: add", "changes: update", "changes: remove", "definitions taken back", "seals refused for want of room", "steps behind the end of an attempt", "producers that joined later"}
+	"changes: add", "changes: update", "changes: remove", "seals refused for want of room", "steps behind the end of an attempt", "producers that joined later"}
