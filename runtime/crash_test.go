@@ -2,25 +2,30 @@ package runtime_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/internal/killtest"
+	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector/all"
 	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
 
 // The suites here kill this test's own program, which then runs the jobs of a folder until they are done: the real program
 // has no settings for what is wanted. The suites over the real program are in internal/killtest.
 
 const (
-	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots" or "apart"
+	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots", "apart", "serves" or "forgets"
 	crashJobs  = "SIDESTREAM_TEST_CRASH_JOBS"
 	crashData  = "SIDESTREAM_TEST_CRASH_DATA"
 )
@@ -40,9 +45,18 @@ func runChild(kind, dir, data string) error {
 	if len(problems) > 0 {
 		return fmt.Errorf("%s", problems)
 	}
-	cfg := runtime.Config{DataDir: data}
+	cfg := runtime.Config{DataDir: data, Load: func(definition []byte, _ runtime.Origin) (*jobs.Job, error) {
+		js, problems := spec.LoadBytes(spec.Config{Connectors: all.Registry()}, "definition", definition)
+		if len(problems) > 0 {
+			return nil, fmt.Errorf("%s", problems)
+		}
+		return js[0], nil
+	}}
 	if kind == "snapshots" {
 		cfg.SnapshotBytes, cfg.CommitInterval = 1, 2*time.Millisecond
+	}
+	if kind == "serves" || kind == "forgets" { // so that the jobs wait for the disk, and not all for the processor
+		cfg.EpochBytes, cfg.SealedBytes = 4<<10, 4<<10
 	}
 	rt, err := runtime.Open(cfg)
 	if err != nil {
@@ -56,10 +70,35 @@ func runChild(kind, dir, data string) error {
 	if err := rt.Start(defs); err != nil {
 		return err
 	}
+	if kind == "serves" || kind == "forgets" {
+		if kind == "forgets" {
+			if err := runtime.WriteChangesLate(rt); err != nil {
+				return err
+			}
+		}
+		return serveChild(rt, filepath.Join(data, "run", "admin.sock"))
+	}
 	if err := rt.Wait(context.Background(), true); err != nil {
 		return err
 	}
 	return rt.Stop()
+}
+
+// serveChild serves the admin API of a runtime until SIGTERM.
+func serveChild(rt *runtime.Runtime, socket string) error {
+	stop := make(chan os.Signal, 1)
+	ossignal.Notify(stop, syscall.SIGTERM)
+	s, err := admin.New(admin.Config{Spec: spec.Config{Connectors: all.Registry()}})
+	if err != nil {
+		return err
+	}
+	s.Attach(rt)
+	if err := s.ListenUnix(socket); err != nil {
+		return err
+	}
+	s.Started()
+	<-stop
+	return errors.Join(s.Close(), rt.Stop())
 }
 
 func child(t testing.TB, kind string) func(w *killtest.Work) *exec.Cmd {
@@ -107,6 +146,19 @@ func TestTwinPositionsApart(t *testing.T) {
 	found := killtest.Caught(t, func(tb testing.TB) { s.Run(tb) })
 	if found == "" {
 		t.Fatal("a program that writes positions in a frame of their own was not caught")
+	}
+	t.Logf("caught: %.300s", found)
+}
+
+// TestTwinChangesLate: a program that writes the second half of a change of two jobs, and removals, behind the answer is caught
+// by killtest.Changes, which the same program passes as it is.
+func TestTwinChangesLate(t *testing.T) {
+	s := killtest.Changes{Command: child(t, "serves"), Times: 2, Kills: 2, Mean: 15}
+	s.Run(t)
+	s.Command, s.Kills = child(t, "forgets"), 40
+	found := killtest.Caught(t, func(tb testing.TB) { s.Run(tb) })
+	if found == "" {
+		t.Fatal("a program that writes changes behind its answers was not caught")
 	}
 	t.Logf("caught: %.300s", found)
 }
