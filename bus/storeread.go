@@ -47,6 +47,7 @@ func (c *cursor) stored(b *Bus, t *topic) ([]*storeSegment, error) {
 	p := c.part
 	p.mu.Lock()
 	segs, covered, first := p.segs, p.stored.Covered, p.first
+	c.Next = p.over(c.Next)
 	p.mu.Unlock()
 	if len(segs) == 0 || c.Marks+1 >= covered {
 		return nil, nil

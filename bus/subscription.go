@@ -106,6 +106,7 @@ func (b *Bus) begin(t *topic, p *partition, start Start) (SubState, error) {
 		if len(start.Offsets) > p.number {
 			at = start.Offsets[p.number]
 		}
+		at = p.over(at)
 		if at < p.first || at > p.next {
 			return st, &OffsetError{Topic: t.name, Partition: p.number, Offset: at, First: p.first, Next: p.next}
 		}

@@ -80,6 +80,36 @@ func (j *jobEntry) clone() *jobEntry {
 	return &c
 }
 
+// outputs returns those of the job, and those that its last change gave up and the log still keeps.
+func (j *jobEntry) outputs() []outputEntry {
+	out := slices.Clone(j.Outputs)
+	if j.Prev != nil {
+		for _, o := range j.Prev.Outputs {
+			if o.Outside && j.gaveUp(o.Sub) {
+				out = append(out, o)
+			}
+		}
+	}
+	return out
+}
+
+// saved returns the newest snapshot, if it is of first or a later epoch and has what changes of the job made of its state.
+func (j *jobEntry) saved(first checkpoint.Epoch) (s snapshotEntry, ok bool) {
+	if n := len(j.Snapshots); n > 0 {
+		s = j.Snapshots[n-1]
+	}
+	return s, len(j.Snapshots) > 0 && s.Epoch >= first && s.LSN >= j.changed()
+}
+
+// changed is the last frame that changed the job's state beside its epochs.
+func (j *jobEntry) changed() wal.LSN {
+	lsn := j.Since
+	for _, d := range j.Drops {
+		lsn = max(lsn, d.LSN)
+	}
+	return lsn
+}
+
 // pin returns the first LSN that the job still needs, counted from the older of the two snapshots that are kept.
 func (j *jobEntry) pin() wal.LSN {
 	if j.Phase == PhaseEnded || j.Epoch == 0 {

@@ -91,8 +91,7 @@ func (rt *Runtime) restoreStores(plan *jobPlan, e *jobEntry) (*jobStores, error)
 // launch begins a job's attempts, unless the runtime is stopping.
 func (rt *Runtime) launch(j *job) {
 	if rt.changes.ctx.Err() != nil {
-		j.move(StateStopped)
-		return
+		return // Stop puts it to rest
 	}
 	j.done = make(chan struct{})
 	rt.supervise(j)

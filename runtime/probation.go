@@ -2,7 +2,9 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/jobs"
@@ -71,9 +73,10 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 		return err
 	}
 	defer leave()
-	if rt.findJob(name) != j && !rt.sameTrial(j) {
-		return nil // somebody has changed it meanwhile
+	if rt.findJob(name) != j && !rt.restsOnTrial(j) {
+		return nil // somebody has changed it meanwhile, or begun it again: then that attempt tells
 	}
+	rt.drainAlone(j)
 	var e *jobEntry
 	var lsn wal.LSN
 	n, prev := j.again(), j.trial.Load().prev
@@ -118,10 +121,35 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 	return nil
 }
 
-// sameTrial reports whether the job that is there now is j begun again.
-func (rt *Runtime) sameTrial(j *job) bool {
+// restsOnTrial reports whether the job that is there now is j made anew, without an attempt under way.
+func (rt *Runtime) restsOnTrial(j *job) bool {
 	n := rt.findJob(j.def.Name)
-	return n != nil && n.id == j.id && n.trial.Load() == j.trial.Load()
+	if n == nil || n.id != j.id || n.trial.Load() != j.trial.Load() {
+		return false
+	}
+	select {
+	case <-n.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// drainAlone waits until what a definition gave out to outputs that it alone has is outside, since they go with it.
+func (rt *Runtime) drainAlone(j *job) {
+	e, err := rt.entry(j.def.Name)
+	if err != nil || e.Prev == nil {
+		return
+	}
+	alone := slices.DeleteFunc(rt.sendersFor(j.id), func(s *sender) bool {
+		return slices.ContainsFunc(e.Prev.Outputs, func(o outputEntry) bool { return o.Sub == s.entry.Sub })
+	})
+	ctx, cancel := context.WithTimeout(rt.changes.ctx, rt.timeout(0))
+	defer cancel()
+	var unsent *UnsentError
+	if err := rt.drain(ctx, e, alone); errors.As(err, &unsent) && rt.changes.ctx.Err() == nil {
+		j.logger.Error("outputs that go with the changed definition could not be sent in time", "records lost by output", unsent.Unsent)
+	}
 }
 
 // resumeTrial goes on with a probation that an earlier process began.

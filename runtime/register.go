@@ -475,8 +475,9 @@ func (r *registration) outputs(d *definition, have *jobEntry, jc *jobChange) err
 	if have == nil {
 		return nil
 	}
-	for _, h := range have.Outputs {
-		if jc.Until > 0 || !h.Outside || slices.ContainsFunc(jc.Outputs, func(o outputEntry) bool { return o.Topic == h.Topic }) {
+	for _, h := range have.outputs() {
+		kept := jc.Until > 0 && !have.gaveUp(h.Sub) // for probation; what an earlier change gave up is not kept twice
+		if kept || !h.Outside || slices.ContainsFunc(jc.Outputs, func(o outputEntry) bool { return o.Topic == h.Topic }) {
 			continue
 		}
 		if unsent := unsentIn(r.core.bus, h); unsent > 0 {

@@ -52,7 +52,7 @@ func (e *UnsentError) Error() string {
 // its senders take out what is left, then one frame says that it is gone. It returns once that is durable. A job of the same
 // name that comes later is another. Where the error is a *UnsentError, or says that the job did not stop, it goes on.
 func (rt *Runtime) RemoveJob(ctx context.Context, name string, o RemoveOptions) (RemoveResult, error) {
-	ctx, leave, err := rt.changes.enter(ctx, "remove", name)
+	ctx, leave, err := rt.changes.enter(ctx, "remove", append(savepointNamed(o.Savepoint), name)...)
 	if err != nil {
 		return RemoveResult{}, err
 	}
@@ -143,7 +143,7 @@ func (rt *Runtime) saveAtRest(e *jobEntry, j *job, name string) (*savepointEntry
 	if err != nil {
 		return nil, err
 	}
-	if n := len(e.Snapshots); n == 0 || e.Snapshots[n-1].Epoch < e.Epoch {
+	if _, ok := e.saved(e.Epoch); !ok {
 		if err := rt.snapshotAtRest(j, e); err != nil {
 			return nil, err
 		}
@@ -157,9 +157,9 @@ func (rt *Runtime) saveAtRest(e *jobEntry, j *job, name string) (*savepointEntry
 // unsentOf counts what the outputs of a job hold that was never sent.
 func unsentOf(c *core, e *jobEntry) map[string]int64 {
 	unsent := map[string]int64{}
-	for _, o := range e.Outputs {
+	for _, o := range e.outputs() {
 		if n := unsentIn(c.bus, o); n > 0 {
-			unsent[o.Name] = n
+			unsent[o.Name] += n
 		}
 	}
 	return unsent

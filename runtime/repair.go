@@ -449,13 +449,15 @@ func (k *keptLog) removeLost() (marks []bus.Mark) {
 		if j == nil {
 			continue
 		}
-		for _, in := range j.Inputs {
-			k.bus.Unsubscribe(in.Sub)
+		held := j.claims() // of what it was before its last change too
+		for sub := range held.subs {
+			k.bus.Unsubscribe(sub)
+		}
+		for topic := range held.topics {
+			k.bus.Remove(topic)
 		}
 		for _, o := range j.Outputs {
-			if o.Outside {
-				k.bus.Remove(o.Topic)
-			} else {
+			if !o.Outside {
 				marks = append(marks, bus.Mark{Topic: o.Topic, Producer: bus.ProducerID(id), Leave: true})
 			}
 		}

@@ -74,7 +74,7 @@ func (rt *Runtime) Savepoints() (infos []SavepointInfo, err error) {
 // Savepoint keeps the state and positions of a job as of an epoch that is sealed once it is asked for, under a name; "" makes
 // one of the job's name and the time. It returns when that is durable; the job runs on meanwhile.
 func (rt *Runtime) Savepoint(ctx context.Context, job, name string) (SavepointInfo, error) {
-	ctx, leave, err := rt.changes.enter(ctx, "savepoint", job)
+	ctx, leave, err := rt.changes.enter(ctx, "savepoint", append(savepointNamed(name), job)...)
 	if err != nil {
 		return SavepointInfo{}, err
 	}
@@ -107,6 +107,14 @@ func (rt *Runtime) Savepoint(ctx context.Context, job, name string) (SavepointIn
 	}
 	rt.tell(Event{Kind: EventSavepoint, Job: job, Text: sp.Name})
 	return sp.info(), nil
+}
+
+// savepointNamed is what one who makes or deletes a savepoint has to himself meanwhile, beside the job; no job is called so.
+func savepointNamed(name string) []string {
+	if name == "" {
+		return nil // its name will have the job's in it
+	}
+	return []string{"savepoint " + name}
 }
 
 // newSavepoint names a savepoint of a job.
@@ -145,13 +153,17 @@ func (rt *Runtime) keepAs(sp *savepointEntry, e *jobEntry, snap snapshotEntry) e
 
 // snapshotNow returns a snapshot of a job that holds at least what was sealed before, and the job's entry with it.
 func (rt *Runtime) snapshotNow(ctx context.Context, e *jobEntry) (snapshotEntry, *jobEntry, error) {
-	first := e.Epoch
+	first := max(e.Epoch, 1)
 	for look := 0; ; look++ {
-		if n := len(e.Snapshots); n > 0 && e.Snapshots[n-1].Epoch >= first && (first > 0 || e.Phase != PhaseActive) {
-			return e.Snapshots[n-1], e, nil
-		}
 		j := rt.findJob(e.Name)
-		if e.Phase != PhaseActive {
+		rests := e.Phase != PhaseActive || j == nil
+		if rests {
+			first = e.Epoch // there will be no other
+		}
+		if s, ok := e.saved(first); ok {
+			return s, e, nil
+		}
+		if rests {
 			if err := rt.snapshotAtRest(j, e); err != nil {
 				return snapshotEntry{}, nil, err
 			}
@@ -170,7 +182,6 @@ func (rt *Runtime) snapshotNow(ctx context.Context, e *jobEntry) (snapshotEntry,
 		if e = now; e.Phase == PhaseEnded {
 			return snapshotEntry{}, nil, &PhaseError{Job: e.Name, Operation: "be saved", Phase: e.Phase}
 		}
-		first = max(first, 1)
 	}
 }
 
@@ -185,13 +196,13 @@ func (rt *Runtime) snapshotAtRest(j *job, e *jobEntry) error {
 		return err
 	}
 	logID := rt.log.ID()
-	meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: e.ID, Epoch: e.Epoch, LSN: max(e.LSN, e.Since), Header: e.header}
+	meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: e.ID, Epoch: e.Epoch, LSN: max(e.LSN, e.changed()), Header: e.header}
 	return rt.saveSnapshot(meta, stores.bodies())
 }
 
 // DeleteSavepoint removes a savepoint. Jobs that began with it have what they need of it.
 func (rt *Runtime) DeleteSavepoint(ctx context.Context, name string) error {
-	_, leave, err := rt.changes.enter(ctx, "delete savepoint")
+	_, leave, err := rt.changes.enter(ctx, "delete savepoint", savepointNamed(name)...)
 	if err != nil {
 		return err
 	}

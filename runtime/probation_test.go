@@ -1,0 +1,140 @@
+package runtime_test
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector/file"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+// TestGivenUpOutputIsKept: what a changed definition gave up and was not sent yet is not lost by another change meanwhile, nor
+// by a removal that does not say so.
+func TestGivenUpOutputIsKept(t *testing.T) {
+	noLeaks(t)
+	const total = 500
+	gate := &gatedSink{open: make(chan struct{})}
+	in, out := newTap(total+1, total), t.TempDir()
+	build := func(text string, sink jobs.Sink) *jobs.Job {
+		j := jobs.New("j")
+		jobs.To(numbers(j, in), "main", sink, jobs.JSON[int64]())
+		return version(j, text)
+	}
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), Probation: time.Hour})
+	defer stop(t, rt)
+	apply(t, rt, build("one", gate))
+	until(t, rt, "all is given out", func() bool { return jobStatus(t, rt, "j").Counters.Out == total })
+	elsewhere := file.Sink{Path: filepath.Join(out, "j.jsonl")}
+	apply(t, rt, build("two", elsewhere))
+	_, err := rt.Apply(t.Context(), byAPI(build("three", elsewhere)), runtime.ApplyOptions{})
+	if err == nil || !strings.Contains(err.Error(), "500 records") {
+		t.Errorf("another change, by which what was given up would be lost: %v", err)
+	}
+	var unsent *runtime.UnsentError
+	if _, err := rt.RemoveJob(t.Context(), "j", runtime.RemoveOptions{Timeout: 50 * time.Millisecond}); !errors.As(err, &unsent) || unsent.Unsent["main"] != total {
+		t.Errorf("RemoveJob: %v", err)
+	}
+	if res := remove(t, rt, "j", runtime.RemoveOptions{DropUnsent: true, Timeout: time.Second}); res.Dropped["main"] != total {
+		t.Errorf("dropped %v, want all %d", res.Dropped, total)
+	}
+	close(gate.open)
+}
+
+// TestRestartOnProbation: a job that is restarted as its changed definition fails is not run by two definitions at a time.
+func TestRestartOnProbation(t *testing.T) {
+	noLeaks(t)
+	const total, wrong = 2000, 1000
+	in, out := newTap(total, wrong), t.TempDir()
+	var inside, both atomic.Bool
+	var tries atomic.Int32
+	first, second := make(chan struct{}), make(chan struct{})
+	old := wide(in, out, 1, "old", func(_ int, n int64) error {
+		if n >= wrong && inside.Load() {
+			both.Store(true)
+		}
+		return nil
+	})
+	bad := wide(in, out, 1, "bad", func(_ int, n int64) error {
+		if n < wrong {
+			return nil
+		}
+		if tries.Add(1) == 1 {
+			<-first
+		} else {
+			inside.Store(true)
+			<-second
+			inside.Store(false)
+		}
+		return errors.New("too large for me")
+	})
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), Probation: time.Hour})
+	apply(t, rt, old)
+	until(t, rt, "a thousand are out", func() bool { return linesOf(t, fileOf(out)) == wrong })
+	apply(t, rt, bad)
+	in.open(total)
+	until(t, rt, "the first try", func() bool { return tries.Load() == 1 })
+	restarted := make(chan error, 1)
+	go func() { restarted <- rt.RestartJob(t.Context(), "j") }()
+	until(t, rt, "the restart is under way", func() bool { return jobStatus(t, rt, "j").State == runtime.StateStopping })
+	close(first)
+	if err := <-restarted; err != nil {
+		t.Fatal(err)
+	}
+	until(t, rt, "the second try", func() bool { return inside.Load() || both.Load() })
+	for range 40 { // what is wrong would come now
+		if time.Sleep(5 * time.Millisecond); both.Load() {
+			break
+		}
+	}
+	close(second)
+	finish(t, rt)
+	if both.Load() {
+		t.Error("the old definition ran while an attempt of the new one did")
+	}
+	evs, _ := rt.Events(0)
+	if !slices.ContainsFunc(evs, func(e runtime.Event) bool { return e.Kind == runtime.EventRolledBack }) {
+		t.Error("the old definition is not back")
+	}
+	sameLines(t, "j", fileLines(t, fileOf(out)), tallied(total, nil))
+}
+
+// TestRollBackSendsFirst: what a changed definition gave out to an output that the old one does not have is outside before
+// the old one is back.
+func TestRollBackSendsFirst(t *testing.T) {
+	noLeaks(t)
+	const total, wrong = 2000, 1000
+	in, out := newTap(total, 0), t.TempDir()
+	gate := &gatedSink{open: make(chan struct{})}
+	build := func(text string, sink jobs.Sink, bad bool) *jobs.Job {
+		j := jobs.New("j")
+		checked := jobs.TryMap(numbers(j, in), func(n int64) (int64, error) {
+			if bad && n >= wrong {
+				return 0, errors.New("too large for me")
+			}
+			return n, nil
+		})
+		jobs.To(checked, "main", sink, jobs.JSON[int64]())
+		return version(j, text)
+	}
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), Probation: time.Hour})
+	apply(t, rt, build("old", file.Sink{Path: fileOf(out)}, false))
+	apply(t, rt, build("bad", gate, true))
+	in.open(wrong)
+	until(t, rt, "a thousand are given out", func() bool { return jobStatus(t, rt, "j").Counters.Out == wrong })
+	in.open(total)
+	until(t, rt, "it fails", func() bool { return jobStatus(t, rt, "j").Restarts == 1 })
+	for range 20 { // what is wrong would come now
+		time.Sleep(5 * time.Millisecond)
+	}
+	close(gate.open)
+	finish(t, rt)
+	if n := gate.taken.Load(); n != wrong || linesOf(t, fileOf(out)) != total-wrong {
+		t.Errorf("%d records are at the new place, %d at the old", n, linesOf(t, fileOf(out)))
+	}
+}
