@@ -49,13 +49,19 @@ func start(t *testing.T) (*runtime.Runtime, *admin.Server, string) {
 
 func startOf(t *testing.T, text string) (*runtime.Runtime, *admin.Server, string) {
 	t.Helper()
+	return startWith(t, runtime.Config{}, text)
+}
+
+func startWith(t *testing.T, cfg runtime.Config, text string) (*runtime.Runtime, *admin.Server, string) {
+	t.Helper()
 	dir := t.TempDir()
 	text = strings.ReplaceAll(text, "OUT", filepath.Join(dir, "out.jsonl"))
 	defs, problems := spec.LoadBytes(spec.Config{Connectors: all.Registry()}, "jobs.yaml", []byte(text))
 	for _, p := range problems {
 		t.Fatal(p)
 	}
-	rt, err := runtime.Open(runtime.Config{DataDir: filepath.Join(dir, "data")})
+	cfg.DataDir = filepath.Join(dir, "data")
+	rt, err := runtime.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
