@@ -18,6 +18,7 @@ type Reader struct {
 	cursors  []*cursor
 	err      error  // of what it was made from
 	quiet    *quiet // nil: every producer counts
+	bounded  bool   // some cursor stops
 	caughtUp atomic.Bool
 	ended    atomic.Bool
 
@@ -31,6 +32,10 @@ type cursor struct {
 	SubState
 	seen int64 // highest event time taken, to read the partition furthest behind first; of a reader of several
 	mark mark  // where the batch that is taken in pieces goes on
+
+	stop    Offset // where it stops, if it stops
+	stops   bool
+	stopped bool
 
 	store *storeCursor // nil unless it reads the topic store
 
@@ -97,7 +102,11 @@ func (r *Reader) Next(max int) (b Batch, ok bool, err error) {
 	}
 	written := r.topic.written.Load() // before looking: who then finds nothing has taken the marks of all who wrote
 	for i, c := range r.cursors {
-		b, ok, err = c.next(r.bus, r.topic, max)
+		if c.stops {
+			b, ok, err = c.nextUntil(r.bus, r.topic, max)
+		} else {
+			b, ok, err = c.next(r.bus, r.topic, max)
+		}
 		if ok || err != nil {
 			if ok && len(r.cursors) > 1 {
 				c.seen = b.latest(c.seen)
@@ -107,7 +116,7 @@ func (r *Reader) Next(max int) (b Batch, ok bool, err error) {
 			return b, ok, err
 		}
 	}
-	r.dry(written)
+	r.dry(written && !r.bounded) // one that is stopped has more before it
 	return Batch{}, false, nil
 }
 

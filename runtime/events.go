@@ -15,6 +15,10 @@ const (
 	EventRolledBack EventKind = "rolled_back" // a definition failed on probation, and the one before is back; Text is why
 	EventSettled    EventKind = "settled"     // a probation is over: the new definition stays
 	EventSavepoint  EventKind = "savepoint"   // Text is its name
+	EventMoved      EventKind = "moved"       // a subscription was set elsewhere; Text says where
+	EventDetached   EventKind = "detached"    // a subscription is gone; the job is stopped
+	EventPurged     EventKind = "purged"      // records of a topic were let go by hand; no Job
+	EventRetention  EventKind = "retention"   // a topic keeps its records for another time; no Job
 )
 
 // Event is something that has happened to a job. Events are of one process, and numbered from 1.

@@ -58,6 +58,14 @@ func (rt *Runtime) operate(ctx context.Context, op operation, name string, o Sto
 	case j == nil && to == PhaseActive:
 		err = fmt.Errorf("job %s cannot %s: %s; apply it again", name, op, missingReason)
 	}
+	if err == nil && j != nil && to == PhaseActive && e.Phase != PhaseActive && j.detached(e) {
+		defer leave()
+		if err := rt.reattach(j, to); err != nil {
+			return err
+		}
+		rt.goOn(j)
+		return nil
+	}
 	if err != nil || to == e.Phase && (op != opRestart || j == nil) {
 		leave()
 		return err

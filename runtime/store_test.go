@@ -49,7 +49,7 @@ func TestTopicOutlivesTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole(beside, 0)
-	if err := rt.PurgeTopic(t.Context(), "numbers", bus.Start{At: 777}); err != nil {
+	if _, err := rt.PurgeTopic(t.Context(), "numbers", offset(777), false); err != nil {
 		t.Fatal(err)
 	}
 	whole(rt, 777)
@@ -61,11 +61,11 @@ func TestTopicOutlivesTheLog(t *testing.T) {
 	if err := rt.Tail(t.Context(), runtime.Tail{Topic: "numbers", From: &zero}, func(runtime.TopicRecord) error { return nil }); !errors.As(err, new(*bus.OffsetError)) {
 		t.Errorf("what was purged, in the next process: %v", err)
 	}
-	if err := rt.SetRetention(t.Context(), "numbers", bus.Retention{MaxAge: time.Millisecond}); err != nil {
+	if _, err := rt.SetRetention(t.Context(), "numbers", bus.Retention{MaxAge: time.Millisecond}, false); err != nil {
 		t.Fatal(err)
 	}
 	until(t, rt, "the store lets all go", func() bool { return files() == 0 })
-	if err := rt.SetRetention(t.Context(), "nothing", bus.Retention{}); !errors.Is(err, runtime.ErrNoTopic) {
+	if _, err := rt.SetRetention(t.Context(), "nothing", bus.Retention{}, false); !errors.Is(err, runtime.ErrNoTopic) {
 		t.Errorf("retention of an unknown topic: %v", err)
 	}
 	stop(t, rt)

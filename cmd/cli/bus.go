@@ -25,8 +25,8 @@ import (
 func socketIn(dataDir string) string { return filepath.Join(dataDir, "run", "admin.sock") }
 
 func (a *app) busCommands() *cobra.Command {
-	c := group("bus", "Look into the topics on the bus", "Topics are asked of the process; where none runs on the data directory, the directory is read.")
-	c.AddCommand(a.busList(), a.busTail())
+	c := group("bus", "Look into the topics on the bus, and set their readers elsewhere", "Topics are asked of the process; where none runs on the data directory, the directory is read.")
+	c.AddCommand(a.busList(), a.busTail(), a.busSeek(), a.busDetach(), a.busPurge(), a.busRetention())
 	return c
 }
 

@@ -36,6 +36,7 @@ var trials = map[string]trial{
 	"run":                 {alone: true, endless: true, prints: "what jobs with a stdout output write"},
 	"dev":                 {alone: true, endless: true, prints: "how the jobs stand, for people; status is for programs"},
 	"job remove":          {before: "sidestream job apply gone.yaml"},
+	"bus detach":          {before: "sidestream job remove gone --drop-unsent -o name >/dev/null 2>&1; sidestream job apply gone.yaml"},
 	"checkpoint list":     {alone: true, before: withSnapshot},
 	"checkpoint inspect":  {alone: true, before: withSnapshot},
 	"checkpoint export":   {alone: true, before: withSnapshot},

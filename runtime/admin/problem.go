@@ -89,7 +89,7 @@ func problemOf(err error) *Problem {
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.Is(err, runtime.ErrNoTopic), errors.Is(err, runtime.ErrNoJob), errors.Is(err, runtime.ErrNoSavepoint), errors.As(err, &offset):
+	case errors.Is(err, runtime.ErrNoTopic), errors.Is(err, runtime.ErrNoJob), errors.Is(err, runtime.ErrNoSavepoint), errors.Is(err, runtime.ErrNoSubscription), errors.As(err, &offset):
 		return problem(http.StatusNotFound, KindNotFound, "%v", err)
 	case errors.Is(err, runtime.ErrNotRunning):
 		return problem(http.StatusServiceUnavailable, KindBusy, "the process is starting or stopping; try again later")

@@ -51,6 +51,7 @@ func (s *Server) register() {
 	s.registerLifecycle()
 	s.registerOperations()
 	s.registerRecords()
+	s.registerTopics()
 	s.registerEvents()
 	s.registerDescription()
 	schemas := s.api.OpenAPI().Components.Schemas.Map()
