@@ -3,6 +3,7 @@ package jobs
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -25,6 +26,9 @@ var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 // '_' and '-', the first a letter or digit.
 func CheckName(s string) error {
 	if !nameRE.MatchString(s) {
+		if len(s) > 60 {
+			s = strings.ToValidUTF8(s[:60], "") + "…"
+		}
 		return fmt.Errorf("name %q: want 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit", s)
 	}
 	return nil

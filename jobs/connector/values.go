@@ -170,13 +170,17 @@ func (k FieldKind) describe() string {
 // Parse turns the text of a setting into a value of the field's kind. A list's text is one element, or several with commas
 // between them.
 func (f Field) Parse(text string) (any, *FieldError) {
-	bad := &FieldError{Field: f.Name, Msg: fmt.Sprintf("want %s, not %q", f.Kind.describe(), text)}
+	said := text // what a message shows of it
+	if len(said) > 60 {
+		said = strings.ToValidUTF8(said[:60], "") + "…"
+	}
+	bad := &FieldError{Field: f.Name, Msg: fmt.Sprintf("want %s, not %q", f.Kind.describe(), said)}
 	switch f.Kind {
 	case String:
 		return text, nil
 	case Enum:
 		if !slices.Contains(f.Enum, text) {
-			return nil, &FieldError{Field: f.Name, Msg: fmt.Sprintf("%q is not one of %s", text, strings.Join(f.Enum, ", "))}
+			return nil, &FieldError{Field: f.Name, Msg: fmt.Sprintf("%q is not one of %s", said, strings.Join(f.Enum, ", "))}
 		}
 		return text, nil
 	case Secret:

@@ -195,13 +195,14 @@ func (l *loader) load(name string, content []byte) {
 
 // sorted returns the problems of the file in its order, with their lines, now that it is known what to hide of them.
 func (f *file) sorted() []Problem {
-	f.show()
 	slices.SortStableFunc(f.problems, func(a, b Problem) int {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
 		return a.Column - b.Column
 	})
+	f.problems = f.problems[:min(len(f.problems), maxProblems)]
+	f.show()
 	return f.problems
 }
 

@@ -99,32 +99,6 @@ func TestSchemaIsJSON(t *testing.T) {
 	}
 }
 
-// What could blow the loader up is refused, and soon.
-func TestHostileFiles(t *testing.T) {
-	deep := strings.Repeat("[", 1<<19)
-	bomb := "a: &a [x,x,x,x,x,x,x,x,x]\n"
-	for i := range 9 {
-		bomb += fmt.Sprintf("%c: &%c [*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c]\n", 'b'+i, 'b'+i, 'a'+i, 'a'+i, 'a'+i, 'a'+i, 'a'+i, 'a'+i, 'a'+i, 'a'+i)
-	}
-	nested := ""
-	for i := range 500 {
-		nested += strings.Repeat(" ", i) + "a:\n"
-	}
-	for name, src := range map[string]string{
-		"deep": deep, "bomb": bomb, "nested": nested, "large": strings.Repeat("a", MaxFileBytes+1), "not UTF-8": "a: \xff",
-		"documents": strings.Repeat("---\na: 1\n", 300), "words": strings.Repeat("x: y\n", 1<<17), "colons": strings.Repeat("? ", 1<<18),
-	} {
-		start := time.Now()
-		js, problems := LoadBytes(testConfig(), "f", []byte(src))
-		if len(problems) == 0 || len(problems) > maxProblems || js != nil {
-			t.Errorf("%s: %d jobs, %d problems", name, len(js), len(problems))
-		}
-		if d := time.Since(start); d > 5*time.Second {
-			t.Errorf("%s takes %v", name, d)
-		}
-	}
-}
-
 func FuzzLoad(f *testing.F) {
 	src, err := os.ReadFile("testdata/temperature.yaml")
 	if err != nil {

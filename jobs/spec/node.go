@@ -17,7 +17,7 @@ import (
 
 // Limits of a definition file.
 const (
-	MaxFileBytes = 256 << 10
+	MaxFileBytes = 128 << 10
 	MaxMarks     = 20_000 // of the characters that YAML is built of: each may cost a node, of a kilobyte
 	MaxNesting   = 24
 	MaxDocuments = 256
@@ -30,10 +30,17 @@ type file struct {
 	src      string
 	starts   []int // of the lines
 	problems []Problem
-	hidden   map[int]int // lines, from a column on, that messages do not show
+	hidden   map[int]int    // lines, from a column on, that messages do not show
+	masks    map[int]string // lines as messages show them
+	large    bool           // src has been left out, for that
+
+	expressions int // bytes of those read
 }
 
 func newFile(name string, src []byte) *file {
+	if len(src) > MaxFileBytes {
+		return &file{name: name, starts: []int{0}, large: true}
+	}
 	f := &file{name: name, src: strings.TrimPrefix(string(src), "\uFEFF"), starts: []int{0}}
 	for i, r := range f.src {
 		switch r {
@@ -65,6 +72,13 @@ func (f *file) line(n int) string {
 		}
 		return r
 	}, text)
+}
+
+func (f *file) lineBytes(n int) int {
+	if n < 1 || n >= len(f.starts) {
+		return len(f.src) - f.starts[len(f.starts)-1]
+	}
+	return f.starts[n] - f.starts[n-1]
 }
 
 func (f *file) add(line, column int, hint, format string, args ...any) {
@@ -191,7 +205,7 @@ func escapeLen(s string) int {
 
 // documents parses the file. What YAML itself finds wrong ends it there: what stands behind cannot be told.
 func (f *file) documents() []*yaml.Node {
-	if len(f.src) > MaxFileBytes {
+	if f.large {
 		f.add(0, 0, "split it: a directory may hold many", "the file has more than %d bytes", MaxFileBytes)
 		return nil
 	}
@@ -355,7 +369,7 @@ func (f *file) pairs(n *yaml.Node, what string) []entry {
 			continue
 		}
 		if first, twice := seen[k.Value]; twice {
-			f.problemWith(f.at(first).place("the first is here"), k, "", "%s is given twice", k.Value)
+			f.problemWith(f.at(first).place("the first is here"), k, "", "%s is given twice", clip(k.Value))
 			continue
 		}
 		seen[k.Value] = k
@@ -371,10 +385,10 @@ func (f *file) block(n *yaml.Node, what string, table []Field) block {
 	for _, e := range f.pairs(n, what) {
 		if !slices.Contains(names, e.name.Value) {
 			hint := laterFields[e.name.Value]
-			if hint == "" {
+			if hint == "" && len(f.problems) < maxProblems {
 				hint = expr.DidYouMean(e.name.Value, names)
 			}
-			f.problem(e.name, hint, "%s has no field %s", what, e.name.Value)
+			f.problem(e.name, hint, "%s has no field %s", what, clip(e.name.Value))
 			continue
 		}
 		b.fields[e.name.Value] = e

@@ -76,7 +76,7 @@ func (d *document) noReference(n *yaml.Node, what, ref string) {
 	if name := strings.Trim(ref, "${}"); wordRE.MatchString(name) {
 		hint = "write ${env:" + name + "}"
 	}
-	d.problem(n, hint, "%s: %s is not a reference", what, ref)
+	d.problem(n, hint, "%s: %s is not a reference", what, clip(ref))
 }
 
 // mayRead reports whether definitions may read a variable of the environment; it says where they may not.
@@ -140,10 +140,24 @@ var (
 	credentialGivenRE = regexp.MustCompile(`(?i)(` + credentialWords + `["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s,}\]#]+)`)
 )
 
+// Texts without any of these, in lower case, hold nothing for the expressions above, which are slow to say so.
+var (
+	credentialTexts = []string{"private key", "akia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "sk_live_", "eyj", "://", "password"}
+	credentialGiven = []string{"passw", "pwd", "passphrase", "secret", "token", "credential", "key"}
+)
+
+func mayHold(text string, parts []string) bool {
+	text = strings.ToLower(text)
+	return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(text, p) })
+}
+
 func credentialName(name string) bool { return credentialNameRE.MatchString(name) }
 
 // credentials reports texts in the file, comments too, that look like secrets.
 func (f *file) credentials() {
+	if !mayHold(f.src, credentialTexts) {
+		return
+	}
 	for _, at := range credentialTextRE.FindAllStringIndex(f.src, maxProblems) {
 		line, column := f.position(at[0])
 		f.add(line, column, "take it out, and change it if others have seen it: a setting such as password takes ${file:PATH} or ${env:NAME}",
@@ -170,36 +184,54 @@ func (f *file) hide(n *yaml.Node) {
 	}
 	if from, ok := f.hidden[n.Line]; !ok || n.Column < from {
 		f.hidden[n.Line] = n.Column
+		delete(f.masks, n.Line)
 	}
 }
 
 // masked returns a line as messages show it: with stars for what looks like a secret.
 func (f *file) masked(number int) string {
+	if line, ok := f.masks[number]; ok {
+		return line
+	}
 	line := f.line(number)
-	line = credentialTextRE.ReplaceAllStringFunc(line, stars)
-	line = credentialGivenRE.ReplaceAllStringFunc(line, func(s string) string {
-		m := credentialGivenRE.FindStringSubmatch(s)
-		if v := strings.Trim(m[2], `"'`); strings.HasPrefix(v, "${") || strings.HasPrefix(v, "value.") || strings.HasPrefix(v, "{") || strings.HasPrefix(v, "[") {
-			return s
-		}
-		return m[1] + stars(m[2])
-	})
+	if mayHold(line, credentialTexts) {
+		line = credentialTextRE.ReplaceAllStringFunc(line, stars)
+	}
+	if mayHold(line, credentialGiven) {
+		line = credentialGivenRE.ReplaceAllStringFunc(line, func(s string) string {
+			m := credentialGivenRE.FindStringSubmatch(s)
+			if v := strings.Trim(m[2], `"'`); strings.HasPrefix(v, "${") || strings.HasPrefix(v, "value.") || strings.HasPrefix(v, "{") || strings.HasPrefix(v, "[") {
+				return s
+			}
+			return m[1] + stars(m[2])
+		})
+	}
 	if from, ok := f.hidden[number]; ok {
 		rs := []rune(line)
 		from = min(from-1, len(rs))
 		line = string(rs[:from]) + stars(string(rs[from:]))
 	}
+	if f.masks == nil {
+		f.masks = map[int]string{}
+	}
+	f.masks[number] = line
 	return line
 }
 
 // stars keeps the width of s, so that marks stay below what they mark.
 func stars(s string) string { return strings.Repeat("*", len([]rune(s))) }
 
-// windowRunes is how much of a line a message shows.
-const windowRunes = 200
+// windowRunes is how much of a line a message shows, of one that is not too long to be looked through for secrets.
+const (
+	windowRunes  = 200
+	maxLineBytes = 4 << 10
+)
 
 // shown returns the part of a line that a message shows, and where a column is in it.
 func (f *file) shown(number, column int) (source string, mark int) {
+	if f.lineBytes(number) > maxLineBytes {
+		return "", column
+	}
 	line := f.masked(number)
 	if len(line) <= windowRunes {
 		return line, column

@@ -38,7 +38,7 @@ func (d *document) choice(n *yaml.Node, what string, choices []string) string {
 		if s == "drop_oldest" {
 			hint = "drop_oldest comes in a later version; a full topic holds its writers back"
 		}
-		d.problem(n, hint, "%s: %q is not one of %s", what, s, strings.Join(choices, ", "))
+		d.problem(n, hint, "%s: %q is not one of %s", what, clip(s), strings.Join(choices, ", "))
 		return ""
 	}
 	return s
@@ -122,12 +122,29 @@ func (d *document) expression(n *yaml.Node, what string, scope expr.Scope) *expr
 		d.problem(n, `quote an expression that begins with { or [: '{"a": 1}'`, "%s: want an expression, not %s", what, describe(n))
 		return nil
 	}
+	if d.unchecked(n) {
+		return nil
+	}
 	p, problems := expr.Compile(n.Value, scope)
 	if problems != nil {
 		d.inside(n, problems)
 		return nil
 	}
 	return p
+}
+
+// maxExpressions is how many bytes of expressions are checked in a file in which something is wrong: each kilobyte may take
+// some milliseconds.
+const maxExpressions = 16 << 10
+
+// unchecked reports whether an expression is one too many to be checked; it says so.
+func (d *document) unchecked(n *yaml.Node) bool {
+	d.file.expressions += len(n.Value)
+	if d.file.expressions <= maxExpressions || len(d.file.problems) == 0 {
+		return false
+	}
+	d.problem(n, "mend what is wrong before it first", "this expression is not checked, as the file has many")
+	return true
 }
 
 // condition reads an expression that is true or false.

@@ -93,6 +93,9 @@ func (w *draft) readAggregates(n *yaml.Node, win *windowDraft, fields map[string
 			w.problem(e.value, "write {n: count()}", "aggregate.%s: want an aggregate, not %s", name, describe(e.value))
 			continue
 		}
+		if w.unchecked(e.value) {
+			continue
+		}
 		a, problems := expr.CompileAggregate(e.value.Value, w.scope)
 		if problems != nil {
 			w.inside(e.value, problems)
