@@ -18,7 +18,7 @@ import (
 // Limits of a definition file.
 const (
 	MaxFileBytes = 128 << 10
-	MaxMarks     = 20_000 // of the characters that YAML is built of: each may cost a node, of a kilobyte
+	MaxMarks     = 10_000 // of the characters that YAML is built of: each may cost a node, of a kilobyte
 	MaxNesting   = 24
 	MaxDocuments = 256
 	maxProblems  = 200
