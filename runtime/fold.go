@@ -47,7 +47,7 @@ func (rt *Runtime) snapshotIdle(id uint32) error {
 		}
 		return nil
 	})
-	if err != nil || j == nil || j.Epoch == 0 || j.Prev != nil { // on probation it announces none
+	if err != nil || j == nil || j.Epoch == 0 || j.onTrial(rt.now()) { // on probation it announces none
 		return err
 	}
 	if err := rt.log.WaitDurable(rt.ctx, j.LSN); err != nil {
@@ -77,7 +77,7 @@ func (rt *Runtime) snapshotIdle(id uint32) error {
 	said := wal.LSN(0)
 	err = rt.do(func(c *core) (err error) {
 		e := c.ledger.Jobs[id]
-		if e == nil || e.Prev != nil || newest.LSN < e.Since || len(e.Snapshots) > 0 && e.Snapshots[len(e.Snapshots)-1].Epoch > newest.Epoch {
+		if e == nil || e.onTrial(rt.now()) || newest.LSN < e.Since || len(e.Snapshots) > 0 && e.Snapshots[len(e.Snapshots)-1].Epoch > newest.Epoch {
 			return nil // it runs again and has given a newer one, or began anew
 		}
 		said, err = c.change(&control{Snapshot: &snapshotChange{Job: id, Snapshot: newest, Alone: true}}, nil)

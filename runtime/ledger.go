@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
@@ -47,7 +48,7 @@ type jobEntry struct {
 }
 
 // prevEntry is what a job was before its definition was changed, and what it gave up then: kept until the new one has proved
-// itself, or brought back. While it is there the job announces no snapshot, so that state that was dropped can come back.
+// itself, or brought back. Until its time is over the job announces no snapshot, so that state that was dropped can come back.
 type prevEntry struct {
 	Definition []byte                  `json:"definition"`
 	Origin     Origin                  `json:"origin"`
@@ -91,6 +92,11 @@ func (j *jobEntry) outputs() []outputEntry {
 		}
 	}
 	return out
+}
+
+// onTrial reports whether what the job was before may come back. Prev may stay longer, while what it gave up is yet to be sent.
+func (j *jobEntry) onTrial(now time.Time) bool {
+	return j.Prev != nil && now.UnixMilli() < j.Prev.Until
 }
 
 // saved returns the newest snapshot, if it is of first or a later epoch and has what changes of the job made of its state.

@@ -30,8 +30,11 @@ type trial struct {
 
 // on reports whether a failure now takes the definition back.
 func (t *trial) on(now time.Time) bool {
-	return t != nil && (t.prev != nil || t.noWayBack != "") && now.Before(t.until)
+	return t != nil && (t.prev != nil || t.noWayBack != "") && t.open(now)
 }
+
+// open reports whether the time is not over.
+func (t *trial) open(now time.Time) bool { return t != nil && now.Before(t.until) }
 
 // failTrial has the old definition brought back, or fails the job where that cannot be. It runs on the job's supervisor, which
 // then ends.
@@ -60,7 +63,9 @@ func (rt *Runtime) retry(j *job) {
 	}
 	defer leave()
 	if rt.findJob(j.def.Name) == j {
-		j.trial.Store(nil)
+		if j.trial.Load().open(rt.now()) {
+			j.trial.Store(nil)
+		}
 		rt.goOn(j)
 	}
 }
@@ -87,7 +92,7 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 			return err
 		}
 		have := c.ledger.Jobs[j.id]
-		if have == nil || have.Prev == nil {
+		if have == nil || !have.onTrial(rt.now()) { // the state of a snapshot made since may lack what the old one had
 			return fmt.Errorf("job %s is not on probation any more", name)
 		}
 		phase, reason := have.Phase, have.Reason

@@ -138,3 +138,39 @@ func TestRollBackSendsFirst(t *testing.T) {
 		t.Errorf("%d records are at the new place, %d at the old", n, linesOf(t, fileOf(out)))
 	}
 }
+
+// TestUnsentKeepsNoLog: a job whose changed definition gave up an output that cannot be sent gives snapshots again once its
+// probation is over: else its state would keep the log for as long.
+func TestUnsentKeepsNoLog(t *testing.T) {
+	noLeaks(t)
+	const total = 3000
+	data, in, out := t.TempDir(), newTap(total, 1000), t.TempDir()
+	gate := &gatedSink{open: make(chan struct{})}
+	build := func(text string, sink jobs.Sink) *jobs.Job {
+		j := jobs.New("j")
+		jobs.To(tallies(numbers(j, in), nil), "main", sink, jobs.JSON[tally]())
+		return version(j, text)
+	}
+	rt := start(t, runtime.Config{DataDir: data, Probation: time.Millisecond, SnapshotBytes: 1})
+	apply(t, rt, build("one", gate))
+	until(t, rt, "a thousand are given out", func() bool { return jobStatus(t, rt, "j").Counters.Out == 1000 })
+	apply(t, rt, build("two", file.Sink{Path: fileOf(out)}))
+	e, err := rt.JobDefinition("j")
+	if err != nil || string(e.Definition) != "two\n" {
+		t.Fatal(e, err)
+	}
+	changed := jobStatus(t, rt, "j").Epoch
+	in.open(2000)
+	until(t, rt, "a snapshot of what the changed definition has made", func() bool {
+		in.open(min(total-1, in.opened.Load()+1))
+		list, broken, err := runtime.Checkpoints(data)
+		if broken != nil || err != nil {
+			t.Fatal(broken, err)
+		}
+		return slices.ContainsFunc(list, func(c runtime.Checkpoint) bool { return c.Announced && c.Epoch > changed })
+	})
+	close(gate.open)
+	until(t, rt, "what was given up is sent", func() bool { return gate.taken.Load() == 1000 })
+	in.open(total)
+	finish(t, rt)
+}

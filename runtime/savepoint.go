@@ -125,7 +125,7 @@ func (rt *Runtime) newSavepoint(e *jobEntry, name string) (*savepointEntry, erro
 	switch {
 	case e.Phase == PhaseEnded:
 		return nil, &PhaseError{Job: e.Name, Operation: "be saved", Phase: e.Phase}
-	case e.Prev != nil:
+	case e.onTrial(rt.now()):
 		return nil, fmt.Errorf("job %s was changed a moment ago, and may be changed back until %s: save it then", e.Name,
 			time.UnixMilli(e.Prev.Until).Format(time.TimeOnly))
 	}

@@ -53,7 +53,7 @@ type nodeScan struct {
 
 // startSnapshot begins a snapshot of the job, unless one is under way.
 func (x *execution) startSnapshot() {
-	if x.snap != nil || x.stopping || x.snapshotBusy.Load() || x.trial.Load() != nil {
+	if x.snap != nil || x.stopping || x.snapshotBusy.Load() || x.trial.Load().open(x.rt.now()) {
 		return
 	}
 	r := &snapshotRun{from: make([]checkpoint.Epoch, len(x.subtasks))}
@@ -172,7 +172,7 @@ func (rt *Runtime) saveSnapshot(meta checkpoint.SnapshotMeta, bodies [][]byte) e
 	gone := false
 	err = rt.do(func(c *core) (err error) {
 		j := c.ledger.Jobs[meta.Job]
-		if j == nil || meta.LSN < j.Since || j.Prev != nil {
+		if j == nil || meta.LSN < j.Since || j.onTrial(rt.now()) {
 			gone = true // the job, or what it was; or there may be a way back to state that this one lacks
 			return nil
 		}
