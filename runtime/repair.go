@@ -308,11 +308,9 @@ func readSnapshot(path string) error {
 	}
 }
 
-// passBefore moves subscriptions and senders on over what is removed before the frames that are kept.
+// passBefore moves subscriptions and senders on over what is not there any more before the frames that are kept: it is
+// removed, or it was dropped for reasons that stood in frames which are removed, such as that the topic store has it.
 func (k *keptLog) passBefore() error {
-	if k.choice.Before.Last == 0 {
-		return nil
-	}
 	for _, j := range k.ledger.sorted() {
 		for i, in := range j.Inputs {
 			if err := k.passInput(j, &j.Inputs[i], in.Topic); err != nil {
