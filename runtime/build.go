@@ -20,6 +20,11 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.frames.Store(entry.FrameBytes)
 	x.snapshotBusy, x.trial = j.snapshotBusy, &j.trial
+	mark, err := replaying(&entry.header)
+	if err != nil {
+		return nil, err
+	}
+	x.replay.Store(mark)
 	for _, name := range topicsWritten(j.def) {
 		id, ok := rt.bus.TopicByName(name)
 		if !ok {
@@ -43,7 +48,6 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 	}
 	x.finished = make([]bool, len(x.subtasks))
 	x.dry = make([]bool, len(x.subtasks))
-	var err error
 	x.coord, err = checkpoint.NewCoordinator(checkpoint.CoordinatorConfig{Subtasks: len(x.subtasks), Interval: rt.cfg.CommitInterval,
 		EpochBytes: rt.cfg.EpochBytes, First: entry.Epoch + 1})
 	x.tick = rt.newTimer(func() { x.post(event{kind: eventTick}) })
@@ -254,6 +258,7 @@ func (b *builder) out(s *subtask, name string) *outBuffer {
 	for _, o := range b.entry.Outputs {
 		if o.Name == name {
 			ob := newOutBuffer(o.Topic, b.rt.bus.Partitions(o.Topic), b.rt.cfg.FrameBytes/2)
+			ob.replay = &b.x.replay
 			s.outs = append(s.outs, ob)
 			return ob
 		}
@@ -393,7 +398,9 @@ func (b *builder) busFeeds(t *taskPlan) error {
 	}
 	for i, s := range b.subtasks[t] {
 		slices.SortFunc(per[i], func(a, b bus.SubState) int { return a.Partition - b.Partition })
-		s.feed = &busFeed{node: n, built: &s.nodes[0].built, bus: b.rt.bus, sub: in.Sub, topic: in.Topic, states: per[i]}
+		f := &busFeed{node: n, built: &s.nodes[0].built, bus: b.rt.bus, sub: in.Sub, topic: in.Topic, states: per[i]}
+		f.stopAt(b.x.replay.Load())
+		s.feed = f
 	}
 	return nil
 }

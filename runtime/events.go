@@ -17,6 +17,8 @@ const (
 	EventSavepoint  EventKind = "savepoint"   // Text is its name
 	EventMoved      EventKind = "moved"       // a subscription was set elsewhere; Text says where
 	EventDetached   EventKind = "detached"    // a subscription is gone; the job is stopped
+	EventReplay     EventKind = "replay"      // a job is set back, to read a topic again; Text is the replay's id and how much it is
+	EventReplayed   EventKind = "replayed"    // the job is where it was, or at the replay's end; Text is its id
 	EventPurged     EventKind = "purged"      // records of a topic were let go by hand; no Job
 	EventRetention  EventKind = "retention"   // a topic keeps its records for another time; no Job
 )

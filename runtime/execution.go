@@ -33,8 +33,9 @@ type execution struct {
 	events   []event
 	result   chan outcome
 
-	snapping     atomic.Bool  // the header of each sealed epoch is wanted
-	snapshotBusy *atomic.Bool // the job's: one is being written
+	replay       atomic.Pointer[replayMark] // under way; nil if there is none
+	snapping     atomic.Bool                // the header of each sealed epoch is wanted
+	snapshotBusy *atomic.Bool               // the job's: one is being written
 	trial        *atomic.Pointer[trial]
 
 	durableMu sync.Mutex
@@ -92,6 +93,7 @@ type piece struct {
 	watermark jobs.Watermark
 	idle      bool
 	moved     bool
+	replayed  bool // it does not read, or has read all of the replay under way
 }
 
 type eventKind uint8
@@ -381,7 +383,9 @@ func (x *execution) decide() (done, ended bool, err error) {
 		}
 	}
 	for _, e := range d.Seal {
-		x.sealEpoch(e)
+		if err := x.sealEpoch(e); err != nil {
+			return false, false, err
+		}
 	}
 	if x.coord.Done() {
 		return true, x.coord.AllEnded(), nil
@@ -410,7 +414,7 @@ func (x *execution) sendBarrier(now time.Time, d checkpoint.Decision) {
 }
 
 // sealEpoch joins an epoch's pieces and hands them to the committer.
-func (x *execution) sealEpoch(e checkpoint.Epoch) {
+func (x *execution) sealEpoch(e checkpoint.Epoch) error {
 	r := &sealRequest{job: x.job, attempt: x.attempt, header: checkpoint.Header{Job: x.job, Attempt: x.attempt, Epoch: e}}
 	r.header.Ended = e == x.final && x.coord.AllEnded()
 	moved := map[*taskPlan]bool{}
@@ -428,8 +432,11 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) {
 			moved[x.subtasks[p.subtask].plan] = true
 		}
 	}
-	delete(x.pieces, e)
 	x.stepStates(&r.header, moved)
+	if err := x.endReplay(r, x.pieces[e]); err != nil {
+		return err
+	}
+	delete(x.pieces, e)
 	r.marks = x.topicMarks(r.header.Ended)
 	for _, s := range r.states {
 		r.bytes += int64(len(s))
@@ -448,6 +455,7 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) {
 		}
 		x.post(done)
 	})
+	return nil
 }
 
 // topicMarks returns the marks that have moved: for each topic the lowest watermark of the subtasks that write it.

@@ -260,6 +260,9 @@ type busFeed struct {
 	wakes  chan struct{}
 	msgs   []jobs.Message
 	sent   []bus.SubState
+
+	ends []replayEnd // of the replay under way; nil once it is over, or where there is none
+	told bool        // that the reader has come there
 }
 
 func (f *busFeed) open(_ context.Context, s *subtask) error {
@@ -277,11 +280,17 @@ func (f *busFeed) open(_ context.Context, s *subtask) error {
 	if after := f.node.Source.IdleAfter; after > 0 {
 		f.reader.IdleAfter(after, s.ex.rt.now)
 	}
+	for _, end := range f.ends {
+		f.reader.StopAt(end.Partition, end.At)
+	}
 	f.shared.Store(f.reader)
 	return nil
 }
 
 func (f *busFeed) poll(s *subtask) (int, error) {
+	if err := f.pastReplay(s); err != nil {
+		return 0, err
+	}
 	b, ok, err := f.reader.Next(s.ex.rt.chunkRecords)
 	for ok && err == nil && b.Len() == 0 { // marks alone
 		b, ok, err = f.reader.Next(s.ex.rt.chunkRecords)
@@ -290,6 +299,10 @@ func (f *busFeed) poll(s *subtask) (int, error) {
 		return 0, &JobError{Job: s.ex.name, Step: f.node.ID, Subtask: s.index, Err: err}
 	}
 	if !ok {
+		if f.ends != nil && !f.told && f.reader.Stopped() {
+			f.told = true
+			s.changed() // the epoch that holds the rest of the replay is to end
+		}
 		return 0, nil
 	}
 	n := b.Len()

@@ -101,6 +101,7 @@ type jobChange struct {
 	RollBack   bool          `json:"roll_back,omitempty"` // what is kept so comes back
 	Restart    bool          `json:"restart,omitempty"`   // it begins anew, without state and positions
 	Base       *baseEntry    `json:"base,omitempty"`      // it begins with a savepoint's
+	Replay     []byte        `json:"replay,omitempty"`    // it begins with a replay
 }
 
 // dropEntry is state that a change took away, at its place in the log: what stands there or before is no more.

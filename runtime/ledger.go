@@ -264,9 +264,18 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) error {
 		j.header = h
 		b.Snapshot.LSN = lsn - 1 // what the change drops of it is dropped behind it
 		j.Snapshots = []snapshotEntry{b.Snapshot}
+		j.Epoch = max(j.Epoch, b.Snapshot.Epoch)
 	}
 	if c.Replace {
 		l.replace(lsn, j, c)
+	}
+	if c.Replay != nil {
+		extra := maps.Clone(j.header.Extra)
+		if extra == nil {
+			extra = map[string][]byte{}
+		}
+		extra[extraReplay] = c.Replay
+		j.header.Extra = extra
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package runtime
 
 import (
+	"slices"
+	"sync/atomic"
+
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
 )
@@ -16,6 +19,9 @@ type outBuffer struct {
 	records  int64 // in the epoch under way
 	bytes    int
 	full     bool // a section has grown large
+
+	replay *atomic.Pointer[replayMark] // that the job is at
+	marked bool                        // what is collected says that it came of a replay
 }
 
 func newOutBuffer(topic bus.TopicID, partitions, roll int) *outBuffer {
@@ -44,7 +50,13 @@ func (o *outBuffer) Write(m *jobs.Message, key jobs.Key) int {
 			p = jobs.Owner(key.Group, n)
 		}
 	}
-	o.builders[p].Append(bus.Record{Key: m.Key, Value: m.Value, Time: int64(m.Time), Headers: busHeaders(m.Headers)})
+	headers := busHeaders(m.Headers)
+	if r := o.replay.Load(); r != nil {
+		o.marked = true
+		headers = append(slices.DeleteFunc(headers, func(h bus.Header) bool { return h.Name == ReplayHeader }),
+			bus.Header{Name: ReplayHeader, Value: []byte(r.ID)})
+	}
+	o.builders[p].Append(bus.Record{Key: m.Key, Value: m.Value, Time: int64(m.Time), Headers: headers})
 	o.records++
 	o.bytes += len(m.Key) + len(m.Value)
 	o.full = o.full || len(o.builders[p].Bytes()) >= o.roll
@@ -68,6 +80,9 @@ func (o *outBuffer) close(p int) {
 	if o.take != nil {
 		pub.Payload = o.take(p)
 	}
+	if o.marked {
+		pub.Payload = nil // the values do not have the header
+	}
 	o.closed = append(o.closed, pub)
 	b.Reset()
 }
@@ -81,7 +96,7 @@ func (o *outBuffer) cut(pubs []bus.Publication) []bus.Publication {
 	}
 	pubs = append(pubs, o.closed...)
 	o.closed = nil
-	o.bytes, o.records = 0, 0
+	o.bytes, o.records, o.marked = 0, 0, false
 	return pubs
 }
 

@@ -49,6 +49,21 @@ func ParsePlace(s string, now time.Time, savepoints bool) (Place, error) {
 	return Place{}, fmt.Errorf("%q is no place in a topic; say earliest, latest, offset:N%s, a time such as 2026-01-31T08:00:00Z, or -2h for two hours ago", s, more)
 }
 
+// String writes p so that ParsePlace reads it.
+func (p Place) String() string {
+	switch {
+	case p.Latest:
+		return "latest"
+	case p.Offset != nil:
+		return "offset:" + p.Offset.String()
+	case p.Savepoint != "":
+		return "savepoint:" + p.Savepoint
+	case !p.Time.IsZero():
+		return p.Time.UTC().Format(time.RFC3339Nano)
+	}
+	return "earliest"
+}
+
 // offsets finds a place in each partition of a topic, as of now. It may have to read records.
 func (p Place) offsets(b *bus.Bus, id bus.TopicID) ([]bus.Offset, error) {
 	if !p.Time.IsZero() {

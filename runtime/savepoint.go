@@ -251,11 +251,13 @@ func (r *registration) from(d *definition, sp *savepointEntry, h checkpoint.Head
 		return "", err
 	}
 	h.Subs, h.Parts, h.Ended = nil, nil, false
+	h.Extra = maps.Clone(h.Extra)
+	delete(h.Extra, extraReplay) // its ends are of subscriptions that this job does not have
 	h.Splits = slices.DeleteFunc(slices.Clone(h.Splits), func(s checkpoint.SplitState) bool {
 		n := d.Node(s.Step)
 		return n == nil || !outside(n)
 	})
-	if file, err = files.beginWith(sp.Name, jc.ID); err != nil {
+	if file, err = files.beginWith(sp.Name, jc.ID, 0); err != nil {
 		return "", err
 	}
 	jc.Base = &baseEntry{Snapshot: snapshotEntry{File: file, Bytes: sp.Bytes}, Header: checkpoint.AppendHeader(nil, h)}

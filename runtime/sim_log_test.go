@@ -344,9 +344,9 @@ func (d *simSnapshots) savedHeader(savepoint string) (checkpoint.Header, error) 
 	return d.files["savepoint "+savepoint].meta.Header, nil
 }
 
-func (d *simSnapshots) beginWith(savepoint string, job uint32) (string, error) {
-	f, file := d.files["savepoint "+savepoint], fmt.Sprintf("%d-0", job)
-	f.meta.Job, f.meta.Epoch = job, 0
+func (d *simSnapshots) beginWith(savepoint string, job uint32, epoch checkpoint.Epoch) (string, error) {
+	f, file := d.files["savepoint "+savepoint], fmt.Sprintf("%d-%d", job, epoch)
+	f.meta.Job, f.meta.Epoch = job, epoch
 	d.files[file] = f
 	return file, nil
 }

@@ -510,6 +510,8 @@ func (s *subtask) cut(e checkpoint.Epoch) *piece {
 	if s.feed != nil {
 		p.read = s.feed.positions(e, &p.header)
 	}
+	f, reads := s.feed.(*busFeed)
+	p.replayed = !reads || f.ends == nil || f.reader.Stopped()
 	if s.watermark != s.marked || s.idle != s.markIdle {
 		s.marked, s.markIdle, p.moved = s.watermark, s.idle, true
 	}

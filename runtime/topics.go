@@ -23,6 +23,9 @@ type Tail struct {
 	Last      int         // begin so many records before the end of each partition; behind From at most so many, 0 for all
 	From      *bus.Offset // begin here
 	Follow    bool        // go on with what is written later, until the context ends
+
+	Begin *Place // begin here, in place of Last and From
+	End   *Place // and stop before here
 }
 
 // TopicRecord is a record of a topic as it is shown to people.
@@ -60,6 +63,10 @@ func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, 
 		default:
 		}
 	}
+	begins, bounds, err := q.span(b, id)
+	if err != nil {
+		return err
+	}
 	var readers []*bus.Reader
 	defer func() {
 		for _, r := range readers {
@@ -72,9 +79,16 @@ func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, 
 		if q.Partition >= 0 && p != q.Partition {
 			continue
 		}
-		st, err := b.Browse(id, p, q.start(b, id, p))
+		start := q.start(b, id, p)
+		if begins != nil {
+			start = bus.Start{At: begins[p]}
+		}
+		st, err := b.Browse(id, p, start)
 		if err != nil {
 			return err
+		}
+		if bounds != nil {
+			ends[p] = min(ends[p], bounds[p])
 		}
 		if q.From != nil && q.Last > 0 {
 			ends[p] = min(ends[p], *q.From+bus.Offset(q.Last))
@@ -96,6 +110,19 @@ func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, 
 			return nil
 		}
 	}
+}
+
+// span finds where places are, as far as there are any.
+func (q Tail) span(b *bus.Bus, id bus.TopicID) (begins, ends []bus.Offset, err error) {
+	if q.Begin != nil {
+		if begins, err = q.Begin.offsets(b, id); err != nil {
+			return nil, nil, err
+		}
+	}
+	if q.End != nil {
+		ends, err = q.End.offsets(b, id)
+	}
+	return begins, ends, err
 }
 
 // noPartitionError is an ErrNoTopic of a topic that is there.

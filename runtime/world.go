@@ -65,7 +65,7 @@ type snapshotFiles interface {
 
 	saveAs(file, savepoint string) error // keeps a snapshot's file under the name of a savepoint too
 	savedHeader(savepoint string) (checkpoint.Header, error)
-	beginWith(savepoint string, job uint32) (file string, err error) // makes a savepoint the first snapshot of a job
+	beginWith(savepoint string, job uint32, epoch checkpoint.Epoch) (file string, err error) // makes a savepoint the first snapshot of a job
 	dropSavepoint(savepoint string) error
 }
 
@@ -211,8 +211,8 @@ func (d snapshotDir) savedHeader(savepoint string) (checkpoint.Header, error) {
 	return r.Meta().Header, r.Close()
 }
 
-func (d snapshotDir) beginWith(savepoint string, job uint32) (string, error) {
-	file := checkpoint.SnapshotName(job, 0)
+func (d snapshotDir) beginWith(savepoint string, job uint32, epoch checkpoint.Epoch) (string, error) {
+	file := checkpoint.SnapshotName(job, epoch)
 	return file, checkpoint.CopySnapshot(d.savepoint(savepoint), filepath.Join(string(d), file))
 }
 

@@ -88,7 +88,7 @@ func (a *app) tree() *cobra.Command {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.AddCommand(a.dev(), a.run(), a.check(), a.test(), a.schema())
-	root.AddCommand(a.jobCommands(), a.busCommands())
+	root.AddCommand(a.jobCommands(), a.busCommands(), a.replayCommand())
 	root.AddCommand(a.status(), a.top(), a.doctor())
 	root.AddCommand(a.walCommands(), a.checkpointCommands())
 	root.AddCommand(a.contextCommands(), a.bench(), a.completion(), a.version())

@@ -116,6 +116,12 @@ func (c *Client) Tail(ctx context.Context, q runtime.Tail, f func(runtime.TopicR
 	if q.From != nil {
 		v.Set("from", q.From.String())
 	}
+	if q.Begin != nil {
+		v.Set("begin", q.Begin.String())
+	}
+	if q.End != nil {
+		v.Set("end", q.End.String())
+	}
 	return lines(ctx, c, "/v1/records?"+v.Encode(), f)
 }
 

@@ -41,7 +41,9 @@ type Operation struct {
 	Ended     *time.Time       `json:"ended,omitempty"`
 	Dropped   map[string]int64 `json:"dropped,omitempty" doc:"remove: records never sent, by output"`
 	Savepoint string           `json:"savepoint,omitempty" doc:"its name"`
-	Problem   *Problem         `json:"problem,omitempty" doc:"why it failed"`
+
+	Replay  *runtime.ReplayResult `json:"replay,omitempty" doc:"what is read again"`
+	Problem *Problem              `json:"problem,omitempty" doc:"why it failed"`
 }
 
 // operation is one as the server has it.
@@ -90,6 +92,7 @@ func (s *Server) begin(kind, job string, progress func() string, do func(context
 		defer o.mu.Unlock()
 		defer close(op.over)
 		now := time.Now()
+		op.Replay = result.Replay
 		op.Ended, op.Dropped, op.Savepoint, op.State = &now, result.Dropped, result.Savepoint, OperationDone
 		o.running--
 		if err != nil {

@@ -19,6 +19,8 @@ type recordsQuery struct {
 	Partition int    `query:"partition" minimum:"-1" maximum:"65536" default:"-1" doc:"only this one; -1 takes all"`
 	Last      int    `query:"last" minimum:"0" maximum:"1000000" doc:"so many before the end of each partition (10 by default); with from at most so many behind it, 0 for all"`
 	From      int64  `query:"from" minimum:"-1" default:"-1" doc:"begin at this offset; -1 begins near the end"`
+	Begin     string `query:"begin" maxLength:"512" doc:"begin at this place, in place of last and from: earliest, latest, offset:N, a time of events, or -2h"`
+	End       string `query:"end" maxLength:"512" doc:"stop before this place"`
 	Follow    bool   `query:"follow" doc:"go on with what is written from now on"`
 }
 
@@ -41,6 +43,14 @@ func (s *Server) registerRecords() {
 		Description: "Those of a partition come in order, once they are durable. Nothing is claimed: no subscription is made. What goes wrong behind the first line is a last line, a Problem.",
 		Responses:   streamed("application/jsonl", "Each line is a record, or the last one a Problem", line)},
 		func(ctx context.Context, rt *runtime.Runtime, q *recordsQuery) (*huma.StreamResponse, error) {
+			begin, err := optionalPlace("begin", q.Begin)
+			if err != nil {
+				return nil, err
+			}
+			end, err := optionalPlace("end", q.End)
+			if err != nil {
+				return nil, err
+			}
 			if q.Follow {
 				if _, ok := rt.Topic(q.Topic); !ok {
 					return nil, rt.Tail(ctx, runtime.Tail{Topic: q.Topic, Partition: -1}, nil) // which says so
@@ -49,6 +59,7 @@ func (s *Server) registerRecords() {
 			return s.stream(func(st *stream) error {
 				st.media = "application/jsonl"
 				t := q.tail(st.r.URL.Query().Has("last"))
+				t.Begin, t.End = begin, end
 				if t.Follow {
 					st.begin() // a client that is gone is noticed by what follows
 					_ = st.flush()

@@ -52,6 +52,7 @@ func (s *Server) register() {
 	s.registerOperations()
 	s.registerRecords()
 	s.registerTopics()
+	s.registerReplay()
 	s.registerEvents()
 	s.registerDescription()
 	schemas := s.api.OpenAPI().Components.Schemas.Map()

@@ -60,6 +60,15 @@ func place(name, s string, savepoints bool) (runtime.Place, error) {
 	return p, nil
 }
 
+// optionalPlace is place of one that may be left out.
+func optionalPlace(name, s string) (*runtime.Place, error) {
+	if s == "" {
+		return nil, nil
+	}
+	p, err := place(name, s, false)
+	return &p, err
+}
+
 // registerTopics makes what changes topics and the places of their readers.
 func (s *Server) registerTopics() {
 	addLong(s, accessLogin, huma.Operation{Method: http.MethodPost, Path: "/v1/topics/{topic}/seek", OperationID: "seek",

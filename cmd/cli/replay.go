@@ -1,0 +1,258 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/admin"
+)
+
+func (a *app) replayCommand() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "replay TOPIC --from PLACE [--to PLACE] (--job JOB | --to-stdout)",
+		Short: "Look back: read a topic again, into a job or out as JSON lines",
+		Long: `Replay into a job sets its places in topics, its state and its watermarks back in one durable change: to nothing, or with
+--from savepoint:NAME to what a savepoint holds. It reads up to where it was, or to --to, and goes on from where it was. What it
+gives out meanwhile are new records, beside those it gave before; the header sidestream-replay tells them by the replay's id.
+A job that has failed or ended goes on. --dry-run says how much it is and which outputs repeat.
+
+Replay --to-stdout writes records as a line of JSON each and claims nothing; where no process runs, the directory is read.`,
+		Example: `  sidestream replay ticks --from earliest --job counts --dry-run
+  sidestream replay ticks --from -1h --job counts
+  sidestream replay ticks --from earliest --to offset:3 --to-stdout --filter 'value.reading >= 0'`,
+		Args: one("a topic", "bus list"),
+	}, a.doReplay)
+	c.ValidArgsFunction = a.completeWith(topicNames, 1)
+	c.Flags().String("from", "", "earliest, offset:N, a time such as 2026-01-31T08:00:00Z (of events), -2h for two hours ago, or savepoint:NAME")
+	c.Flags().String("to", "", "stop before this place; to where it ends now if not given")
+	c.Flags().String("job", "", "the job that reads it again")
+	c.Flags().Bool("to-stdout", false, "write the records to stdout")
+	c.Flags().String("filter", "", "with --to-stdout: only records of which this expression is true")
+	c.Flags().String("rate", "", "with --to-stdout: at most so many records a second, such as 100/s")
+	c.Flags().Bool("dry-run", false, "say how much it is, and do nothing")
+	must(c.MarkFlagRequired("from"))
+	completes(c, "from", "earliest", "offset:", "-1h", "savepoint:")
+	completeFlag(c, "job", a, jobNames)
+	asks(c)
+	prints(c, "table", "json", "yaml", "jsonl", "name")
+	return c
+}
+
+func (a *app) doReplay(cmd *cobra.Command, args []string) error {
+	job := text(cmd, "job")
+	out, _ := cmd.Flags().GetBool("to-stdout")
+	if (job == "") != out {
+		return withCode(exitUsage, errors.New("say where to: --job JOB or --to-stdout, one of the two"))
+	}
+	now := time.Now()
+	from, err := runtime.ParsePlace(text(cmd, "from"), now, !out)
+	if err != nil {
+		return withCode(exitUsage, fmt.Errorf("--from: %w", err))
+	}
+	var to *runtime.Place
+	if s := text(cmd, "to"); s != "" {
+		p, err := runtime.ParsePlace(s, now, false)
+		if err != nil {
+			return withCode(exitUsage, fmt.Errorf("--to: %w", err))
+		}
+		to = &p
+	}
+	if out {
+		return a.replayOut(cmd, runtime.Tail{Topic: args[0], Partition: -1, Begin: &from, End: to})
+	}
+	for _, f := range []string{"filter", "rate"} {
+		if text(cmd, f) != "" {
+			return withCode(exitUsage, fmt.Errorf("--%s goes with --to-stdout: a job reads all there is, as fast as it can", f))
+		}
+	}
+	r := admin.ReplayRequest{Topic: args[0], From: from.String()}
+	if to != nil {
+		r.To = to.String()
+	}
+	r.DryRun, _ = cmd.Flags().GetBool("dry-run")
+	return a.replayInto(cmd, job, r)
+}
+
+// replayInto lets a job read a topic again, and shows what that is.
+func (a *app) replayInto(cmd *cobra.Command, job string, r admin.ReplayRequest) error {
+	client, err := a.client(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, stop := untilInterrupt(cmd)
+	defer stop()
+	op, err := client.Replay(ctx, job, r)
+	if err != nil {
+		return a.said(cmd, err)
+	}
+	op, err = client.Await(ctx, op, a.underWay())
+	switch {
+	case ctx.Err() != nil:
+		return withCode(exitFailed, fmt.Errorf("no longer watched; the replay goes on: 'sidestream job get %s' says how the job stands", job))
+	case err != nil:
+		return a.said(cmd, err)
+	case op.Replay == nil:
+		return withCode(exitFailed, errors.New("the process does not say what it replayed"))
+	}
+	if r.DryRun {
+		a.say("nothing was done: this is a dry run")
+	}
+	return showOne(a, cmd, replayView, *op.Replay)
+}
+
+// underWay returns what says how an operation gets on, to a terminal alone.
+func (a *app) underWay() func(admin.Operation) {
+	_, tty := sizeOf(a.stderr)
+	last := ""
+	return func(o admin.Operation) {
+		if tty > 0 && o.Progress != "" && o.Progress != last {
+			last = o.Progress
+			a.say("%s", last)
+		}
+	}
+}
+
+var replayView = view[runtime.ReplayResult]{
+	head: []string{"JOB", "REPLAY", "RECORDS", "BYTES", "FROM", "TO", "STATE", "REPEATS"},
+	row: func(r runtime.ReplayResult) []string {
+		var from, to []string
+		for _, s := range r.Inputs {
+			from, to = append(from, placeText(s.First, offsetsText(s.From))), append(to, placeText(s.Last, offsetsText(s.To)))
+		}
+		state := "from nothing"
+		if r.Savepoint != "" {
+			state = "of savepoint " + r.Savepoint
+		}
+		return []string{r.Job, r.ID, fmt.Sprint(r.Records), fmt.Sprint(r.Bytes), strings.Join(from, " "), strings.Join(to, " "), state, strings.Join(r.Outputs, ", ")}
+	},
+	name: func(r runtime.ReplayResult) string { return r.Job },
+}
+
+func placeText(at *time.Time, offsets string) string {
+	if at == nil {
+		return offsets
+	}
+	return at.UTC().Format("2006-01-02T15:04:05.000Z")
+}
+
+// ReplayCount is what a dry run of a replay to stdout counts.
+type ReplayCount struct {
+	Topic   string     `json:"topic"`
+	Records int64      `json:"records"`
+	Bytes   int64      `json:"bytes"` // of keys and values, as they would be written
+	First   *time.Time `json:"first,omitempty"`
+	Last    *time.Time `json:"last,omitempty"`
+}
+
+func (c *ReplayCount) add(r runtime.TopicRecord) error {
+	c.Records++
+	c.Bytes += int64(len(r.Key) + len(r.Value))
+	if r.Time != nil && (c.First == nil || r.Time.Before(*c.First)) {
+		c.First = r.Time
+	}
+	if r.Time != nil && (c.Last == nil || r.Time.After(*c.Last)) {
+		c.Last = r.Time
+	}
+	return nil
+}
+
+// replayOut writes records of a topic, or counts them.
+func (a *app) replayOut(cmd *cobra.Command, q runtime.Tail) error {
+	keep, err := filterOf(text(cmd, "filter"))
+	if err != nil {
+		return withCode(exitUsage, err)
+	}
+	pace, err := paceOf(text(cmd, "rate"))
+	if err != nil {
+		return withCode(exitUsage, err)
+	}
+	ctx, stop := untilInterrupt(cmd)
+	defer stop()
+	src, err := a.topicsOf(ctx, cmd)
+	if err != nil {
+		return reached(err)
+	}
+	lines := json.NewEncoder(a.stdout)
+	lines.SetEscapeHTML(false)
+	count := ReplayCount{Topic: q.Topic}
+	add := count.add
+	dry, _ := cmd.Flags().GetBool("dry-run")
+	if !dry {
+		add = func(r runtime.TopicRecord) error { return lines.Encode(r) }
+	}
+	err = src.Tail(ctx, q, func(r runtime.TopicRecord) error {
+		if ok, err := keep(r); err != nil || !ok {
+			return err
+		}
+		if !dry {
+			pace(ctx)
+		}
+		return add(r)
+	})
+	if err != nil || !dry {
+		return reached(err)
+	}
+	return showOne(a, cmd, view[ReplayCount]{
+		head: []string{"TOPIC", "RECORDS", "BYTES", "FROM", "TO"},
+		row: func(c ReplayCount) []string {
+			return []string{c.Topic, fmt.Sprint(c.Records), fmt.Sprint(c.Bytes), placeText(c.First, "-"), placeText(c.Last, "-")}
+		},
+		name: func(c ReplayCount) string { return c.Topic },
+	}, count)
+}
+
+// filterOf makes a condition of an expression; "" keeps all.
+func filterOf(src string) (func(runtime.TopicRecord) (bool, error), error) {
+	if src == "" {
+		return func(runtime.TopicRecord) (bool, error) { return true, nil }, nil
+	}
+	f, err := spec.NewFilter(src)
+	if err != nil {
+		return nil, fmt.Errorf("--filter: %w", err)
+	}
+	return func(r runtime.TopicRecord) (bool, error) {
+		m := jobs.Message{Key: r.Key, Value: r.Value, Time: jobs.NoTime}
+		if r.Time != nil {
+			m.Time = jobs.TimeOf(*r.Time)
+		}
+		for name, v := range r.Headers {
+			m.Headers = append(m.Headers, jobs.Header{Name: name, Value: []byte(v)})
+		}
+		ok, err := f(&m)
+		if err != nil {
+			return false, withCode(exitData, fmt.Errorf("--filter: record %s: %w", where(r), err))
+		}
+		return ok, nil
+	}, nil
+}
+
+// paceOf makes what waits so that no more records come than so many a second; "" waits for nothing.
+func paceOf(s string) (func(context.Context), error) {
+	if s == "" {
+		return func(context.Context) {}, nil
+	}
+	n, err := strconv.ParseFloat(strings.TrimSuffix(s, "/s"), 64)
+	if err != nil || !(n > 0 && n <= 1e9) {
+		return nil, fmt.Errorf("--rate is %q; it is a number of records a second, such as 100/s", s)
+	}
+	next := time.Now()
+	return func(ctx context.Context) {
+		if d := time.Until(next); d > 0 {
+			select {
+			case <-time.After(d):
+			case <-ctx.Done():
+			}
+		}
+		next = next.Add(time.Duration(float64(time.Second) / n))
+	}, nil
+}

@@ -1,0 +1,171 @@
+package runtime_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+// tallyJob counts the numbers of a topic by key into another topic.
+func tallyJob(topic jobs.BusTopic[int64], parallelism int) *jobs.Job {
+	j := jobs.New("tally")
+	j.Parallelism = parallelism
+	jobs.ToTopic(tallies(jobs.FromTopic(j, topic, jobs.ID("in")), nil), jobs.BusTopic[tally]{Name: "tallies"})
+	return j
+}
+
+// written returns the values of a topic: those of a replay, and the others.
+func written(t *testing.T, rt *runtime.Runtime, topic, id string) (replayed, live []string) {
+	t.Helper()
+	for _, recs := range tailed(t, rt, runtime.Tail{Topic: topic, Partition: -1, Last: 1 << 20}) {
+		for _, r := range recs {
+			switch r.Headers[runtime.ReplayHeader] {
+			case id:
+				replayed = append(replayed, string(r.Value))
+			case "":
+				live = append(live, string(r.Value))
+			default:
+				t.Errorf("a record of replay %q", r.Headers[runtime.ReplayHeader])
+			}
+		}
+	}
+	return replayed, live
+}
+
+// TestReplayIntoJob: a job that counts is set back to the beginning while its topic is written. What it gives out until it is
+// where it was says so, all of that and nothing else, and is what it gave before; what comes then goes on from there. It does
+// not matter how many subtasks there are, nor that the process ends and another goes on in the middle.
+func TestReplayIntoJob(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		parallelism int
+		partitions  int
+		restart     bool
+	}{{"one subtask", 1, 1, false}, {"three subtasks", 3, 1, false}, {"another process", 2, 1, true}, {"three partitions", 3, 3, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			noLeaks(t)
+			data := t.TempDir()
+			topic := jobs.BusTopic[int64]{Name: "numbers", Topic: jobs.Topic{Name: "numbers", Partitions: tt.partitions}}
+			in := newTap(6000, 4000)
+			defs := func() []*jobs.Job {
+				return []*jobs.Job{writerJob("writer", in, topic), tallyJob(topic, tt.parallelism)}
+			}
+			rt := start(t, runtime.Config{DataDir: data}, defs()...)
+			until(t, rt, "all are counted", func() bool { return recordsOf(rt, "tallies") == 4000 })
+			dry, err := rt.Replay(t.Context(), "tally", "numbers", runtime.ReplayOptions{DryRun: true})
+			if err != nil || dry.Records != 4000 || dry.ID != "" || !slices.Equal(dry.Outputs, []string{"tallies (bus:tallies)"}) {
+				t.Fatalf("dry run: %+v, %v", dry, err)
+			}
+			res, err := rt.Replay(t.Context(), "tally", "numbers", runtime.ReplayOptions{})
+			if err != nil || res.Records != 4000 || res.ID == "" {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			if tt.restart {
+				stop(t, rt)
+				rt = start(t, runtime.Config{DataDir: data}, defs()...)
+			}
+			in.open(6000)
+			wait(t, rt)
+			replayed, live := written(t, rt, "tallies", res.ID)
+			before, all := tallied(4000, nil), tallied(6000, nil)
+			if tt.partitions > 1 { // their order is not the numbers'
+				for _, lines := range [][]string{replayed, live, before, all} {
+					for i := range lines {
+						lines[i], _, _ = strings.Cut(lines[i], ",")
+					}
+				}
+			}
+			sameLines(t, "of the replay", replayed, before)
+			sameLines(t, "of the others", live, all)
+			if id, left, err := rt.Replaying("tally"); id != "" || left != 0 || err != nil {
+				t.Errorf("it is still at %q, %d left, %v", id, left, err)
+			}
+			stop(t, rt)
+		})
+	}
+}
+
+func recordsOf(rt *runtime.Runtime, topic string) (n int64) {
+	st, _ := rt.Topic(topic)
+	for _, p := range st.Partitions {
+		n += int64(p.Next)
+	}
+	return n
+}
+
+// TestReplayRange: a replay with an end goes on live behind it, where the job was, with the state of what was replayed.
+func TestReplayRange(t *testing.T) {
+	noLeaks(t)
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	in := newTap(3000, 2000)
+	rt := start(t, runtime.Config{DataDir: t.TempDir()}, writerJob("writer", in, topic), tallyJob(topic, 1))
+	defer stop(t, rt)
+	until(t, rt, "all are counted", func() bool { return recordsOf(rt, "tallies") == 2000 })
+	to := offset(900)
+	res, err := rt.Replay(t.Context(), "tally", "numbers", runtime.ReplayOptions{From: offset(300), To: &to})
+	if err != nil || res.Records != 600 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	in.open(3000)
+	wait(t, rt)
+	replayed, live := written(t, rt, "tallies", res.ID)
+	range_ := tallied(3000, func(n int64) bool { return n >= 300 && n < 900 || n >= 2000 })
+	want := tallied(900, func(n int64) bool { return n >= 300 })
+	sameLines(t, "of the replay", replayed, want)
+	sameLines(t, "of the others", live, append(tallied(2000, nil), without(range_, want)...))
+}
+
+func without(all, some []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) })
+}
+
+// TestReplayFromSavepoint: position and state are the savepoint's, also for the next process, and an ended job goes on.
+func TestReplayFromSavepoint(t *testing.T) {
+	noLeaks(t)
+	data := t.TempDir()
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	in := newTap(3000, 1000)
+	defs := func() []*jobs.Job { return []*jobs.Job{writerJob("writer", in, topic), tallyJob(topic, 1)} }
+	rt := start(t, runtime.Config{DataDir: data}, defs()...)
+	until(t, rt, "a thousand are counted", func() bool { return recordsOf(rt, "tallies") == 1000 })
+	if _, err := rt.Savepoint(t.Context(), "tally", "before"); err != nil {
+		t.Fatal(err)
+	}
+	in.open(3000)
+	wait(t, rt)
+	from := runtime.Place{Savepoint: "before"}
+	var ids []string
+	for range 2 {
+		res, err := rt.Replay(t.Context(), "tally", "numbers", runtime.ReplayOptions{From: from})
+		if err != nil || res.Records != 2000 || res.Savepoint != "before" {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		ids = append(ids, res.ID)
+		wait(t, rt)
+		time.Sleep(2 * time.Millisecond) // another id
+	}
+	stop(t, rt)
+	rt = start(t, runtime.Config{DataDir: data}, defs()...)
+	defer stop(t, rt)
+	want := without(tallied(3000, nil), tallied(1000, nil))
+	var live []string
+	of := map[string][]string{}
+	for _, r := range tailed(t, rt, runtime.Tail{Topic: "tallies", Partition: -1, Last: 1 << 20})[0] {
+		if id := r.Headers[runtime.ReplayHeader]; id != "" {
+			of[id] = append(of[id], string(r.Value))
+		} else {
+			live = append(live, string(r.Value))
+		}
+	}
+	for _, id := range ids {
+		sameLines(t, "of "+id, of[id], want)
+	}
+	sameLines(t, "of the others", live, tallied(3000, nil))
+	if _, err := rt.Replay(t.Context(), "writer", "numbers", runtime.ReplayOptions{}); err == nil || !strings.Contains(err.Error(), "reads from outside too") {
+		t.Errorf("a replay into a job that reads from outside: %v", err)
+	}
+}
