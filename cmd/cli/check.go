@@ -90,10 +90,7 @@ What is only odd, such as a topic that nobody reads or nobody writes, is a warni
 		if strict, _ := cmd.Flags().GetBool("strict"); strict && len(warnings) > 0 {
 			return a.problems(cmd, withCode(exitData, &badDefinitions{Problems: warnings}))
 		}
-		for _, w := range warnings {
-			w.Msg = "warning: " + w.Msg
-			fmt.Fprintln(a.stderr, w)
-		}
+		a.warn(warnings)
 		var infos []jobInfo
 		for _, d := range defs {
 			infos = append(infos, describe(d))
@@ -111,6 +108,14 @@ What is only odd, such as a topic that nobody reads or nobody writes, is a warni
 	prints(c)
 	c.ValidArgsFunction = definitionFiles
 	return c
+}
+
+// warn says what is odd about definitions.
+func (a *app) warn(warnings []spec.Problem) {
+	for _, w := range warnings {
+		w.Msg = "warning: " + w.Msg
+		fmt.Fprintln(a.stderr, w)
+	}
 }
 
 // problem is a mistake in a definition, as data.

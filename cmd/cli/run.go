@@ -61,9 +61,11 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	var defs []*jobs.Job
 	var err error
 	if len(args) > 0 || len(a.defs) > 0 || untilDone {
-		if defs, _, err = a.load(cmd, args); err != nil {
+		var warnings []spec.Problem
+		if defs, warnings, err = a.load(cmd, args); err != nil {
 			return a.problems(cmd, err)
 		}
+		a.warn(warnings)
 	}
 	if untilDone {
 		if err := allBounded(defs); err != nil {

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +29,40 @@ finds it by the first line of a definition: # yaml-language-server: $schema=job.
 		return err
 	})
 	prints(c, "json", "yaml")
-	c.AddCommand(a.schemaAPI(), a.schemaTest())
+	c.AddCommand(a.schemaJob(), a.schemaAPI(), a.schemaTest())
+	return c
+}
+
+func (a *app) schemaJob() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "job",
+		Short: "Print the JSON Schema of job definitions, or write it to a file",
+		Long: `Job prints what schema alone prints. With --write it goes to a file, whole or not at all; an editor finds it by the first line
+of a definition beside it: # yaml-language-server: $schema=job.schema.json`,
+		Example: `  sidestream schema job`,
+		Args:    cobra.NoArgs,
+	}, func(cmd *cobra.Command, _ []string) error {
+		var b bytes.Buffer
+		if text(cmd, "output") == "yaml" {
+			if err := writeYAML(&b, json.RawMessage(spec.Schema(all.Registry()))); err != nil {
+				return err
+			}
+		} else {
+			b.Write(spec.Schema(all.Registry()))
+		}
+		file := text(cmd, "write")
+		if file == "" {
+			_, err := a.stdout.Write(b.Bytes())
+			return err
+		}
+		half := file + ".new"
+		if err := os.WriteFile(half, b.Bytes(), 0o644); err != nil {
+			return err
+		}
+		return os.Rename(half, file)
+	})
+	c.Flags().String("write", "", "the file to write, instead of printing")
+	prints(c, "json", "yaml")
 	return c
 }
 

@@ -19,7 +19,8 @@ type Config struct {
 	AllowEnv   []string // names, or patterns with *, of what ${env:NAME} may read; nil means DefaultAllowEnv
 	Place      connector.LoadEnv
 	Beside     []*jobs.Job // of the set too, but not from a file: written in Go, or running already
-	// NoEnv gives what stands for a variable that the environment has not and that has no default; nil makes that an error.
+	// NoEnv gives what stands for a variable that the environment has not and that has no default, and for the file of a
+	// secret, which is not read then; nil makes the former an error.
 	NoEnv func(name string) string
 }
 

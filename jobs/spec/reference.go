@@ -100,6 +100,10 @@ func (d *document) secret(n *yaml.Node, what string) (s jobs.Secret, ok bool) {
 		return s, false
 	}
 	if m := fileRE.FindStringSubmatch(n.Value); m != nil {
+		if d.cfg.NoEnv != nil {
+			v := d.cfg.NoEnv(m[1])
+			return jobs.NewSecret(n.Value, func() (string, error) { return v, nil }), true
+		}
 		file := d.cfg.Place.Path(m[1])
 		if info, err := os.Stat(file); err != nil || info.IsDir() {
 			d.warn(d.file.at(n), "the job waits for nothing: it fails when it needs the secret", "%s: there is no file %s", what, m[1])

@@ -114,3 +114,16 @@ b.yaml:7:10: api_key may be a secret, written into the file | what a record must
 		t.Errorf("%d jobs, problems %q, warnings\n%s\nwant\n%s", len(js), problems, warnings, want)
 	}
 }
+
+// TestSecretsOfCases: where the environment is not read, a secret's file is not either.
+func TestSecretsOfCases(t *testing.T) {
+	c := secretConfig()
+	c.NoEnv = func(name string) string { return "none" }
+	js, problems, warnings := CheckFiles(c, File{"f", []byte(withPassword("\"${file:/nowhere/p}\""))})
+	if problems != nil || warnings != nil {
+		t.Fatalf("%v, %v", problems, warnings)
+	}
+	if got, err := js[0].Nodes[0].Source.Source.(kafka.Source).Security.Password.Reveal(); got != "none" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
