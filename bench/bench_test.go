@@ -94,3 +94,27 @@ func BenchmarkIsolation(b *testing.B) {
 		logReport(b, rep)
 	}
 }
+
+func BenchmarkHotAdd(b *testing.B) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	for b.Loop() {
+		rep, err := HotAdd(ctx, b.TempDir(), 500*time.Millisecond)
+		if err != nil {
+			b.Fatal(err)
+		}
+		logReport(b, rep)
+	}
+}
+
+func BenchmarkCatchUp(b *testing.B) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	for b.Loop() {
+		rep, err := CatchUp(ctx, b.TempDir(), 1_000_000)
+		if err != nil {
+			b.Fatal(err)
+		}
+		logReport(b, rep)
+	}
+}

@@ -10,5 +10,7 @@
 //	overhead.go     (d) log bytes per input event beside records and outputs
 //	restart.go      (e) from the start of the process to processing, with a long log and much state
 //	isolation.go    (f) the rate of healthy jobs beside sick ones
+//	hotadd.go       (g) the rate of jobs while others are added, updated and removed
+//	catchup.go      (h) a job that begins with a long history, and the live jobs' hand-off meanwhile
 //	broker.go       a Kafka broker in a process of its own, so that its CPU is not counted as ours
 package bench

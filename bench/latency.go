@@ -111,7 +111,18 @@ func (s *stopwatch) add(sent int64) {
 func (s *stopwatch) quantiles() (p50, p99 time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := slices.Clone(s.times[len(s.times)/4:])
+	return quantiles(s.times[len(s.times)/4:])
+}
+
+// all returns the same of everything that was taken down.
+func (s *stopwatch) all() (p50, p99 time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return quantiles(s.times)
+}
+
+func quantiles(times []time.Duration) (p50, p99 time.Duration) {
+	t := slices.Clone(times)
 	if len(t) == 0 {
 		return 0, 0
 	}

@@ -86,6 +86,26 @@ var measurements = []measurement{
 			return bench.Isolation(ctx, dir, span(cmd, "each"))
 		},
 	},
+	{
+		name: "hot-add", short: "The rate of jobs while others are added, updated and removed, against undisturbed stretches between",
+		example: " --each 300ms",
+		flags: func(c *cobra.Command) {
+			c.Flags().Duration("each", time.Second, "how long a stretch is; there are five pairs, paced and not")
+		},
+		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
+			return bench.HotAdd(ctx, dir, span(cmd, "each"))
+		},
+	},
+	{
+		name: "catch-up", short: "A job that is added at the oldest of many retained records, and the live jobs' hand-off meanwhile",
+		example: " --records 100000",
+		flags: func(c *cobra.Command) {
+			c.Flags().Int64("records", 2_000_000, "retained, 100 B each, most of them in the topic store; 10000000 takes half a minute")
+		},
+		run: func(ctx context.Context, cmd *cobra.Command, dir string) (*bench.Report, error) {
+			return bench.CatchUp(ctx, dir, number(cmd, "records"))
+		},
+	},
 }
 
 // number and span read a flag; where all measurements run, none has its own flags and 0 leaves the default to be found.

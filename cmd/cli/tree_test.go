@@ -49,6 +49,8 @@ var trials = map[string]trial{
 	"bench restart":       {long: true},
 	"bench five-plus-one": {long: true},
 	"bench isolation":     {long: true},
+	"bench hot-add":       {long: true},
+	"bench catch-up":      {long: true},
 }
 
 // withSnapshot makes a data directory of the job all with a snapshot, which the next run removes as one that was never announced.
