@@ -1,0 +1,156 @@
+package air_test
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/internal/airdata"
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/connector/all"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+const rawJob = `
+version: 1
+job: raw
+source:
+  file: {path: "${env:SIDESTREAM_JOB_DATA}/pm25-*.jsonl", format: jsonl}
+  event_time: {from: value.ts, unit: ms, max_out_of_orderness: 1h}
+steps:
+  - key_by: value.station
+outputs:
+  main: {bus: raw}
+`
+
+const daysJob = `
+version: 1
+job: days
+source: {bus: raw, on_error: skip} # a gap's value is "NA", which has no mean
+steps:
+  - window:
+      tumbling: 24h
+      aggregate: {n: count(), mean: mean(value.value), max: max(value.value)}
+outputs:
+  main: {bus: days}
+`
+
+// TestReplayDays: the job that makes the days of PM2.5 was wrong. Repaired, it reads the topic of raw readings again, all of it
+// or from a day on, and gives exactly what it would have given had it been right from the start.
+func TestReplayDays(t *testing.T) {
+	d := airdata.Asked(t)
+	right := replayRuntime(t, d.Dir, daysJob)
+	want := days(t, right, "", time.Time{})
+	if len(want) < 10 {
+		t.Fatalf("%d windows", len(want))
+	}
+	wrong := replayRuntime(t, d.Dir, strings.Replace(daysJob, "mean(value.value)", "mean(value.value * 10)", 1))
+	if slices.Equal(days(t, wrong, "", time.Time{}), want) {
+		t.Fatal("the wrong job is right")
+	}
+	first, last := windowStart(t, want[0]), windowStart(t, want[len(want)-1])
+	middle := first.Add(last.Sub(first) / 2).Truncate(24 * time.Hour)
+	repaired := repair(t, wrong)
+	for _, from := range []time.Time{{}, middle} {
+		res, err := repaired.Replay(t.Context(), "days", "raw", runtime.ReplayOptions{From: runtime.Place{Time: from}})
+		if err != nil || res.Records == 0 {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		ended(t, repaired)
+		got := days(t, repaired, res.ID, from)
+		wanted := slices.DeleteFunc(slices.Clone(want), func(s string) bool { return windowStart(t, s).Before(from) })
+		if !slices.Equal(got, wanted) {
+			t.Errorf("from %v: %d windows, want %d", from, len(got), len(wanted))
+		}
+		t.Logf("from %v: %d records again, %d windows", from, res.Records, len(got))
+	}
+}
+
+// windowStart is when a window began.
+func windowStart(t *testing.T, value string) time.Time {
+	t.Helper()
+	var v struct {
+		Window struct{ Start time.Time }
+	}
+	if err := json.Unmarshal([]byte(value), &v); err != nil {
+		t.Fatal(err)
+	}
+	return v.Window.Start
+}
+
+func loadText(t *testing.T, dir string, texts ...string) (defs []*jobs.Job) {
+	t.Helper()
+	for _, text := range texts {
+		js, problems := spec.LoadBytes(spec.Config{Connectors: all.Registry(), Env: func(string) (string, bool) { return dir, true }}, "job.yaml", []byte(text))
+		for _, p := range problems {
+			t.Fatal(p)
+		}
+		defs = append(defs, js...)
+	}
+	return defs
+}
+
+// replayRuntime runs the raw job and one that makes days of its topic, until both have ended.
+func replayRuntime(t *testing.T, dir, job string) *runtime.Runtime {
+	t.Helper()
+	rt, err := runtime.Open(runtime.Config{DataDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := rt.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := rt.Start(loadText(t, dir, rawJob, job)); err != nil {
+		t.Fatal(err)
+	}
+	ended(t, rt)
+	return rt
+}
+
+func repair(t *testing.T, rt *runtime.Runtime) *runtime.Runtime {
+	t.Helper()
+	defs := []runtime.Definition{{Job: loadText(t, "", daysJob)[0], Origin: runtime.OriginFile}}
+	if _, err := rt.Apply(t.Context(), defs, runtime.ApplyOptions{AllowStateLoss: true}); err != nil {
+		t.Fatal(err)
+	}
+	return rt
+}
+
+func ended(t *testing.T, rt *runtime.Runtime) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), runWait)
+	defer cancel()
+	if err := rt.Wait(ctx, true); err != nil || ctx.Err() != nil {
+		t.Fatal(err, ctx.Err())
+	}
+}
+
+// days returns the windows of the topic days that came with a replay, and behind it, by their beginning; those that began
+// before a time are left out: a replay has a part of them only. Of replay "" they are all.
+func days(t *testing.T, rt *runtime.Runtime, replay string, from time.Time) (out []string) {
+	t.Helper()
+	begun := replay == ""
+	err := rt.Tail(t.Context(), runtime.Tail{Topic: "days", Partition: -1, Begin: &runtime.Place{}}, func(r runtime.TopicRecord) error {
+		begun = begun || r.Headers[runtime.ReplayHeader] == replay
+		if begun && !windowStart(t, string(r.Value)).Before(from) {
+			out = append(out, string(r.Value))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(out, func(a, b string) int {
+		if c := windowStart(t, a).Compare(windowStart(t, b)); c != 0 {
+			return c
+		}
+		return strings.Compare(a, b)
+	})
+	return out
+}

@@ -1,0 +1,124 @@
+package runtime_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/runtime"
+)
+
+const (
+	replayChild = "SIDESTREAM_TEST_REPLAY_CHILD" // makes this process one that replays in this data directory
+	replayTotal = 10_000
+)
+
+func init() {
+	if data := os.Getenv(replayChild); data != "" {
+		if err := runReplayChild(data); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+}
+
+// runReplayChild counts, and then, if no process before has begun to, replays; it ends when all is done.
+func runReplayChild(data string) error {
+	rt, err := runtime.Open(runtime.Config{DataDir: data, EpochBytes: 4 << 10, SealedBytes: 4 << 10})
+	if err != nil {
+		return err
+	}
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	if err := rt.Start([]*jobs.Job{writerJob("writer", newTap(replayTotal, replayTotal), topic), tallyJob(topic, 2)}); err != nil {
+		return err
+	}
+	if err := rt.Wait(context.Background(), true); err != nil {
+		return err
+	}
+	if _, err := os.Stat(begunFile(data)); errors.Is(err, fs.ErrNotExist) {
+		if err := os.WriteFile(begunFile(data), nil, 0o600); err != nil {
+			return err
+		}
+		if _, err := rt.Replay(context.Background(), "tally", "numbers", runtime.ReplayOptions{}); err != nil {
+			return err
+		}
+		if err := rt.Wait(context.Background(), true); err != nil {
+			return err
+		}
+	}
+	return rt.Stop()
+}
+
+func begunFile(data string) string { return filepath.Join(data, "begun") }
+
+// TestReplayKilled: a process is killed with -9 somewhere in a replay; behind the next one the job was not set back, or it gave
+// each of its records again, once, with the header, and none without. REPLAY_KILLS says how often, REPLAY_SEED when.
+func TestReplayKilled(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kills, seed := 3, uint64(time.Now().UnixNano())
+	if s := os.Getenv("REPLAY_KILLS"); s != "" {
+		if kills, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := os.Getenv("REPLAY_SEED"); s != "" {
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("REPLAY_SEED=%d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	whole, none := 0, 0
+	for range kills {
+		data := t.TempDir()
+		run := func() *exec.Cmd {
+			c := exec.CommandContext(t.Context(), self)
+			c.Env, c.Stderr = append(os.Environ(), replayChild+"="+data), os.Stderr
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		first := run()
+		until(t, nil, "the replay begins", func() bool { _, err := os.Stat(begunFile(data)); return err == nil })
+		time.Sleep(time.Duration(r.IntN(40)) * time.Millisecond)
+		_ = first.Process.Kill() // it may have ended
+		_ = first.Wait()
+		if err := run().Wait(); err != nil {
+			t.Fatal(err)
+		}
+		off, err := runtime.OpenOffline(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again, once []string
+		for _, rec := range tailed(t, off, runtime.Tail{Topic: "tallies", Partition: -1, Last: 1 << 20})[0] {
+			if rec.Headers[runtime.ReplayHeader] != "" {
+				again = append(again, string(rec.Value))
+			} else {
+				once = append(once, string(rec.Value))
+			}
+		}
+		sameLines(t, "before", once, tallied(replayTotal, nil))
+		if len(again) == 0 {
+			none++
+			continue
+		}
+		whole++
+		sameLines(t, "again", again, tallied(replayTotal, nil))
+	}
+	t.Logf("%d replays were whole, %d absent", whole, none)
+}
