@@ -17,6 +17,7 @@ const (
 	EventSavepoint  EventKind = "savepoint"   // Text is its name
 	EventMoved      EventKind = "moved"       // a subscription was set elsewhere; Text says where
 	EventDetached   EventKind = "detached"    // a subscription is gone; the job is stopped
+	EventResumed    EventKind = "resumed"     // a job goes on where an earlier process left it; Text says at which epoch, and how far behind
 	EventReplay     EventKind = "replay"      // a job is set back, to read a topic again; Text is the replay's id and how much it is
 	EventReplayed   EventKind = "replayed"    // the job is where it was, or at the replay's end; Text is its id
 	EventPurged     EventKind = "purged"      // records of a topic were let go by hand; no Job

@@ -255,3 +255,22 @@ func (rt *Runtime) stopSenders(ctx context.Context, senders []*sender) {
 		s.cut()
 	}
 }
+
+// sayResumed says of a job that an earlier process has run where it goes on, and what it has to catch up.
+func (rt *Runtime) sayResumed(e *jobEntry) {
+	if e.Epoch == 0 {
+		return
+	}
+	behind := int64(0)
+	for _, in := range e.Inputs {
+		behind += rt.bus.Lag(in.Sub)
+	}
+	text := fmt.Sprintf("at epoch %s, %d records to catch up", e.Epoch, behind)
+	said := []any{"job", e.Name, "epoch", e.Epoch, "to_catch_up", behind}
+	if mark, err := replaying(&e.header); err == nil && mark != nil {
+		text += ", in replay " + mark.ID
+		said = append(said, "replay", mark.ID)
+	}
+	rt.logger.Info("resumes", said...)
+	rt.tell(Event{Kind: EventResumed, Job: e.Name, Text: text})
+}

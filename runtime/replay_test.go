@@ -169,3 +169,32 @@ func TestReplayFromSavepoint(t *testing.T) {
 		t.Errorf("a replay into a job that reads from outside: %v", err)
 	}
 }
+
+// TestResumedIsSaid: the next process says of each job at which epoch it goes on, and how far behind it is.
+func TestResumedIsSaid(t *testing.T) {
+	noLeaks(t)
+	data := t.TempDir()
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	in := newTap(3000, 1000)
+	defs := func() []*jobs.Job { return []*jobs.Job{writerJob("writer", in, topic), tallyJob(topic, 1)} }
+	rt := start(t, runtime.Config{DataDir: data}, defs()...)
+	until(t, rt, "a thousand are counted", func() bool { return recordsOf(rt, "tallies") == 1000 })
+	to := offset(400)
+	if _, err := rt.Seek(t.Context(), "tally", "numbers", to, false); err != nil {
+		t.Fatal(err)
+	}
+	until(t, rt, "600 are counted again", func() bool { return recordsOf(rt, "tallies") == 1600 })
+	stop(t, rt)
+	rt = start(t, runtime.Config{DataDir: data}, defs()...)
+	defer stop(t, rt)
+	said := map[string]string{}
+	evs, _ := rt.Events(0)
+	for _, e := range evs {
+		if e.Kind == runtime.EventResumed {
+			said[e.Job] = e.Text
+		}
+	}
+	if len(said) != 2 || !strings.Contains(said["tally"], ", 0 records to catch up") || !strings.HasPrefix(said["tally"], "at epoch ") {
+		t.Errorf("said: %q", said)
+	}
+}

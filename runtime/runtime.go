@@ -168,6 +168,7 @@ func (rt *Runtime) Start(defs []*jobs.Job) error {
 		e := entries[j.def.Name]
 		rt.resumeTrial(j, e)
 		if e.Phase == PhaseActive {
+			rt.sayResumed(e)
 			rt.launch(j)
 		}
 	}
