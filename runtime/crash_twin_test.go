@@ -3,6 +3,7 @@ package runtime
 import (
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/checkpoint"
 	"github.com/sidestream-dev/sidestream/wal"
@@ -120,5 +121,34 @@ func (l *changesLate) Append(kind wal.FrameKind, sections []wal.Section) (wal.LS
 	}
 	sections = slices.Clone(sections)
 	sections[0] = s
+	return l.frameLog.Append(kind, sections)
+}
+
+// replayApart writes a replay as two frames: the places first, and, a moment later, the state and the watermarks.
+type replayApart struct{ frameLog }
+
+// WriteReplaysApart breaks a runtime so.
+func WriteReplaysApart(rt *Runtime) error {
+	return rt.do(func(c *core) error {
+		c.log = &replayApart{c.log}
+		return nil
+	})
+}
+
+func (l *replayApart) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	c := changeOf(sections)
+	if c == nil || len(c.Jobs) != 1 || c.Jobs[0].Replay == nil {
+		return l.frameLog.Append(kind, sections)
+	}
+	places := c.Jobs[0]
+	places.Restart, places.Replay = false, nil
+	lsn, err := l.frameLog.Append(kind, withChange(sections, &control{Topics: c.Topics, Jobs: []jobChange{places}}))
+	if err != nil {
+		return lsn, err
+	}
+	for l.Durable() < lsn {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(100 * time.Millisecond)
 	return l.frameLog.Append(kind, sections)
 }

@@ -13,6 +13,8 @@
 //	err = rt.PauseJob(ctx, "j")      ResumeJob, RestartJob, StopJob(ctx, "j", StopOptions{Force: true})
 //	sp, err := rt.Savepoint(ctx, "j", "before")     Savepoints, DeleteSavepoint; ApplyOptions.From begins with one
 //	res, err := rt.RemoveJob(ctx, "j", runtime.RemoveOptions{KeepState: true})
+//	moved, err := rt.Seek(ctx, "j", "topic", runtime.Place{Latest: true}, false)     Detach, PurgeTopic, SetRetention
+//	res, err := rt.Replay(ctx, "j", "topic", runtime.ReplayOptions{})
 //
 // Each is whole or absent, also across a crash, and has happened and is durable when it returns nil; an error other than the
 // log's says that nothing has changed. Two changes of one job come one after the other; one that waits ends with its context.
@@ -44,6 +46,7 @@
 //	change.go    changing jobs while they run: words, one at a time     inspect.go  building a job to look at it
 //	apply.go, remove.go, lifecycle.go  what can be done to jobs         diff.go      what a definition changes
 //	probation.go what comes back                  savepoint.go snapshots with names
+//	seek.go, place.go, retain.go  places of readers, and what topics keep      replay.go  reading a topic again
 //	members.go   which jobs and senders there are                       events.go, joblog.go  what has happened
 //	plan.go      a graph cut into tasks           build.go     an attempt's subtasks
 //	execution.go the master of one attempt        task.go      a subtask's loop

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 const (
 	replayChild = "SIDESTREAM_TEST_REPLAY_CHILD" // makes this process one that replays in this data directory
+	replayTwin  = "SIDESTREAM_TEST_REPLAY_TWIN"  // breaks it: position and state are set back in two frames
 	replayTotal = 10_000
 )
 
@@ -39,6 +41,11 @@ func runReplayChild(data string) error {
 		return err
 	}
 	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	if os.Getenv(replayTwin) != "" {
+		if err := runtime.WriteReplaysApart(rt); err != nil {
+			return err
+		}
+	}
 	if err := rt.Start([]*jobs.Job{writerJob("writer", newTap(replayTotal, replayTotal), topic), tallyJob(topic, 2)}); err != nil {
 		return err
 	}
@@ -83,35 +90,7 @@ func TestReplayKilled(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	whole, none := 0, 0
 	for range kills {
-		data := t.TempDir()
-		run := func() *exec.Cmd {
-			c := exec.CommandContext(t.Context(), self)
-			c.Env, c.Stderr = append(os.Environ(), replayChild+"="+data), os.Stderr
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			return c
-		}
-		first := run()
-		until(t, nil, "the replay begins", func() bool { _, err := os.Stat(begunFile(data)); return err == nil })
-		time.Sleep(time.Duration(r.IntN(40)) * time.Millisecond)
-		_ = first.Process.Kill() // it may have ended
-		_ = first.Wait()
-		if err := run().Wait(); err != nil {
-			t.Fatal(err)
-		}
-		off, err := runtime.OpenOffline(data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var again, once []string
-		for _, rec := range tailed(t, off, runtime.Tail{Topic: "tallies", Partition: -1, Last: 1 << 20})[0] {
-			if rec.Headers[runtime.ReplayHeader] != "" {
-				again = append(again, string(rec.Value))
-			} else {
-				once = append(once, string(rec.Value))
-			}
-		}
+		once, again := killedReplay(t, self, time.Duration(r.IntN(40))*time.Millisecond)
 		sameLines(t, "before", once, tallied(replayTotal, nil))
 		if len(again) == 0 {
 			none++
@@ -121,4 +100,58 @@ func TestReplayKilled(t *testing.T) {
 		sameLines(t, "again", again, tallied(replayTotal, nil))
 	}
 	t.Logf("%d replays were whole, %d absent", whole, none)
+}
+
+// TestReplayKilledTwin: one that sets position and state back in two frames is caught.
+func TestReplayKilledTwin(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(replayTwin, "1")
+	for range 20 {
+		once, _ := killedReplay(t, self, 60*time.Millisecond)
+		want := tallied(replayTotal, nil)
+		slices.Sort(once)
+		slices.Sort(want)
+		if !slices.Equal(once, want) {
+			return
+		}
+	}
+	t.Error("the twin was not caught by 20 kills")
+}
+
+// killedReplay kills a process some time after it has begun to replay, runs another to the end, and returns what the job gave
+// out: without the header of a replay, and with it.
+func killedReplay(t *testing.T, self string, after time.Duration) (once, again []string) {
+	t.Helper()
+	data := t.TempDir()
+	run := func() *exec.Cmd {
+		c := exec.CommandContext(t.Context(), self)
+		c.Env, c.Stderr = append(os.Environ(), replayChild+"="+data), os.Stderr
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	first := run()
+	until(t, nil, "the replay begins", func() bool { _, err := os.Stat(begunFile(data)); return err == nil })
+	time.Sleep(after)
+	_ = first.Process.Kill() // it may have ended
+	_ = first.Wait()
+	if err := run().Wait(); err != nil {
+		t.Fatal(err)
+	}
+	off, err := runtime.OpenOffline(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rec := range tailed(t, off, runtime.Tail{Topic: "tallies", Partition: -1, Last: 1 << 20})[0] {
+		if rec.Headers[runtime.ReplayHeader] != "" {
+			again = append(again, string(rec.Value))
+		} else {
+			once = append(once, string(rec.Value))
+		}
+	}
+	return once, again
 }
