@@ -25,7 +25,7 @@ import (
 // has no settings for what is wanted. The suites over the real program are in internal/killtest.
 
 const (
-	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots", "apart", "serves" or "forgets"
+	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots", "apart", "serves", "forgets" or "store"
 	crashJobs  = "SIDESTREAM_TEST_CRASH_JOBS"
 	crashData  = "SIDESTREAM_TEST_CRASH_DATA"
 )
@@ -58,6 +58,9 @@ func runChild(kind, dir, data string) error {
 	if kind == "serves" || kind == "forgets" { // so that the jobs wait for the disk, and not all for the processor
 		cfg.EpochBytes, cfg.SealedBytes = 4<<10, 4<<10
 	}
+	if kind == "store" { // nearly all that topics keep moves to the topic store
+		cfg.LogBytes, cfg.Log.GenerationBytes, cfg.Log.SegmentBytes, cfg.StoreSegmentBytes, cfg.TopicMemory = 64<<10, 32<<10, 16<<10, 16<<10, 4<<10
+	}
 	rt, err := runtime.Open(cfg)
 	if err != nil {
 		return err
@@ -70,7 +73,7 @@ func runChild(kind, dir, data string) error {
 	if err := rt.Start(defs); err != nil {
 		return err
 	}
-	if kind == "serves" || kind == "forgets" {
+	if kind == "serves" || kind == "forgets" || kind == "store" {
 		if kind == "forgets" {
 			if err := runtime.WriteChangesLate(rt); err != nil {
 				return err
@@ -161,4 +164,9 @@ func TestTwinChangesLate(t *testing.T) {
 		t.Fatal("a program that writes changes behind its answers was not caught")
 	}
 	t.Logf("caught: %.300s", found)
+}
+
+// TestKillInCatchUp: a job that begins with a topic's oldest record, in the topic store, sees each once, however often it is killed.
+func TestKillInCatchUp(t *testing.T) {
+	killtest.CatchUp{Command: child(t, "store"), Kills: killtest.Kills(t, 4, 5)}.Run(t)
 }

@@ -8,6 +8,7 @@
 //	work.go      where a campaign happens: the six jobs of examples/air over files, their data, what they leave
 //	campaign.go  start, kill, start again; suite.go: as often as wanted, with the comparison; broken programs caught by it
 //	changes.go   the same while clients change the jobs: changer.go is one of them, changecheck.go what must be left
+//	catchup.go   the same while a job that was added late reads the topic store
 //	repeats.go   what at_least_once may have sent twice, by what the log says after each kill
 //	powercut_linux.go, launch_linux.go  a kill that also takes from the disk what was not fsynced: the kernel tells us of each
 //	             fsync of the program, so that the real one can be tried, and one whose fsyncs do nothing can be made of it

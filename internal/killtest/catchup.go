@@ -1,0 +1,89 @@
+package killtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
+	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/admin"
+)
+
+// CatchUp adds a job at the oldest record of a topic that lies in the topic store for the most part, while the topic is
+// written, and kills the program again and again while the job catches up: it must see each record once.
+type CatchUp struct {
+	Command func(w *Work) *exec.Cmd // serves until SIGTERM, with a log so short that topics lie in the store
+	Kills   int
+}
+
+// Run is the suite. What is wrong is the test's failure.
+func (s CatchUp) Run(tb testing.TB) {
+	tb.Helper()
+	const history, live = 20_000, 6_000
+	rng, dir := Seeded(tb), tb.TempDir()
+	w := &Work{Jobs: filepath.Join(dir, "jobs"), Dir: filepath.Join(dir, "data"), Out: filepath.Join(dir, "late.jsonl")}
+	job := "version: 1\njob: %s\nsource: {generator: {count: %d, devices: 7, seed: %d%s}}\noutputs:\n  main: {bus: {topic: kept, retention: {max_bytes: 1GiB}}}\n"
+	text := fmt.Sprintf(job, "past", history, 1, "") + "---\n" + fmt.Sprintf(job, "live", live, 2, ", rate: 1500")
+	if err := os.MkdirAll(w.Jobs, 0o700); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(w.Jobs, "jobs.yaml"), []byte(text), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	p := serve(tb, s.Command, w)
+	p.untilEnded(tb, func(j admin.Job) bool { return j.Name == "past" })
+	segments := func() int {
+		files, err := filepath.Glob(filepath.Join(w.Dir, "topics", "*", "*", "*"))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return len(files)
+	}
+	for began := time.Now(); segments() < 4; time.Sleep(5 * time.Millisecond) {
+		if time.Since(began) > runMax {
+			tb.Fatal("nothing moves to the topic store")
+		}
+	}
+	late := fmt.Sprintf("version: 1\njob: late\ndelivery: exactly_once\nsource: {bus: kept}\noutputs:\n  main: {file: {path: %q, format: jsonl}}\n", w.Out)
+	if _, err := p.client.Apply(context.Background(), []spec.File{{Name: "late", Content: []byte(late)}}, admin.ApplyRequest{}); err != nil {
+		tb.Fatal(err)
+	}
+	inside := 0
+	for range s.Kills {
+		time.Sleep(time.Duration(rng.Int64N(int64(40 * time.Millisecond))))
+		p.kill(tb)
+		if n := len(wholeLines(tb, w.Out)); n < history {
+			inside++
+		}
+		p = serve(tb, s.Command, w)
+	}
+	p.untilEnded(tb, func(admin.Job) bool { return true })
+	p.stop(tb)
+	var got, want []string
+	for _, line := range wholeLines(tb, w.Out) {
+		got = append(got, string(line))
+	}
+	o, err := runtime.OpenOffline(w.Dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	first := bus.Offset(0)
+	err = o.Tail(context.Background(), runtime.Tail{Topic: "kept", Partition: -1, From: &first}, func(r runtime.TopicRecord) error {
+		want = append(want, strings.TrimSpace(string(r.Value)))
+		return nil
+	})
+	slices.Sort(got)
+	slices.Sort(want)
+	if d := difference(got, want); err != nil || d != "" || len(want) != history+live {
+		tb.Fatalf("%d records in the topic, where %d are due; %s; %v", len(want), history+live, d, err)
+	}
+	tb.Logf("%d kills, %d of them while the history was caught up; %d files of the topic store", s.Kills, inside, segments())
+}
