@@ -89,12 +89,13 @@ type changes struct {
 	busy  map[string]string // job → what is being done to it
 	freed chan struct{}     // closed and replaced when a job is free again
 	under sync.WaitGroup
+	await func(context.Context, <-chan struct{}) error // the world's
 	ctx   context.Context
 	end   context.CancelFunc
 }
 
-func newChanges() *changes {
-	c := &changes{busy: map[string]string{}, freed: make(chan struct{})}
+func newChanges(await func(context.Context, <-chan struct{}) error) *changes {
+	c := &changes{busy: map[string]string{}, freed: make(chan struct{}), await: await}
 	c.ctx, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -134,11 +135,13 @@ func (c *changes) enter(ctx context.Context, what string, names ...string) (_ co
 		}
 		doing, freed := c.busy[other], c.freed
 		c.mu.Unlock()
-		select {
-		case <-freed:
-		case <-c.ctx.Done():
-		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("job %s is being changed by somebody else (%s); nothing was done: %w", other, doing, ctx.Err())
+		wait, cancel := context.WithCancel(ctx)
+		stop := context.AfterFunc(c.ctx, cancel)
+		err := c.await(wait, freed)
+		stop()
+		cancel()
+		if err != nil && c.ctx.Err() == nil {
+			return nil, nil, fmt.Errorf("job %s is being changed by somebody else (%s); nothing was done: %w", other, doing, err)
 		}
 	}
 	for _, n := range names {

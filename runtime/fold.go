@@ -54,7 +54,8 @@ func (rt *Runtime) snapshotIdle(id uint32) error {
 		return err
 	}
 	n := len(j.Snapshots)
-	if n == 0 || j.Snapshots[n-1].Epoch < j.Epoch {
+	whole := n > 0 && j.Snapshots[n-1].Epoch == j.Epoch && rt.snapshots.read(j.Snapshots[n-1].File, newJobStores(nil, j.Epoch)) == nil
+	if !whole { // a damaged one is written again, from the one before it
 		l := newLedger()
 		l.Jobs[id] = j
 		state := newJobStores(nil, j.Epoch)

@@ -57,7 +57,8 @@ func Open(cfg Config) (*Runtime, error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("runtime: the data directory: %w", err)
 	}
-	rt := &Runtime{cfg: cfg, logger: cfg.Logger, fatal: make(chan struct{}), durable: make(chan struct{}), started: time.Now(), changes: newChanges()}
+	rt := &Runtime{cfg: cfg, logger: cfg.Logger, fatal: make(chan struct{}), durable: make(chan struct{}), started: time.Now()}
+	rt.changes = newChanges(func(ctx context.Context, done <-chan struct{}) error { return rt.await(ctx, done) })
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
 	cfg.Log.Logger = cfg.Logger
 	cfg.Log.OnDurable = func(wal.LSN) {

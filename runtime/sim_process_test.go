@@ -206,7 +206,8 @@ func (s *sim) boot() {
 
 // newRuntime makes a Runtime in the simulator's world. What must wait parks its task.
 func (s *sim) newRuntime(cfg Config, log *simLog) *Runtime {
-	rt := &Runtime{cfg: cfg, logger: cfg.Logger, fatal: make(chan struct{}), durable: make(chan struct{}), changes: newChanges()}
+	rt := &Runtime{cfg: cfg, logger: cfg.Logger, fatal: make(chan struct{}), durable: make(chan struct{})}
+	rt.changes = newChanges(func(ctx context.Context, done <-chan struct{}) error { return rt.await(ctx, done) })
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
 	rt.world = world{log: log, frames: log, snapshots: s.snapshots, storeDisk: s.disk, now: func() time.Time { return s.now },
 		chunkRecords: s.plan.chunkRecords, snapshotChunk: s.plan.chunkBytes,

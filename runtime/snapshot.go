@@ -169,9 +169,17 @@ func (rt *Runtime) saveSnapshot(meta checkpoint.SnapshotMeta, bodies [][]byte) e
 	}
 	var lsn wal.LSN
 	var oldest checkpoint.Epoch // of those that are announced and kept
-	gone := false
+	gone, said := false, false
 	err = rt.do(func(c *core) (err error) {
 		j := c.ledger.Jobs[meta.Job]
+		if j != nil && len(j.Snapshots) > 0 {
+			// Who cuts the log may have written one of a job between two attempts meanwhile. What the log keeps must be two files.
+			newest := j.Snapshots[len(j.Snapshots)-1].Epoch
+			said, gone = newest == meta.Epoch, newest > meta.Epoch
+			if said || gone {
+				return nil
+			}
+		}
 		if j == nil || meta.LSN < j.Since || j.onTrial(rt.now()) {
 			gone = true // the job, or what it was; or there may be a way back to state that this one lacks
 			return nil
@@ -186,8 +194,11 @@ func (rt *Runtime) saveSnapshot(meta checkpoint.SnapshotMeta, bodies [][]byte) e
 	if err != nil {
 		return err
 	}
-	if gone {
+	switch {
+	case gone:
 		return rt.snapshots.remove(file)
+	case said:
+		return nil
 	}
 	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
 		return err
