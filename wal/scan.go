@@ -72,6 +72,9 @@ func scanLog(d disk, dir string, gens []LSN) (*logScan, error) {
 			return nil, &DamagedError{c}
 		}
 	}
+	if catalogs[n] == nil { // it has become whole since
+		catalogs[n] = &g.catalog
+	}
 	s.newest, s.id = g, g.catalog.id
 	s.idFirst, s.ancest = g.catalog.ext.first, g.catalog.ext.ancestors
 	for i := range n {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -56,6 +57,12 @@ func surveyLog(d disk, dir string, live bool) (*survey, error) {
 		}
 	}
 	return s, nil
+}
+
+// stale reports whether a generation that was read is gone: one that is dropped while it is read looks damaged, or ends early.
+func (s *survey) stale(d disk, dir string) bool {
+	now, _, err := listGenerations(d, dir)
+	return err == nil && slices.ContainsFunc(s.gens, func(g *generationScan) bool { return !slices.Contains(now, g.first) })
 }
 
 const (

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"slices"
 )
 
 // Report is what Verify found.
@@ -32,6 +32,9 @@ func Verify(dir string) (Report, error) { return verify(osDisk{}, dir) }
 
 func verify(d disk, dir string) (Report, error) {
 	s, err := surveyLog(d, dir, true)
+	for try := 0; try < 10 && err == nil && s.report.Damage != nil && s.stale(d, dir); try++ {
+		s, err = surveyLog(d, dir, true)
+	}
 	if err == nil {
 		err = unfinished(d, dir)
 	}
@@ -111,12 +114,13 @@ type Description struct {
 func Info(dir string) (Description, error) { return info(osDisk{}, dir) }
 
 func info(d disk, dir string) (Description, error) {
-	s, err := look(d, dir)
-	for try := 0; try < 10 && errors.Is(err, fs.ErrNotExist); try++ {
-		if _, lerr := d.List(dir); lerr != nil {
+	s, gens, err := look(d, dir)
+	for try := 0; try < 10 && err != nil; try++ {
+		now, _, lerr := listGenerations(d, dir)
+		if lerr != nil || slices.Equal(now, gens) {
 			break
 		}
-		s, err = look(d, dir) // a generation was dropped meanwhile
+		s, gens, err = look(d, dir) // a generation was dropped while it was read, which looks like damage
 	}
 	if err != nil {
 		return Description{}, err
@@ -128,16 +132,17 @@ func info(d disk, dir string) (Description, error) {
 	return desc, nil
 }
 
-// look is scanLog of a log that may be in use.
-func look(d disk, dir string) (*logScan, error) {
-	gens, _, err := listGenerations(d, dir)
+// look is scanLog of a log that may be in use, whose generations it lists.
+func look(d disk, dir string) (s *logScan, gens []LSN, err error) {
+	gens, _, err = listGenerations(d, dir)
 	if err == nil {
 		err = unfinished(d, dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("wal: info: %w", err)
+		return nil, nil, fmt.Errorf("wal: info: %w", err)
 	}
-	return scanLog(d, dir, gens)
+	s, err = scanLog(d, dir, gens)
+	return s, gens, err
 }
 
 // Dump calls fn with the frames from from (0: the oldest) to to (0: the last whole one), without the lock and without
