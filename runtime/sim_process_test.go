@@ -376,10 +376,11 @@ func (s *sim) restart() {
 }
 
 func (s *sim) endTasks() {
-	for _, t := range s.tasks {
+	for len(s.tasks) > 0 { // one that is ended may begin another
+		t := s.tasks[0]
+		s.tasks = s.tasks[1:]
 		t.stop()
 	}
-	s.tasks = nil
 }
 
 // durable moves what is durable on, and the model with it.

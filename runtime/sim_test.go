@@ -76,6 +76,7 @@ func TestSim(t *testing.T) {
 	var failed atomic.Int32
 	var mu sync.Mutex
 	counts := map[string]int{}
+	before := goruntime.NumGoroutine()
 	for range goruntime.GOMAXPROCS(0) {
 		wg.Add(1)
 		go func() {
@@ -99,6 +100,9 @@ func TestSim(t *testing.T) {
 		}()
 	}
 	wg.Wait()
+	if left := goruntime.NumGoroutine() - before; left > 10 { // each holds the memory of its seed
+		t.Errorf("%d tasks of the seeds are left", left)
+	}
 	for _, what := range simHappenings {
 		if counts[what] == 0 && n >= 200 {
 			t.Errorf("no seed brought about %q", what)
