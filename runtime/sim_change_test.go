@@ -60,6 +60,12 @@ func (s *sim) changing() bool {
 	return false
 }
 
+// atRest reports whether the hot job is stopped or paused, and nobody changes that.
+func (s *sim) atRest() bool {
+	j := s.proc.rt.findJob(hotName)
+	return s.proc.up && !s.changing() && j != nil && (j.state == StatePaused || j.state == StateStopped)
+}
+
 // change begins one change of the hot job.
 func (s *sim) change() {
 	p := s.proc

@@ -54,6 +54,9 @@ func (s *sim) step() bool {
 	case !s.quiet:
 		s.calm() // they wait for a job that comes later, or all have ended
 		return true
+	case next.IsZero() && s.atRest():
+		s.change() // it is resumed by hand
+		return true
 	case next.IsZero():
 		s.violate("stuck", "nothing can go on: %s", s.standing())
 	}
