@@ -140,7 +140,10 @@ func (c *changes) enter(ctx context.Context, what string, names ...string) (_ co
 		err := c.await(wait, freed)
 		stop()
 		cancel()
-		if err != nil && c.ctx.Err() == nil {
+		switch {
+		case c.ctx.Err() != nil:
+			return nil, nil, ErrNotRunning
+		case err != nil:
 			return nil, nil, fmt.Errorf("job %s is being changed by somebody else (%s); nothing was done: %w", other, doing, err)
 		}
 	}
