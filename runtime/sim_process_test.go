@@ -379,7 +379,10 @@ func (s *sim) endTasks() {
 	for len(s.tasks) > 0 { // one that is ended may begin another
 		t := s.tasks[0]
 		s.tasks = s.tasks[1:]
+		was := s.running
+		s.running = t // so that whatever it waits for from now on ends at once, in vain
 		t.stop()
+		s.running = was
 	}
 }
 
