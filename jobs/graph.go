@@ -220,26 +220,3 @@ func (j *Job) Check() error {
 	}
 	return nil
 }
-
-// Describe returns a text that is the same for two graphs of the same shape: what a Go job has for a definition.
-func (j *Job) Describe() []byte {
-	b := fmt.Appendf(nil, "job %s parallelism %d delivery %s\n", j.Name, max(1, j.Parallelism), j.Delivery)
-	for _, n := range j.Nodes {
-		b = fmt.Appendf(b, "%s %s parallelism %d", n.Kind, n.ID, j.Width(n))
-		for _, e := range n.In {
-			b = fmt.Appendf(b, " from %s.%d/%d", e.From.ID, e.Port, e.Mode)
-		}
-		switch {
-		case n.Source != nil && n.Source.Source != nil:
-			b = fmt.Appendf(b, " source %s %v", n.Source.Source.Kind(), n.Source.Source)
-		case n.Source != nil:
-			b = fmt.Appendf(b, " topic %s", n.Source.Topic)
-		case n.Output != nil && n.Output.Sink != nil:
-			b = fmt.Appendf(b, " sink %s %v", n.Output.Sink.Kind(), n.Output.Sink)
-		case n.Output != nil:
-			b = fmt.Appendf(b, " topic %s", n.Output.Topic)
-		}
-		b = append(b, '\n')
-	}
-	return b
-}

@@ -21,7 +21,8 @@ func (d Delivery) String() string {
 	return "at_least_once"
 }
 
-// Sink describes where an output leaves the process. It is a value that can be opened any number of times.
+// Sink describes where an output leaves the process. It is a value that can be opened any number of times; of its exported
+// fields the same holds as of those of a Source.
 type Sink interface {
 	// Kind names the connector, as in a definition: "kafka", "file".
 	Kind() string

@@ -5,7 +5,8 @@ import (
 	"log/slog"
 )
 
-// Source describes where a job's records come from. It is a value that can be opened any number of times.
+// Source describes where a job's records come from. It is a value that can be opened any number of times. Its exported fields
+// are its settings: they stay as they are once a job has it, and a Go job is changed where they are others (see Job.Describe).
 type Source interface {
 	// Kind names the connector, as in a definition: "kafka", "file".
 	Kind() string

@@ -44,6 +44,9 @@ func (m *Messages) Add(split int, ms ...jobs.Message) {
 // Kind names the source.
 func (m *Messages) Kind() string { return "messages" }
 
+// String names the source too: what it holds may become more while it is read, and is no setting.
+func (m *Messages) String() string { return "messages" }
+
 // Bounded reports whether the source ends.
 func (m *Messages) Bounded() bool { return !m.Endless }
 
