@@ -172,7 +172,7 @@ func TestTenBarrenAttemptsFail(t *testing.T) {
 	sameLines(t, "reader", fileLines(t, filepath.Join(out, "reader.jsonl")), tallied(good, nil))
 
 	broken = false
-	finish(t, start(t, runtime.Config{DataDir: data}, build(newTap(total, total))...))
+	finish(t, start(t, runtime.Config{DataDir: data, RestartFailed: true}, build(newTap(total, total))...))
 	sameLines(t, "reader, mended", fileLines(t, filepath.Join(out, "reader.jsonl")), tallied(total, nil))
 }
 
