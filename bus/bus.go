@@ -57,8 +57,9 @@ type topic struct {
 	removed   atomic.Bool
 	subs      []*subscription
 	behind    *subscription // the one furthest behind, as of the last look; nil without any
-	full      bool
-	said      bool // of some subscription: nearly full
+	full      bool          // it holds its writers back
+	over      bool          // it drops the oldest, and somebody is behind by the limit
+	said      bool          // of some subscription: nearly full
 }
 
 // generation is what a catalog's frame says of where each partition stood.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -46,6 +47,7 @@ type catalogSubPart struct {
 	Floor   Offset  `json:"floor,omitempty"`
 	Marks   wal.LSN `json:"marks"`
 	Base    int64   `json:"base"`
+	Dropped uint64  `json:"dropped,omitempty"`
 }
 
 type catalogGenJSON struct {
@@ -86,7 +88,7 @@ func (b *Bus) AppendCatalog(dst []byte) []byte {
 		s := b.subs[id]
 		cs := catalogSub{ID: id, Name: s.name, Topic: s.topic}
 		for _, p := range s.parts {
-			cs.Parts = append(cs.Parts, catalogSubPart{p.sealed, p.durable, p.floor, p.marks, p.base})
+			cs.Parts = append(cs.Parts, catalogSubPart{p.sealed, p.durable, Offset(p.floor.Load()), p.marks, p.base, p.dropped})
 		}
 		c.Subs = append(c.Subs, cs)
 	}
@@ -207,7 +209,12 @@ func (b *Bus) loadSub(cs catalogSub) error {
 			return fmt.Errorf("bus: the catalog's subscription %s has durable %s, sealed %s and base %d in partition %d",
 				cs.Name, p.Durable, p.Sealed, p.Base, i)
 		}
-		s.parts = append(s.parts, subPart{sealed: p.Sealed, durable: p.Sealed, floor: p.Floor, marks: p.Marks, base: p.Base}) // a catalog that is read is durable
+		if p.Floor > t.parts[i].next {
+			return fmt.Errorf("bus: the catalog lets go of records before %s for subscription %s, in partition %d, where %s is next", p.Floor, cs.Name, i, t.parts[i].next)
+		}
+		part := subPart{sealed: p.Sealed, durable: p.Sealed, floor: new(atomic.Uint64), marks: p.Marks, base: p.Base, dropped: p.Dropped} // a catalog that is read is durable
+		part.floor.Store(uint64(p.Floor))
+		s.parts = append(s.parts, part)
 	}
 	b.subs[cs.ID] = s
 	t.subs = append(t.subs, s)

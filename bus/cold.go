@@ -53,6 +53,9 @@ func (c *cursor) skipGone(b *Bus, t *topic) error {
 	c.Next = c.part.over(c.Next)
 	c.part.mu.Unlock()
 	if gt.exists && gt.Next[c.part.number] > c.Next {
+		if c.letGo() {
+			return errLetGo
+		}
 		return c.part.missing(t.name, c.Next)
 	}
 	c.Table, c.Marks = slices.Clone(gt.Table), g.first

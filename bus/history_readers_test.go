@@ -26,6 +26,7 @@ func (h *history) read(tr *testReader, n int) {
 			h.fatalf("subscription %d: %v", tr.sub, err)
 		}
 		for _, st := range tr.r.States() { // a reader may go over what was dropped and find nothing behind it yet
+			h.goOver(tr, tr.models[st.Partition], st)
 			if m := tr.models[st.Partition]; !ok || st.Partition != b.Partition {
 				h.catchUp(m, st.Marks+1)
 			}
@@ -126,7 +127,7 @@ func (h *history) compare(tr *testReader, m *modelReader) {
 	i := slices.IndexFunc(states, func(s SubState) bool { return s.Partition == m.partition })
 	st := states[i]
 	low := max(m.lowest, m.low)
-	same := st.Next == m.next && low <= st.Watermark && st.Watermark <= m.watermark && st.Idle == m.idle && len(st.Table) == len(m.table)
+	same := st.Next == m.next && st.Dropped == m.dropped && low <= st.Watermark && st.Watermark <= m.watermark && st.Idle == m.idle && len(st.Table) == len(m.table)
 	for _, p := range st.Table {
 		same = same && m.table[p.Producer] == p
 	}
@@ -151,6 +152,8 @@ func (h *history) commit(tr *testReader) {
 			back.Watermark = NoWatermark
 		case "the table is not restored":
 			back.Table = nil
+		case "what was dropped is not counted":
+			back.Dropped = 0
 		}
 		states = append(states, back)
 	}
@@ -182,6 +185,10 @@ func (h *history) crash() {
 		for p := range parts {
 			parts[p] = h.offsetAt(id, p, h.log.durable+1)
 		}
+	}
+	clear(h.floors)
+	for _, f := range h.frames {
+		h.noteFloors(f.drops)
 	}
 	was := h.bus
 	h.disk.mem = h.disk.mem.Crash(h.r)
@@ -224,6 +231,8 @@ func (h *history) fold(lsn wal.LSN) {
 		h.bus.Passed(m.sub.id, m.sub.states, true)
 	case m.commit != nil:
 		h.bus.Passed(m.commit.id, m.commit.states, true)
+	case m.drops != nil:
+		h.bus.ApplyDrops(m.drops)
 	case m.drop > 0:
 		var ch StoreChange
 		h.must(json.Unmarshal(m.store, &ch))

@@ -20,7 +20,8 @@ type modelFrame struct {
 	commit *modelCommit
 	drop   wal.LSN
 	store  []byte // JSON of a StoreChange
-	index  bool   // it has one, and was or will be published
+	drops  []Drop
+	index  bool // it has one, and was or will be published
 }
 
 type modelPub struct {
@@ -54,6 +55,7 @@ type modelReader struct {
 	low       int64 // of the table
 	lowest    int64 // a reader that took up a table has not seen what lay before it: its watermark is between the two
 	idle      bool
+	dropped   uint64 // records that it went over
 }
 
 func (m modelReader) clone() modelReader {
@@ -121,6 +123,7 @@ type history struct {
 	subs   int
 	values int
 	passes []modelPass
+	floors map[modelFloor]Offset
 	alive  []*testReader
 	wm     int64
 	count  map[string]int // what the run has tried
@@ -168,7 +171,7 @@ func tryHistory(r *rand.Rand, fault string) (count map[string]int, err error) {
 }
 
 func newHistory(r *rand.Rand, fault string) *history {
-	h := &history{r: r, fault: fault, log: &memLog{}, next: map[TopicID][]Offset{}, count: map[string]int{}}
+	h := &history{r: r, fault: fault, log: &memLog{}, next: map[TopicID][]Offset{}, floors: map[modelFloor]Offset{}, count: map[string]int{}}
 	h.cfg.MemoryBytes = []int64{1, 300, 3000, 1 << 20}[r.IntN(4)]
 	h.disk = crashDisk{mem: crashfs.New(), noSync: fault == "the store is not synced", noSyncDir: fault == "the store's folders are not synced"}
 	h.cfg.Store = StoreConfig{Dir: "/topics", Disk: h.disk, SegmentBytes: []int64{200, 1000, 1 << 20}[r.IntN(3)]}
@@ -177,6 +180,9 @@ func newHistory(r *rand.Rand, fault string) *history {
 	for id := range TopicID(2) {
 		id++
 		spec := TopicSpec{Name: fmt.Sprint("t", id), Partitions: 1 + r.IntN(3), Retention: Retention{MaxBytes: []int64{KeepNothing, 1, 500, 1 << 20}[r.IntN(4)]}}
+		if r.IntN(2) == 0 {
+			spec.OnFull, spec.Limit = DropOldest, 40+r.Int64N(400)
+		}
 		h.must(h.bus.Define(id, spec))
 		h.next[id] = make([]Offset, spec.Partitions)
 		h.topics = append(h.topics, id)
@@ -271,6 +277,7 @@ func (h *history) epoch() {
 		}
 	}
 	h.bus.Publish(lsn, pubs, marks)
+	h.dropOldest(pubs)
 }
 
 // writeParts writes the first of pubs as parts and returns how many.
@@ -527,7 +534,7 @@ func TestHistory(t *testing.T) {
 	})
 	t.Logf("%v", tried)
 	for _, what := range []string{"generations", "parts", "drops", "live", "cold", "restarts", "crashes", "marks passed by a table",
-		"copies", "copies that a crash cut", "starts in the store", "read from the store", "trims"} {
+		"drops of the oldest", "records dropped", "copies", "copies that a crash cut", "starts in the store", "read from the store", "trims"} {
 		if tried[what] == 0 && envNumber(t, seedVariable) == 0 {
 			t.Errorf("no %s were tried", what)
 		}
@@ -539,7 +546,8 @@ func TestHistoryFindsFaults(t *testing.T) {
 	for _, fault := range []string{"memory is given back before it is durable", "what is pinned is dropped", "a place is one frame ahead",
 		"a place is one record ahead", "the watermark is not restored", "the table is not restored", "recovery forgets marks",
 		"recovery forgets records", "the bus is not told of a drop", "marks are published before records", "some epochs are not published",
-		"the store is not synced", "the store's folders are not synced", "the log is cut without the store", "the store keeps less than was copied"} {
+		"the store is not synced", "the store's folders are not synced", "the log is cut without the store",
+		"a drop is not in the log", "what was dropped is not counted", "a floor lies behind what its frame says", "the store keeps less than was copied"} {
 		t.Run(fault, func(t *testing.T) {
 			for seed := range uint64(200) {
 				if _, err := tryHistory(rand.New(rand.NewPCG(seed, 1)), fault); err != nil {

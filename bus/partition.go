@@ -44,6 +44,9 @@ type partition struct {
 	gaps     []gap   // ascending
 	wakes    []waker // replaced, never changed
 
+	newest    Offset // where the newest epoch of this process begins
+	newestLSN wal.LSN
+
 	times     []timed // where in the log which times are
 	timeBytes int64   // total when the newest of times was begun
 
@@ -78,6 +81,7 @@ func (p *partition) add(lsn wal.LSN, pub *Publication, memory bool) {
 	if n := len(p.points); n == 0 || p.total-p.points[n-1].bytes >= byteStep {
 		p.points = append(p.points, point{pub.Base, p.total})
 	}
+	p.noteNewest(lsn, pub.Base)
 	p.next = pub.Base + Offset(pub.Count)
 	p.total += pub.Bytes
 	p.noteTime(pub)

@@ -33,6 +33,8 @@ type cursor struct {
 	seen int64 // highest event time taken, to read the partition furthest behind first; of a reader of several
 	mark mark  // where the batch that is taken in pieces goes on
 
+	floor *atomic.Uint64 // of the subscription; nil for a reader without one
+
 	stop    Offset // where it stops, if it stops
 	stops   bool
 	stopped bool
@@ -62,7 +64,7 @@ func (b *Bus) NewReader(sub SubID, topic TopicID, states []SubState, wake func()
 			continue
 		}
 		st.Table = slices.Clone(st.Table)
-		c := &cursor{part: r.topic.parts[st.Partition], SubState: st, seen: NoTime}
+		c := &cursor{part: r.topic.parts[st.Partition], SubState: st, seen: NoTime, floor: b.floorOf(sub, st.Partition)}
 		r.cursors = append(r.cursors, c)
 		c.part.listen(r, wake)
 	}
@@ -102,11 +104,7 @@ func (r *Reader) Next(max int) (b Batch, ok bool, err error) {
 	}
 	written := r.topic.written.Load() // before looking: who then finds nothing has taken the marks of all who wrote
 	for i, c := range r.cursors {
-		if c.stops {
-			b, ok, err = c.nextUntil(r.bus, r.topic, max)
-		} else {
-			b, ok, err = c.next(r.bus, r.topic, max)
-		}
+		b, ok, err = c.goOn(r.bus, r.topic, max)
 		if ok || err != nil {
 			if ok && len(r.cursors) > 1 {
 				c.seen = b.latest(c.seen)
@@ -149,6 +147,23 @@ func (r *Reader) dry(written bool) {
 	r.mu.Unlock()
 	r.ended.Store(len(r.cursors) == 0 || r.removed() || !some && written)
 	r.caughtUp.Store(true)
+}
+
+// goOn takes what comes next of what was not let go.
+func (c *cursor) goOn(b *Bus, t *topic, max int) (out Batch, ok bool, err error) {
+	for {
+		if err = c.jump(b, t); err != nil {
+			return out, ok, err
+		}
+		if c.stops {
+			out, ok, err = c.nextUntil(b, t, max)
+		} else {
+			out, ok, err = c.next(b, t, max)
+		}
+		if !errors.Is(err, errLetGo) {
+			return out, ok, err
+		}
+	}
 }
 
 // next takes the cursor's next records or marks.

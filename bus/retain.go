@@ -107,7 +107,7 @@ func (b *Bus) needed(t *topic, now int64) []Offset {
 }
 
 // needs is the oldest record that the subscription still needs in a partition.
-func (p *subPart) needs() Offset { return max(p.durable, p.floor) }
+func (p *subPart) needs() Offset { return max(p.durable, Offset(p.floor.Load())) }
 
 // Free returns the first generation of which somebody needs a record that is not in the store: those before it may go as
 // they are.

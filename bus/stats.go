@@ -14,7 +14,8 @@ type TopicStat struct {
 	Partitions    []PartitionStat `json:"partitions"`
 	Producers     []ProducerMark  `json:"producers,omitempty"`
 	Subscriptions []SubStat       `json:"subscriptions,omitempty"`
-	Full          bool            `json:"full,omitempty"`
+	Full          bool            `json:"full,omitempty"` // it holds its writers back
+	OnFull        OnFull          `json:"on_full"`
 	Limit         int64           `json:"limit"`
 	Retention     int64           `json:"retention_bytes"`
 	MaxAge        time.Duration   `json:"retention_age_ns,omitempty"`
@@ -35,6 +36,11 @@ type SubStat struct {
 	Name   string `json:"name"`
 	Lag    int64  `json:"lag"`    // records not passed in a sealed epoch
 	Unread int64  `json:"unread"` // bytes counted against the limit
+
+	// Dropped are records that it lost, over its whole life, to OnFull DropOldest: gone over by its reader in sealed epochs.
+	// Dropping were let go and are yet to be gone over, or read already in an epoch that is not sealed yet.
+	Dropped  uint64 `json:"dropped"`
+	Dropping int64  `json:"dropping,omitempty"`
 }
 
 // Stats returns how every topic stands, by name.
@@ -45,14 +51,21 @@ func (b *Bus) Stats() []TopicStat {
 	for _, name := range slices.Sorted(maps.Keys(b.byName)) {
 		t := b.topics[b.byName[name]]
 		st := TopicStat{ID: t.id, Name: name, Hidden: t.spec.Retention.MaxBytes == KeepNothing, Producers: slices.Clone(t.producers),
-			Full: t.full, Limit: t.spec.limit(), Retention: t.spec.keep(), MaxAge: t.spec.Retention.MaxAge}
+			Full: t.full, OnFull: t.spec.onFull(), Limit: t.spec.limit(), Retention: t.spec.keep(), MaxAge: t.spec.Retention.MaxAge}
 		for _, p := range t.parts {
 			p.mu.Lock()
 			st.Partitions = append(st.Partitions, PartitionStat{First: p.first, Next: p.next, Unused: int64(p.next) - p.records(0, p.next), Bytes: p.total, Memory: p.memory})
 			p.mu.Unlock()
 		}
 		for _, s := range t.subs {
-			st.Subscriptions = append(st.Subscriptions, SubStat{ID: s.id, Name: s.name, Lag: b.lag(t, s), Unread: b.unread(t, s)})
+			sub := SubStat{ID: s.id, Name: s.name, Lag: b.lag(t, s), Unread: b.unread(t, s)}
+			for i, p := range t.parts {
+				sub.Dropped += s.parts[i].dropped
+				p.mu.Lock()
+				sub.Dropping += p.records(s.parts[i].sealed, s.parts[i].place())
+				p.mu.Unlock()
+			}
+			st.Subscriptions = append(st.Subscriptions, sub)
 		}
 		out = append(out, st)
 	}

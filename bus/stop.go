@@ -34,7 +34,7 @@ func (r *Reader) Go(states []SubState) error {
 		}
 		dropped := c.Dropped
 		c.SubState = states[i]
-		c.Table, c.Dropped = slices.Clone(c.Table), dropped
+		c.Table, c.Dropped = slices.Clone(c.Table), max(dropped, c.Dropped)
 	}
 	return nil
 }

@@ -53,6 +53,9 @@ func (c *cursor) stored(b *Bus, t *topic) ([]*storeSegment, error) {
 		return nil, nil
 	}
 	if c.Next < first {
+		if c.letGo() {
+			return nil, errLetGo
+		}
 		return nil, p.missing(t.name, c.Next)
 	}
 	return segs, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"sync/atomic"
 
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -20,12 +21,16 @@ type subscription struct {
 
 // subPart is a subscription's place in a partition, guarded by the Bus's mu.
 type subPart struct {
-	sealed  Offset  // by the newest sealed epoch
-	durable Offset  // by the newest durable one
-	floor   Offset  // records before it are let go for this subscription: the topic drops the oldest
-	marks   wal.LSN // beside durable
-	base    int64   // bytes written before it registered, which never count against the limit
+	sealed  Offset         // by the newest sealed epoch
+	durable Offset         // by the newest durable one
+	floor   *atomic.Uint64 // records before this offset are let go for this subscription: the topic drops the oldest
+	marks   wal.LSN        // beside durable
+	base    int64          // bytes written before it registered, which never count against the limit
+	dropped uint64         // records that its reader went over, by the newest sealed epoch
 }
+
+// place is the first record that the subscription has yet to pass.
+func (p *subPart) place() Offset { return max(p.sealed, Offset(p.floor.Load())) }
 
 // Begin returns where a subscription to a topic would begin, in each partition; it registers none. The error of an offset
 // that is not there is an *OffsetError.
@@ -79,7 +84,7 @@ func (b *Bus) Subscribe(id SubID, name string, topic TopicID, start Start) ([]Su
 	for i, p := range t.parts {
 		st := states[i]
 		p.mu.Lock()
-		s.parts[i] = subPart{sealed: st.Next, durable: st.Next, marks: st.Marks, base: p.total}
+		s.parts[i] = subPart{sealed: st.Next, durable: st.Next, floor: new(atomic.Uint64), marks: st.Marks, base: p.total}
 		p.mu.Unlock()
 	}
 	b.subs[id] = s
@@ -169,13 +174,13 @@ func (b *Bus) Passed(id SubID, states []SubState, durable bool) {
 			continue
 		}
 		p := &s.parts[st.Partition]
-		p.sealed = max(p.sealed, st.Next)
+		p.sealed, p.dropped = max(p.sealed, st.Next), max(p.dropped, st.Dropped)
 		if durable {
 			p.durable, p.marks = max(p.durable, st.Next), max(p.marks, st.Marks)
 		}
 	}
 	var n news
-	if t := b.topics[s.topic]; t != nil && (t.full || t.said) {
+	if t := b.topics[s.topic]; t != nil && (t.full || t.over || t.said) {
 		n = b.look(t)
 	}
 	b.mu.Unlock()
@@ -187,7 +192,7 @@ func (b *Bus) unread(t *topic, s *subscription) int64 {
 	n := int64(0)
 	for i, p := range t.parts {
 		p.mu.Lock()
-		n += p.total - max(p.bytesAt(s.parts[i].sealed), s.parts[i].base)
+		n += p.total - max(p.bytesAt(s.parts[i].place()), s.parts[i].base)
 		p.mu.Unlock()
 	}
 	return n
@@ -220,7 +225,8 @@ func (b *Bus) look(t *topic) news {
 	if n.fill >= nearlyFull && !t.behind.said {
 		t.said, t.behind.said, n.who = true, true, t.behind.name
 	}
-	full := n.fill >= 1
+	t.over = n.fill >= 1 && t.spec.OnFull == DropOldest
+	full := n.fill >= 1 && !t.over
 	n.room = t.full && (!full || t.behind != was)
 	t.full = full
 	return n
@@ -269,7 +275,7 @@ func (b *Bus) lag(t *topic, s *subscription) int64 {
 	n := int64(0)
 	for i, p := range t.parts {
 		p.mu.Lock()
-		n += p.records(s.parts[i].sealed, p.next)
+		n += p.records(s.parts[i].place(), p.next)
 		p.mu.Unlock()
 	}
 	return n

@@ -48,7 +48,7 @@ const (
 type OnFull string
 
 // Block holds the topic's writers back, between their epochs. It is the default.
-// DropOldest lets go of what the subscription has not read; it is not there yet.
+// DropOldest lets go of the oldest that the subscription has not read: for it alone (see DropsDue).
 const (
 	Block      OnFull = "block"
 	DropOldest OnFull = "drop_oldest"
@@ -119,10 +119,8 @@ func (s TopicSpec) Check() error {
 		return fmt.Errorf("bus: topic %s: %d partitions; 1 to %d are possible", s.Name, s.Partitions, partitionsMax)
 	case s.Limit < 0 || s.Retention.MaxBytes < KeepNothing || s.Retention.MaxAge < 0:
 		return fmt.Errorf("bus: topic %s: limit and retention cannot be negative", s.Name)
-	case s.OnFull == DropOldest:
-		return fmt.Errorf("bus: topic %s: on_full %q comes later; %q is what there is now", s.Name, s.OnFull, Block)
-	case s.OnFull != "" && s.OnFull != Block:
-		return fmt.Errorf("bus: topic %s: on_full %q is not known; %q is", s.Name, s.OnFull, Block)
+	case s.OnFull != "" && s.OnFull != Block && s.OnFull != DropOldest:
+		return fmt.Errorf("bus: topic %s: on_full %q is not known; %q and %q are", s.Name, s.OnFull, Block, DropOldest)
 	}
 	return nil
 }
@@ -134,6 +132,13 @@ func (s TopicSpec) limit() int64 {
 		return defaultLimit
 	}
 	return s.Limit
+}
+
+func (s TopicSpec) onFull() OnFull {
+	if s.OnFull == "" {
+		return Block
+	}
+	return s.OnFull
 }
 
 func (s TopicSpec) keep() int64 {

@@ -44,7 +44,7 @@ type Topic struct {
 	RetentionBytes int64         // default 1 GiB
 	RetentionAge   time.Duration // default none
 	LimitBytes     int64         // how far a reader may fall behind; default 1 GiB
-	OnFull         string        // "block" (default)
+	OnFull         string        // "block" (default), or "drop_oldest"
 }
 
 // Mode says how records get from one node to the next.

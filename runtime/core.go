@@ -39,7 +39,8 @@ type core struct {
 	ledger     *ledger
 	frameBytes int // an epoch larger than this is written as parts
 	attempts   map[uint32]uint32
-	passes     []passed // what sealed epochs have read, until they are durable
+	passes     []passed         // what sealed epochs have read, until they are durable
+	onDrops    func([]bus.Drop) // may be nil; must not block
 }
 
 // sealRequest is one epoch of one job, joined from its subtasks' pieces.
@@ -84,6 +85,9 @@ func (c *core) fence(job uint32) (attempt uint32, last checkpoint.Epoch, err err
 // the same request may be made again. An epoch refused for good ends its attempt, so that none behind it is taken.
 func (c *core) seal(r *sealRequest) (wal.LSN, error) {
 	lsn, err := c.trySeal(r)
+	if err == nil {
+		c.letGo(c.bus.DropsDue(r.pubs))
+	}
 	if err != nil && !errors.Is(err, wal.ErrNoRoom) && c.attempts[r.job] == r.attempt {
 		c.attempts[r.job]++
 	}
@@ -221,6 +225,23 @@ func (c *core) change(ch *control, marks []bus.Mark) (wal.LSN, error) {
 		c.bus.Publish(lsn, nil, marks)
 	}
 	return lsn, nil
+}
+
+// dropsAtOnce is how many drops are in one small frame.
+const dropsAtOnce = 200
+
+// letGo lets subscriptions lose what topics drop. It is said in the log first: the epochs of whoever goes over it stand behind
+// that, so that no crash takes a floor back that a position has passed. Without room for the frame it is for the next epoch
+// to do; any other error is the log's last word.
+func (c *core) letGo(drops []bus.Drop) {
+	for some := range slices.Chunk(drops, dropsAtOnce) {
+		if _, err := c.change(&control{Drops: some}, nil); err != nil {
+			return
+		}
+		if c.onDrops != nil {
+			c.onDrops(some)
+		}
+	}
 }
 
 // sentStates is a sender's place as a subscription's: an output is a topic of one partition without marks. The frame of

@@ -21,6 +21,7 @@ const (
 	EventReplay     EventKind = "replay"      // a job is set back, to read a topic again; Text is the replay's id and how much it is
 	EventReplayed   EventKind = "replayed"    // the job is where it was, or at the replay's end; Text is its id
 	EventPurged     EventKind = "purged"      // records of a topic were let go by hand; no Job
+	EventDropped    EventKind = "dropped"     // a topic drops the oldest, and a reader loses records; Text says whose, and which
 	EventRetention  EventKind = "retention"   // a topic keeps its records for another time; no Job
 )
 

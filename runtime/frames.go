@@ -69,6 +69,7 @@ type control struct {
 	Savepoint     *savepointEntry `json:"savepoint,omitempty"` // its file is there
 	DropSavepoint string          `json:"drop_savepoint,omitempty"`
 
+	Drops []bus.Drop       `json:"drops,omitempty"` // what subscriptions lose that are behind by the limit of a topic that drops the oldest
 	Store *bus.StoreChange `json:"store,omitempty"` // what the topic store holds from now on
 
 	DropFirst wal.LSN `json:"drop_first,omitempty"` // generations that end before it go

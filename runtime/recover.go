@@ -216,7 +216,7 @@ func applyChange(l *ledger, b *bus.Bus, lsn wal.LSN, c *control) error {
 	return nil
 }
 
-// applyBus makes the bus know the topics and subscriptions of a change that the log holds.
+// applyBus makes the bus know the topics and subscriptions of a change that the log holds, and what these lose.
 func applyBus(b *bus.Bus, c *control) error {
 	for _, t := range c.Topics {
 		if err := b.Define(t.ID, t.Spec); err != nil {
@@ -237,6 +237,7 @@ func applyBus(b *bus.Bus, c *control) error {
 			}
 		}
 	}
+	b.ApplyDrops(c.Drops)
 	return nil
 }
 

@@ -340,6 +340,7 @@ func (k *keptLog) passInput(j *jobEntry, in *inputEntry, topic bus.TopicID) erro
 		if err != nil {
 			return err
 		}
+		have = k.bus.Beyond(in.Sub, have)
 		oldest, err := k.bus.Browse(topic, s.Partition, bus.Start{Earliest: true})
 		if err != nil {
 			return err
@@ -351,7 +352,7 @@ func (k *keptLog) passInput(j *jobEntry, in *inputEntry, topic bus.TopicID) erro
 			k.say.Unread = append(k.say.Unread, LostUnread{Job: j.Name, Topic: k.bus.Spec(topic).Name, Partition: s.Partition,
 				Records: int64(oldest.Next - have.Next)})
 		}
-		oldest.Watermark = max(oldest.Watermark, have.Watermark)
+		oldest.Watermark, oldest.Dropped = max(oldest.Watermark, have.Watermark), have.Dropped
 		s.State = bus.AppendSubState(nil, oldest)
 		k.bus.Passed(in.Sub, []bus.SubState{oldest}, true)
 	}

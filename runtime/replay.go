@@ -265,6 +265,7 @@ func (r *replay) ends(reg *registration, have *jobEntry, in *inputEntry, mark *r
 		for _, h := range have.Inputs {
 			if h.Step == in.Step && h.Topic == in.Topic {
 				was, known = placeOfSub(have, h.Sub, st.Partition)
+				was = b.Beyond(h.Sub, was)
 			}
 		}
 		if known && was.Next < end.At {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,6 +105,7 @@ func (rt *Runtime) load() error {
 	}
 	c := newCommitter(newCore(rt.log, rt.bus, led, rt.cfg.FrameBytes), rt.log, rt.logger, rt.cfg.SealedBytes)
 	c.onDurable, c.onFatal = rt.onDurable, rt.onFatal
+	c.core.onDrops = rt.onDrops
 	rt.committer = c
 	return nil
 }
@@ -150,7 +152,23 @@ func (rt *Runtime) onRoom(bus.TopicID) {
 	}
 }
 
+// onDrops tells of each range that a subscription loses. It runs on the committer's goroutine.
+func (rt *Runtime) onDrops(drops []bus.Drop) {
+	for _, d := range drops {
+		sub, topic := rt.bus.SubName(d.Sub)
+		job, _, _ := strings.Cut(sub, "/")
+		rt.logger.Warn("a reader is behind by its topic's limit, and loses what is oldest", "topic", topic, "subscription", sub,
+			"partition", d.Partition, "from", d.From, "to", d.To, "records", d.Records)
+		rt.tell(Event{Kind: EventDropped, Job: job, Text: fmt.Sprintf("%s is behind by the limit of topic %s: partition %d drops the offsets %s to %s for it, %d records",
+			sub, topic, d.Partition, d.From, d.To-1, d.Records)})
+	}
+}
+
 func (rt *Runtime) onNearlyFull(topic bus.TopicID, name string, who string, fill float64) {
+	if rt.bus.Spec(topic).OnFull == bus.DropOldest {
+		rt.logger.Warn("a reader is far behind in a topic that drops the oldest", "topic", name, "fill", fmt.Sprintf("%.0f%%", fill*100), "behind", who)
+		return
+	}
 	rt.logger.Warn("a topic is nearly full; its writers will wait", "topic", name, "fill", fmt.Sprintf("%.0f%%", fill*100), "behind", who)
 }
 

@@ -105,7 +105,7 @@ func (a *app) busList() *cobra.Command {
 			}
 		}
 		return show(a, cmd, view[bus.TopicStat]{
-			head: []string{"TOPIC", "PARTITIONS", "RECORDS", "OLDEST", "BYTES", "READERS", "LAG"},
+			head: []string{"TOPIC", "PARTITIONS", "RECORDS", "OLDEST", "BYTES", "READERS", "LAG", "DROPPED"},
 			row:  topicRow,
 			name: func(t bus.TopicStat) string { return t.Name },
 		}, list)
@@ -116,9 +116,10 @@ func (a *app) busList() *cobra.Command {
 	return c
 }
 
-// topicRow says how a topic stands; the offsets are each partition's, and LAG is the slowest reader's.
+// topicRow says how a topic stands; the offsets are each partition's, LAG is the slowest reader's, and DROPPED what all of its
+// readers lost.
 func topicRow(t bus.TopicStat) []string {
-	records, size, lag := int64(0), int64(0), int64(0)
+	records, size, lag, dropped := int64(0), int64(0), int64(0), int64(0)
 	var oldest, readers []string
 	for _, p := range t.Partitions {
 		records += int64(p.Next) - p.Unused
@@ -127,9 +128,10 @@ func topicRow(t bus.TopicStat) []string {
 	}
 	for _, s := range t.Subscriptions {
 		lag = max(lag, s.Lag)
+		dropped += int64(s.Dropped) + s.Dropping
 		readers = append(readers, s.Name)
 	}
-	return []string{t.Name, fmt.Sprint(len(t.Partitions)), fmt.Sprint(records), strings.Join(oldest, ","), fmt.Sprint(size), strings.Join(readers, ","), fmt.Sprint(lag)}
+	return []string{t.Name, fmt.Sprint(len(t.Partitions)), fmt.Sprint(records), strings.Join(oldest, ","), fmt.Sprint(size), strings.Join(readers, ","), fmt.Sprint(lag), fmt.Sprint(dropped)}
 }
 
 func (a *app) busTail() *cobra.Command {

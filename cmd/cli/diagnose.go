@@ -103,7 +103,14 @@ func (a *app) diagnoseTopic(t bus.TopicStat, jobs []runtime.JobStatus) []finding
 	share := float64(slowest.Unread) / float64(t.Limit)
 	name, _, _ := strings.Cut(slowest.Name, "/")
 	do := a.freed(t.Name, name, jobs)
+	lost := uint64(0)
+	for _, s := range t.Subscriptions {
+		lost += s.Dropped + uint64(s.Dropping)
+	}
 	switch {
+	case t.OnFull == bus.DropOldest && share >= nearLimit:
+		return []finding{{"topic " + t.Name, isWarn, fmt.Sprintf("%s has yet to read %.0f %% of its limit of %s, beyond which it drops what is oldest; %d records were lost so far",
+			slowest.Name, 100*share, sized(t.Limit), lost), do}}
 	case t.Full:
 		return []finding{{"topic " + t.Name, isFail, fmt.Sprintf("full: %s of it are unread by %s, and its limit is %s; who writes it waits", sized(slowest.Unread), slowest.Name, sized(t.Limit)), do}}
 	case share >= nearLimit:

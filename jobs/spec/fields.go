@@ -40,13 +40,13 @@ var retentionFields = []Field{
 }
 
 // onFull is what a full topic may do.
-var onFull = []string{"block"}
+var onFull = []string{"block", dropOldest}
 
 var topicFields = []Field{
 	{Name: "partitions", Shape: Whole, Doc: "How many partitions the topic has, 1 to 128; 1 if not given."},
 	{Name: "retention", Shape: Block, Fields: retentionFields, Doc: "What is kept of records that every subscription has passed."},
 	{Name: "limit", Shape: Bytes, Doc: "How far a reader may fall behind; 1GiB if not given."},
-	{Name: "on_full", Shape: Choice, Choices: onFull, Doc: "What a full topic does: hold its writers back."},
+	{Name: "on_full", Shape: Choice, Choices: onFull, Doc: "What a full topic does: hold its writers back (block, if not given), or let the reader that is so far behind lose what is oldest (drop_oldest)."},
 }
 
 var busSourceFields = []Field{

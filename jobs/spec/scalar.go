@@ -34,11 +34,7 @@ func (d *document) choice(n *yaml.Node, what string, choices []string) string {
 		return ""
 	}
 	if !slices.Contains(choices, s) {
-		hint := expr.DidYouMean(s, choices)
-		if s == "drop_oldest" {
-			hint = "drop_oldest comes in a later version; a full topic holds its writers back"
-		}
-		d.problem(n, hint, "%s: %q is not one of %s", what, clip(s), strings.Join(choices, ", "))
+		d.problem(n, expr.DidYouMean(s, choices), "%s: %q is not one of %s", what, clip(s), strings.Join(choices, ", "))
 		return ""
 	}
 	return s

@@ -98,10 +98,7 @@ func (l *loader) checkCycles() {
 			}
 		}
 		p.Msg = fmt.Sprintf("the jobs feed themselves over the bus: %s; here %s writes %s", words, links[0].job, links[0].topic)
-		p.Hint = "break the circle: a full topic in it would hold back the job that must empty it"
-		if slices.Contains(onFull, dropOldest) {
-			p.Hint = "break the circle, or give one of its topics on_full: drop_oldest: a full topic in it holds back the job that must empty it"
-		}
+		p.Hint = "break the circle, or give one of its topics on_full: drop_oldest: a full topic in it holds back the job that must empty it"
 		l.problems = append(l.problems, p)
 	}
 }

@@ -83,7 +83,7 @@ func TestLonelyTopics(t *testing.T) {
 
 // TestSetProblems: what is wrong between files names every place that has a part in it.
 func TestSetProblems(t *testing.T) {
-	const breakIt = "break the circle: a full topic in it would hold back the job that must empty it"
+	const breakIt = "break the circle, or give one of its topics on_full: drop_oldest: a full topic in it holds back the job that must empty it"
 	sink := jobs.New("g")
 	jobs.To(jobs.FromTopic(sink, jobs.BusTopic[string]{Name: "x"}), "main", fileconn.Sink{Path: "own.jsonl"}, jobs.JSON[string]())
 	tests := []struct {

@@ -41,7 +41,7 @@ type Collector struct {
 	subIn, subBusy, subIdle, subHeld, queued, mark metric
 	sent, unsent, stopped                          metric
 	written, bytes, oldest, fill, memory           metric
-	subLag, unread                                 metric
+	subLag, unread, lost, losing                   metric
 	logBytes, logWritten, frames, syncs, syncTime  metric
 	generations, dropped, stalls, sealed, durable  metric
 }
@@ -88,9 +88,11 @@ func NewCollector(status func() runtime.Status) *Collector {
 		bytes:   counter("topic_bytes_total", "Bytes of them.", "topic", "partition"),
 		oldest:  gauge("topic_oldest_offset", "Offset of the oldest record still there.", "topic", "partition"),
 		memory:  gauge("topic_memory_bytes", "What of it lies in memory for live readers.", "topic", "partition"),
-		fill:    gauge("topic_fill_ratio", "How much of its limit the slowest subscription has yet to read; at 1 its writers wait.", "topic"),
+		fill:    gauge("topic_fill_ratio", "How much of its limit the slowest subscription has yet to read; at 1 its writers wait, or it drops what is oldest.", "topic"),
 		subLag:  gauge("subscription_lag_records", "Records a subscription has yet to read.", job, "topic"),
 		unread:  gauge("subscription_unread_bytes", "Bytes of them, counted against the topic's limit.", job, "topic"),
+		lost:    counter("subscription_dropped_records_total", "Records that a subscription lost, and went over, because its topic drops the oldest.", job, "topic", "subscription"),
+		losing:  gauge("subscription_dropping_records", "Records that it has lost so and is yet to go over.", job, "topic", "subscription"),
 
 		logBytes:    gauge("log_bytes", "The log on the disk."),
 		logWritten:  counter("log_written_bytes_total", "Bytes appended."),
@@ -109,7 +111,7 @@ func NewCollector(status func() runtime.Status) *Collector {
 func (c *Collector) all() []metric {
 	return []metric{c.up, c.in, c.out, c.inBytes, c.outBytes, c.late, c.rejected, c.epochs, c.restarts, c.busy, c.idle, c.held, c.state, c.waiting, c.stuck,
 		c.barrier, c.commit, c.kept, c.lag, c.subIn, c.subBusy, c.subIdle, c.subHeld, c.queued, c.mark, c.sent, c.unsent, c.stopped,
-		c.written, c.bytes, c.oldest, c.fill, c.memory, c.subLag, c.unread, c.logBytes, c.logWritten, c.frames, c.syncs, c.syncTime,
+		c.written, c.bytes, c.oldest, c.fill, c.memory, c.subLag, c.unread, c.lost, c.losing, c.logBytes, c.logWritten, c.frames, c.syncs, c.syncTime,
 		c.generations, c.dropped, c.stalls, c.sealed, c.durable}
 }
 
@@ -215,6 +217,10 @@ func (c *Collector) topic(set setter, t bus.TopicStat) {
 		job, _, _ := strings.Cut(s.Name, "/")
 		lag[job] += s.Lag
 		unread[job] += s.Unread
+		if t.OnFull == bus.DropOldest || s.Dropped > 0 {
+			set(c.lost, float64(s.Dropped), job, t.Name, s.Name)
+			set(c.losing, float64(s.Dropping), job, t.Name, s.Name)
+		}
 	}
 	set(c.fill, float64(most)/float64(max(1, t.Limit)), t.Name)
 	for job := range lag {
