@@ -23,6 +23,7 @@ type Place struct {
 	Text  string     // the expressions that decide what it does, for people
 	Reads [][]string // the fields of the value that they read
 	Lines bool       // of a source: its records are text, not JSON
+	Said  string     // all that the definition says of it, in one form: another text is another step
 }
 
 // traceEmit puts the trace around what takes a port's records.

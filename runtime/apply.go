@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -132,11 +133,17 @@ func (a *application) lookAt(d Definition) error {
 	if a.from != nil && have == nil {
 		n.diff.StateLoss, _, _ = lossOf(a.from.Steps, def.steps)
 	}
-	switch {
-	case have != nil && have.Origin != d.Origin && !a.options.Adopt:
-		return fmt.Errorf("job %s belongs to the %s, not to the %s: adopt it to take it over", d.Job.Name, have.Origin, d.Origin)
-	case len(n.diff.StateLoss) > 0 && !a.options.AllowStateLoss && !a.options.DryRun:
-		return &StateLossError{d.Job.Name, n.diff.StateLoss}
+	if have != nil && have.Origin != d.Origin && !a.options.Adopt {
+		if !a.options.DryRun {
+			return &OriginError{d.Job.Name, have.Origin}
+		}
+		n.diff.Needs = append(n.diff.Needs, "adopt")
+	}
+	if len(n.diff.StateLoss) > 0 && !a.options.AllowStateLoss {
+		if !a.options.DryRun {
+			return &StateLossError{d.Job.Name, n.diff.StateLoss}
+		}
+		n.diff.Needs = append(n.diff.Needs, "allow_state_loss")
 	}
 	if have != nil {
 		_, n.lost, _ = lossOf(have.Steps, def.steps)
@@ -159,7 +166,7 @@ func (a *application) check() error {
 		all, names = append(all, d.Job), append(names, d.Name)
 	}
 	for _, j := range a.rt.jobList() {
-		if !slices.Contains(names, j.def.Name) {
+		if !slices.Contains(names, j.def.Name) && !(a.options.DryRun && slices.Contains(a.options.Leaving, j.def.Name)) {
 			all = append(all, j.def)
 		}
 	}
@@ -228,6 +235,13 @@ func (a *application) swap() error {
 	if err := a.rt.log.WaitDurable(a.rt.ctx, lsn); err != nil {
 		return err
 	}
+	for i, d := range a.result.Jobs {
+		for n, e := range entries {
+			if n.Name == d.Job && e.Prev != nil {
+				a.result.Jobs[i].Until = time.UnixMilli(e.Prev.Until)
+			}
+		}
+	}
 	for _, d := range a.changed {
 		a.rt.tell(Event{Kind: EventApplied, Job: d.Name, Text: string(d.diff.Action)})
 		if entries[d] != nil {
@@ -263,7 +277,11 @@ func (a *application) write(c *core) (wal.LSN, error) {
 		case d.diff.Action == ActionAdopt, have.Phase == PhaseEnded:
 			r.name(d.definition, have)
 		default:
-			err = r.job(d.definition, have, phaseOfChanged(have), a.probation())
+			probation := a.probation()
+			if bytes.Equal(have.Definition, d.text) {
+				probation = 0 // there is nothing to go back to
+			}
+			err = r.job(d.definition, have, phaseOfChanged(have), probation)
 		}
 		if err != nil {
 			return 0, err
@@ -298,6 +316,7 @@ func (rt *Runtime) successor(d *newDefinition, e *jobEntry) *job {
 	}
 	n := d.old.again()
 	n.def, n.plan, n.stores = d.Job, plan, nil
+	n.lastErr, n.took = nil, nil // of another definition
 	n.trial.Store(nil)
 	return n
 }

@@ -310,7 +310,7 @@ func (b *builder) feeds(ctx context.Context, t *taskPlan) error {
 	}
 	n := t.head()
 	env := jobs.SourceEnv{Job: b.x.name, Step: n.ID, Logger: b.x.logger, DataDir: b.rt.cfg.DataDir, Services: b.rt.cfg.Services,
-		Waiting: func(why string) { b.x.waiting(n.ID, why) }}
+		Waiting: func(why string) { b.x.waiting(n.ID, waitOutside(n.ID, why)) }}
 	env.Known = b.known(n.ID)
 	starts, err := n.Source.Source.Splits(ctx, env)
 	if err != nil {

@@ -34,6 +34,7 @@ type ApplyOptions struct {
 	Probation      time.Duration // how long what was there before is kept, to come back if the new fails; 0 means Config.Probation, less than 0 none
 	From           string        // a savepoint that the job, of which there is one and which is new, begins with
 	Timeout        time.Duration // for the last barriers of jobs that are changed; 0 means Config.StopTimeout
+	Leaving        []string      // of a dry run: jobs that are looked at as if they were not there, since they go before it is done
 }
 
 // ApplyResult is what Apply did, or would do, job by job in the order of the definitions.
@@ -81,6 +82,18 @@ var (
 	// ErrNotRunning refuses changes before Start and once Stop has begun.
 	ErrNotRunning = errors.New("the runtime is not running")
 )
+
+// MissingError is the error of a name that nothing has. Behind it are ErrNoJob, ErrNoTopic or ErrNoSavepoint.
+type MissingError struct {
+	What string // job, topic, savepoint
+	Name string
+	err  error
+}
+
+func missing(what, name string, err error) error { return &MissingError{what, name, err} }
+
+func (e *MissingError) Error() string { return fmt.Sprintf("%s %q: %v", e.What, e.Name, e.err) }
+func (e *MissingError) Unwrap() error { return e.err }
 
 // changes lets each job be changed by one at a time.
 type changes struct {
@@ -210,7 +223,7 @@ func (rt *Runtime) entry(name string) (e *jobEntry, err error) {
 			e = j.clone()
 			return nil
 		}
-		return fmt.Errorf("job %q: %w", name, ErrNoJob)
+		return missing("job", name, ErrNoJob)
 	})
 	return e, err
 }

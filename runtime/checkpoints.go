@@ -20,9 +20,9 @@ import (
 
 // Checkpoint is a file with a job's whole state at an epoch.
 type Checkpoint struct {
-	Name      string           `json:"name"` // JOB/EPOCH
+	Name      string           `json:"name"` // JOB/EPOCH, or a savepoint's
 	Job       string           `json:"job"`
-	Kind      string           `json:"kind"` // snapshot
+	Kind      string           `json:"kind"` // snapshot, savepoint
 	Epoch     checkpoint.Epoch `json:"epoch"`
 	LSN       wal.LSN          `json:"lsn"`
 	Bytes     int64            `json:"bytes"`
@@ -37,7 +37,7 @@ var ErrNoCheckpoint = errors.New("there is no such checkpoint")
 // ErrNeeded refuses to delete what recovery may need.
 var ErrNeeded = errors.New("recovery may need it")
 
-// Checkpoints lists what there is in a data directory, by job, the newest of each first. A process may have the directory open.
+// Checkpoints lists what there is in a data directory, by job, the newest of each first, and then the savepoints by name. A process may have the directory open.
 // Of a log that is damaged nothing is asked: jobs have numbers for names then, and broken says why.
 func Checkpoints(dataDir string) (list []Checkpoint, broken error, err error) {
 	files, err := checkpoint.ListSnapshots(filepath.Join(dataDir, "snapshots"))
@@ -65,17 +65,22 @@ func Checkpoints(dataDir string) (list []Checkpoint, broken error, err error) {
 		}
 		list = append(list, c)
 	}
+	for _, name := range slices.Sorted(maps.Keys(l.Savepoints)) {
+		s := l.Savepoints[name]
+		list = append(list, Checkpoint{Name: name, Job: s.Job, Kind: "savepoint", Epoch: s.Epoch, LSN: s.LSN, Bytes: s.Bytes,
+			Written: time.UnixMilli(s.At).UTC(), Announced: true, Path: snapshotDir(filepath.Join(dataDir, "snapshots")).savepoint(name)})
+	}
 	return list, broken, nil
 }
 
-// FindCheckpoint returns the one of a name, JOB/EPOCH, or of JOB alone its newest. A path names a file, wherever it is.
+// FindCheckpoint returns the one of a name, JOB/EPOCH or a savepoint's, or of JOB alone its newest snapshot. A path names a file, wherever it is.
 func FindCheckpoint(dataDir, name string) (Checkpoint, error) {
 	list, broken, err := Checkpoints(dataDir)
 	if err != nil {
 		return Checkpoint{}, err
 	}
 	for _, c := range list {
-		if c.Name == name || c.Job == name || filepath.Base(c.Path) == filepath.Base(name) && strings.Contains(name, ".") {
+		if c.Name == name || c.Job == name && c.Kind == "snapshot" || filepath.Base(c.Path) == filepath.Base(name) && strings.Contains(name, ".") {
 			return c, nil
 		}
 	}
@@ -275,6 +280,9 @@ func DeleteCheckpoint(dataDir, name string) (c Checkpoint, err error) {
 	}
 	if _, broken, _ := Checkpoints(dataDir); broken != nil {
 		return c, fmt.Errorf("%w: the log that would tell cannot be read: %w", ErrNeeded, broken)
+	}
+	if c.Kind == "savepoint" {
+		return c, fmt.Errorf("%s is a savepoint, which the process deletes: job savepoints delete %s", name, name)
 	}
 	if c.Announced || c.Kind != "snapshot" {
 		return c, fmt.Errorf("%w: %s", ErrNeeded, c.Name)

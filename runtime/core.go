@@ -283,7 +283,7 @@ func (c *core) pins() []bus.Pin {
 	pins := c.bus.Pins()
 	for _, j := range c.ledger.sorted() {
 		if j.Phase != PhaseEnded {
-			pins = append(pins, bus.Pin{Who: "state of job " + j.Name, LSN: j.pin()})
+			pins = append(pins, bus.Pin{Who: ofState + j.Name, LSN: j.pin()})
 		}
 	}
 	slices.SortStableFunc(pins, func(a, b bus.Pin) int {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/jobs"
 )
@@ -27,10 +28,12 @@ type Diff struct {
 	StateLoss []StateLoss `json:"state_loss,omitempty"` // what it would drop: AllowStateLoss is needed
 	GivenUp   []string    `json:"given_up,omitempty"`   // places in what the job reads, and outputs: when it comes back it begins anew
 	// NoWayBack says why the old definition could not go on where the new one fails; "" where it can.
-	NoWayBack string   `json:"no_way_back,omitempty"`
-	Restarts  bool     `json:"restarts"`        // it begins another attempt behind a last barrier
-	Phase     JobPhase `json:"phase,omitempty"` // that it is in, if it is there
-	Text      string   `json:"text,omitempty"`  // the definitions, line by line, as diff -u gives them
+	NoWayBack string    `json:"no_way_back,omitempty"`
+	Needs     []string  `json:"needs,omitempty"`          // options without which it is refused: "adopt", "allow_state_loss"
+	Until     time.Time `json:"probation_until,omitzero"` // till when a failure brings the old definition back; of what was done
+	Restarts  bool      `json:"restarts"`                 // it begins another attempt behind a last barrier
+	Phase     JobPhase  `json:"phase,omitempty"`          // that it is in, if it is there
+	Text      string    `json:"text,omitempty"`           // the definitions, line by line, as diff -u gives them
 }
 
 // StepDiff is a source, step or output that comes, goes or is another.
@@ -64,7 +67,20 @@ func (e *StateLossError) Error() string {
 	for _, l := range e.Loss {
 		what = append(what, l.String())
 	}
-	return fmt.Sprintf("job %s: this change would drop %s; allow state loss if that is meant", e.Job, strings.Join(what, ", "))
+	return fmt.Sprintf("job %s: this change would drop %s", e.Job, strings.Join(what, ", "))
+}
+
+// OriginError refuses a definition of a job that somebody else owns.
+type OriginError struct {
+	Job  string
+	Have Origin
+}
+
+func (e *OriginError) Error() string {
+	if e.Have == OriginFile {
+		return fmt.Sprintf("job %s is defined by a file that the process was given", e.Job)
+	}
+	return fmt.Sprintf("job %s is the API's, by a definition that the data directory keeps", e.Job)
 }
 
 // lossOf compares what steps keep: what of the old is lost, and why there would be no way back from the new.
@@ -179,7 +195,7 @@ func stepDiffs(old, d *jobs.Job) (out []StepDiff) {
 		switch o := old.Node(n.ID); {
 		case o == nil:
 			out = append(out, StepDiff{n.ID, "added"})
-		case describe(o) != describe(n) || old.Width(o) != d.Width(n):
+		case describe(o) != describe(n) || old.Width(o) != d.Width(n) || o.Place.Said != n.Place.Said:
 			out = append(out, StepDiff{n.ID, "changed"})
 		}
 	}

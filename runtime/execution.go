@@ -27,7 +27,7 @@ type execution struct {
 	topics      map[bus.TopicID]string // that the job writes, outputs to the outside among them
 	onBus       []bus.TopicID          // those that others read
 	logger      *slog.Logger
-	waiting     func(step, why string)
+	waiting     func(step string, what Wait) // the zero Wait: it goes on
 
 	eventsMu sync.Mutex
 	events   []event
@@ -508,12 +508,12 @@ func (x *execution) checkFull() {
 	for id, name := range x.topics {
 		if who, f, fill := x.rt.bus.Full(id); f {
 			full = true
-			x.waiting("", fmt.Sprintf("topic %s is full (%.0f %% of its limit): %s has not read it", name, fill*100, who))
+			x.waiting("", waitRoom(name, who, fill))
 		}
 	}
 	full = full && !x.stopping
 	if x.full && !full {
-		x.waiting("", "")
+		x.waiting("", Wait{})
 	}
 	x.full = full
 	x.coord.Hold(full)

@@ -116,7 +116,7 @@ func TestBrokerDies(t *testing.T) {
 	b.down()
 	until(t, rt, "the job says what it waits for", func() bool {
 		st := jobStatus(t, rt, "kafka")
-		return st.State == runtime.StateWaiting && strings.Contains(strings.Join(st.Waiting, " "), b.addr())
+		return st.State == runtime.StateWaiting && strings.Contains(fmt.Sprint(st.Waiting), b.addr()) && st.Waiting[0].For == runtime.WaitOutside
 	})
 	if st := jobStatus(t, rt, "other"); st.State != runtime.StateRunning || len(st.Waiting) > 0 {
 		t.Errorf("the other job is %s, waiting for %q", st.State, st.Waiting)

@@ -68,8 +68,8 @@ func TestSlowReader(t *testing.T) {
 			return nil
 		}))
 	full := func() bool {
-		return slices.ContainsFunc(jobStatus(t, rt, "writer").Waiting, func(why string) bool {
-			return strings.Contains(why, "topic numbers is full") && strings.Contains(why, "slow/")
+		return slices.ContainsFunc(jobStatus(t, rt, "writer").Waiting, func(w runtime.Wait) bool {
+			return w.For == runtime.WaitRoom && w.Topic == "numbers" && slices.Equal(w.Jobs, []string{"slow"}) && strings.Contains(w.Text, "slow/")
 		})
 	}
 	until(t, rt, "the writer waits and says for whom", full)

@@ -102,7 +102,7 @@ func TestDiskFull(t *testing.T) {
 	waits := func(rt *runtime.Runtime) func() bool {
 		return func() bool {
 			return !slices.ContainsFunc(rt.Status().Jobs, func(j runtime.JobStatus) bool {
-				return j.State != runtime.StateWaiting || !strings.Contains(strings.Join(j.Waiting, " "), "room on the disk")
+				return j.State != runtime.StateWaiting || !slices.ContainsFunc(j.Waiting, func(w runtime.Wait) bool { return w.For == runtime.WaitDisk })
 			})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -164,7 +165,7 @@ func TestTenBarrenAttemptsFail(t *testing.T) {
 	if st := jobStatus(t, rt, "writer"); st.State != runtime.StateFailed || attempts.Load() != 11 {
 		t.Errorf("the writer is %s after %d attempts, want failed after 11", st.State, attempts.Load())
 	}
-	if st := jobStatus(t, rt, "reader"); len(st.Waiting) != 1 || !strings.Contains(st.Waiting[0], "writer") || st.Restarts != 0 {
+	if st := jobStatus(t, rt, "reader"); len(st.Waiting) != 1 || st.Waiting[0].For != runtime.WaitWatermark || !slices.Equal(st.Waiting[0].Jobs, []string{"writer"}) || st.Restarts != 0 {
 		t.Errorf("the reader waits for %q, %d restarts", st.Waiting, st.Restarts)
 	}
 	stop(t, rt)

@@ -23,7 +23,7 @@ func (rt *Runtime) inspect(d *jobs.Job, o Origin) (def *definition, err error) {
 		return nil, err
 	}
 	j := &job{rt: rt, def: d, plan: plan, stores: newJobStores(plan, 0), logger: slog.New(slog.DiscardHandler)}
-	x := &execution{rt: rt, name: d.Name, plan: plan, logger: j.logger, waiting: func(string, string) {}}
+	x := &execution{rt: rt, name: d.Name, plan: plan, logger: j.logger, waiting: func(string, Wait) {}}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	defer x.cancel()
 	entry := &jobEntry{Name: d.Name}

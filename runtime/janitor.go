@@ -39,8 +39,10 @@ func (rt *Runtime) janitor() {
 		bytes := rt.logBytes()
 		if bytes <= rt.cfg.LogBytes || len(pins) == 0 {
 			named = ""
+			rt.notePins(nil)
 			continue
 		}
+		rt.notePins(pins)
 		if who := pins[0].Who; who != named {
 			named = who
 			rt.logger.Warn("the log is longer than it should be", "bytes", bytes, "limit", rt.cfg.LogBytes, "held by", who, "at", pins[0].LSN)

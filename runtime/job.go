@@ -39,7 +39,8 @@ type job struct {
 	asked    bool // to stop: the state says what for
 	since    time.Time
 	lastErr  error
-	waiting  map[string]string // by step
+	took     *RolledBack     // the newest definition failed on probation; nil from the next one on
+	waiting  map[string]Wait // by step
 	restarts int
 	past     JobCounters   // of earlier attempts
 	left     []*leftBehind // stuck in the job's own code
@@ -70,7 +71,7 @@ func (j *job) stuckTasks() []string {
 func newJob(rt *Runtime, def *jobs.Job, e *jobEntry, plan *jobPlan, stores *jobStores) *job {
 	lines := new(ring[LogLine])
 	j := &job{rt: rt, def: def, id: e.ID, plan: plan, stores: stores, lines: lines, logger: jobLogger(rt.logger, def.Name, lines), snapshotBusy: new(atomic.Bool),
-		stopped: make(chan struct{}), done: make(chan struct{}), state: StateStarting, since: time.Now(), waiting: map[string]string{}}
+		stopped: make(chan struct{}), done: make(chan struct{}), state: StateStarting, since: time.Now(), waiting: map[string]Wait{}}
 	if s, rests := restingState[e.Phase]; rests {
 		j.state = s
 	}
@@ -87,8 +88,8 @@ func (j *job) again() *job {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	n := &job{rt: j.rt, def: j.def, id: j.id, plan: j.plan, stores: j.stores, logger: j.logger, lines: j.lines, snapshotBusy: j.snapshotBusy,
-		stopped: make(chan struct{}), done: make(chan struct{}), state: j.state, since: j.since, waiting: map[string]string{},
-		lastErr: j.lastErr, restarts: j.restarts, past: j.past, left: j.left}
+		stopped: make(chan struct{}), done: make(chan struct{}), state: j.state, since: j.since, waiting: map[string]Wait{},
+		lastErr: j.lastErr, took: j.took, restarts: j.restarts, past: j.past, left: j.left}
 	n.trial.Store(j.trial.Load())
 	j.cut()
 	n.ctx, n.cut = context.WithCancel(j.rt.ctx)
@@ -146,21 +147,21 @@ func (s JobState) working() bool {
 	return s == StateStarting || s == StateRunning || s == StateRestarting
 }
 
-// setWaiting notes what a step waits for; "" ends it.
-func (j *job) setWaiting(step, why string) {
+// setWaiting notes what a step waits for; what has no text ends it.
+func (j *job) setWaiting(step string, what Wait) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if why == "" {
+	if what.Text == "" {
 		if _, was := j.waiting[step]; was {
 			delete(j.waiting, step)
 			j.logger.Info("going on", "step", step)
 		}
 		return
 	}
-	if j.waiting[step] == "" {
-		j.logger.Warn("waiting", "step", step, "for", why)
+	if _, is := j.waiting[step]; !is {
+		j.logger.Warn("waiting", "step", step, "for", what.Text)
 	}
-	j.waiting[step] = why
+	j.waiting[step] = what
 }
 
 func (j *job) isStopped() bool {

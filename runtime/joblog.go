@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 )
@@ -24,7 +23,7 @@ type LogLine struct {
 func (rt *Runtime) JobLog(name string, after uint64) ([]LogLine, <-chan struct{}, error) {
 	j := rt.findJob(name)
 	if j == nil {
-		return nil, nil, fmt.Errorf("job %q: %w", name, ErrNoJob)
+		return nil, nil, missing("job", name, ErrNoJob)
 	}
 	lines, more := j.lines.after(after)
 	return lines, more, nil

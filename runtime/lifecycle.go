@@ -13,6 +13,7 @@ import (
 // StopOptions say how a job is stopped.
 type StopOptions struct {
 	Force   bool          // cut it where it stands; what is not sealed is done again when it goes on
+	Missing bool          // its definition is gone: it goes on as soon as it is given one again
 	Timeout time.Duration // for the last barrier; 0 means Config.StopTimeout
 }
 
@@ -55,6 +56,9 @@ func (rt *Runtime) operate(ctx context.Context, op operation, name string, o Sto
 	switch {
 	case !ok:
 		err = &PhaseError{Job: name, Operation: string(op), Phase: e.Phase}
+	case o.Missing && e.Phase != PhaseActive:
+		leave() // it rests, as somebody wanted
+		return nil
 	case j == nil && to == PhaseActive:
 		err = fmt.Errorf("job %s cannot %s: %s; apply it again", name, op, missingReason)
 	}
@@ -85,11 +89,15 @@ func (rt *Runtime) operate(ctx context.Context, op operation, name string, o Sto
 		}
 	}
 	defer leave()
-	return rt.afterHalt(j, op)
+	reason := ""
+	if o.Missing {
+		reason = missingReason
+	}
+	return rt.afterHalt(j, op, reason)
 }
 
 // afterHalt writes the phase of a job that is halted and lets it do what that says.
-func (rt *Runtime) afterHalt(j *job, op operation) error {
+func (rt *Runtime) afterHalt(j *job, op operation, reason string) error {
 	e, err := rt.entry(j.def.Name)
 	if err != nil {
 		return err
@@ -103,7 +111,7 @@ func (rt *Runtime) afterHalt(j *job, op operation) error {
 	case was == PhaseEnded:
 		return rt.beginAnew(j, e)
 	case to != was:
-		err = rt.setPhase(j.id, to, "")
+		err = rt.setPhase(j.id, to, reason)
 	}
 	rt.goOn(j)
 	return err

@@ -29,7 +29,7 @@ func TestChangeEndsAsRuntimeStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	rt.changes.end() // what Stop does first; changes under way come to their end behind it
-	if err := rt.afterHalt(rt.findJob("j"), opResume); err != nil {
+	if err := rt.afterHalt(rt.findJob("j"), opResume, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := rt.Stop(); err != nil {

@@ -109,6 +109,7 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 			return err
 		}
 		n.def, n.plan, n.stores = prev, plan, nil
+		n.lastErr, n.took = nil, &RolledBack{At: rt.now(), Error: cause.Error()}
 		n.trial.Store(nil)
 		rt.putJob(n)
 		return nil

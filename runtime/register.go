@@ -103,9 +103,9 @@ func (rt *Runtime) definitions(files []*jobs.Job) (defs []*definition, err error
 		given := slices.ContainsFunc(files, func(d *jobs.Job) bool { return d.Name == k.Name })
 		switch {
 		case k.Origin != OriginAPI:
+		case given && rt.cfg.Adopt:
 		case given:
-			return nil, fmt.Errorf("job %s is defined by a file, and the one of that name in the data directory is the API's: "+
-				"remove one of the two, or give the file's another name", k.Name)
+			return nil, &OriginError{k.Name, k.Origin}
 		case rt.cfg.Load == nil:
 			rt.logger.Error("nothing here can load the definition of a job of the API; it stays stopped, with its state", "job", k.Name)
 		default:
@@ -227,7 +227,10 @@ func (r *registration) start(d *definition, have *jobEntry, retry bool) error {
 	same := bytes.Equal(have.Definition, d.text) && sameSteps(have.Steps, d.steps)
 	back := have.Phase == PhaseStopped && have.Reason == missingReason || have.Phase == PhaseFailed && retry
 	switch {
+	case same && !back && have.Origin == d.origin:
+		return nil
 	case same && !back:
+		r.name(d, have)
 		return nil
 	case have.Phase == PhaseEnded:
 		// It is over, and what it read and wrote stays as it was: a subscription would hold records for nobody, and who

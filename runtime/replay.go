@@ -104,7 +104,7 @@ type replay struct {
 func (rt *Runtime) Replay(ctx context.Context, job, topic string, o ReplayOptions) (ReplayResult, error) {
 	id, ok := rt.bus.TopicByName(topic)
 	if !ok {
-		return ReplayResult{}, fmt.Errorf("topic %q: %w", topic, ErrNoTopic)
+		return ReplayResult{}, missing("topic", topic, ErrNoTopic)
 	}
 	r := &replay{rt: rt, topic: id, options: o, froms: map[bus.TopicID][]bus.Offset{}, tos: map[bus.TopicID][]bus.Offset{}}
 	if err := r.look(job, topic); err != nil {
@@ -161,7 +161,7 @@ func (r *replay) look(job, topic string) error {
 		}
 		id, ok := rt.bus.TopicByName(n.Source.Topic)
 		if !ok {
-			return fmt.Errorf("topic %q: %w", n.Source.Topic, ErrNoTopic)
+			return missing("topic", n.Source.Topic, ErrNoTopic)
 		}
 		reads = reads || id == r.topic
 		if err := r.places(job, n.Source.Topic, id); err != nil {
@@ -360,7 +360,7 @@ func (rt *Runtime) Replaying(job string) (id string, left int64, err error) {
 	err = rt.do(func(c *core) error {
 		e := c.ledger.job(job)
 		if e == nil {
-			return fmt.Errorf("job %q: %w", job, ErrNoJob)
+			return missing("job", job, ErrNoJob)
 		}
 		mark, err := replaying(&e.header)
 		if err != nil || mark == nil {

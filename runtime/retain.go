@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -23,7 +24,7 @@ func (rt *Runtime) PurgeTopic(ctx context.Context, topic string, before Place, d
 	res = PurgeResult{Topic: topic, DryRun: dryRun}
 	id, ok := rt.bus.TopicByName(topic)
 	if !ok {
-		return res, fmt.Errorf("topic %q: %w", topic, ErrNoTopic)
+		return res, missing("topic", topic, ErrNoTopic)
 	}
 	if res.Before, err = before.offsets(rt.bus, id); err != nil {
 		return res, err
@@ -79,7 +80,7 @@ func (rt *Runtime) SetRetention(ctx context.Context, topic string, r bus.Retenti
 	err = rt.do(func(c *core) error {
 		id, ok := c.bus.TopicByName(topic)
 		if !ok {
-			return ErrNoTopic
+			return missing("topic", topic, ErrNoTopic)
 		}
 		spec := c.bus.Spec(id)
 		was, spec.Retention, spec.RetentionSet = spec.Retention, r, true
@@ -95,6 +96,9 @@ func (rt *Runtime) SetRetention(ctx context.Context, topic string, r bus.Retenti
 	})
 	if err == nil && said > 0 {
 		err = rt.log.WaitDurable(ctx, said)
+	}
+	if errors.Is(err, ErrNoTopic) {
+		return was, err
 	}
 	if err != nil {
 		return was, fmt.Errorf("the retention of topic %q: %w", topic, err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -46,6 +47,7 @@ type Runtime struct {
 	missing []string      // jobs that the log knows and nobody gave a definition of
 	durable chan struct{} // closed and replaced whenever more is durable
 	started time.Time
+	pinned  atomic.Pointer[[]LogPin] // who holds a log that is too long
 }
 
 // Open opens the data directory, finds the log's tail and reads what it says. No job runs yet. The error of a

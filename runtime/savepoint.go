@@ -57,7 +57,7 @@ var (
 	// ErrNoSavepoint is the error of a savepoint that is not there.
 	ErrNoSavepoint = errors.New("there is no such savepoint")
 	// ErrSavepointExists refuses a second savepoint of a name.
-	ErrSavepointExists = errors.New("there is a savepoint of that name")
+	ErrSavepointExists = errors.New("there is one of that name already; choose another, or delete that one first")
 )
 
 // Savepoints returns what savepoints there are, by name.
@@ -210,7 +210,7 @@ func (rt *Runtime) DeleteSavepoint(ctx context.Context, name string) error {
 	var lsn wal.LSN
 	err = rt.do(func(c *core) (err error) {
 		if c.ledger.Savepoints[name] == nil {
-			return fmt.Errorf("savepoint %q: %w", name, ErrNoSavepoint)
+			return missing("savepoint", name, ErrNoSavepoint)
 		}
 		lsn, err = c.change(&control{DropSavepoint: name}, nil)
 		return err
@@ -229,7 +229,7 @@ func (rt *Runtime) savepoint(name string) (*savepointEntry, checkpoint.Header, e
 	var sp *savepointEntry
 	err := rt.do(func(c *core) error {
 		if sp = c.ledger.Savepoints[name]; sp == nil {
-			return fmt.Errorf("savepoint %q: %w", name, ErrNoSavepoint)
+			return missing("savepoint", name, ErrNoSavepoint)
 		}
 		return nil
 	})

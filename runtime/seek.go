@@ -33,7 +33,7 @@ type claim struct {
 func (rt *Runtime) claimOf(who, topic string) (claim, error) {
 	id, ok := rt.bus.TopicByName(topic)
 	if !ok {
-		return claim{}, fmt.Errorf("topic %q: %w", topic, ErrNoTopic)
+		return claim{}, missing("topic", topic, ErrNoTopic)
 	}
 	c := claim{job: who, topic: id, name: topic}
 	e, err := rt.entry(who)
@@ -238,7 +238,7 @@ type rewriting struct {
 func (rt *Runtime) writeRewriting(w rewriting, c *core, lsn *wal.LSN, change func(*registration, *jobEntry) error) error {
 	have := c.ledger.job(w.job)
 	if have == nil {
-		return fmt.Errorf("job %q: %w", w.job, ErrNoJob)
+		return missing("job", w.job, ErrNoJob)
 	}
 	r, err := rt.newRegistration(c)
 	if err != nil {

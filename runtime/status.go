@@ -58,9 +58,11 @@ type JobStatus struct {
 	ID         uint32           `json:"id"`
 	State      JobState         `json:"state"`
 	Since      time.Time        `json:"since"`
-	Waiting    []string         `json:"waiting,omitempty"` // what for, and whose watermark
-	Stuck      []string         `json:"stuck,omitempty"`   // steps that have not returned for long
-	Error      string           `json:"error,omitempty"`   // of the newest failed attempt
+	Waiting    []Wait           `json:"waiting,omitempty"`
+	Stuck      []string         `json:"stuck,omitempty"` // steps that have not returned for long
+	Error      string           `json:"error,omitempty"` // of the newest failed attempt, of the definition that it has
+	RolledBack *RolledBack      `json:"rolled_back,omitempty"`
+	Probation  time.Time        `json:"probation_until,omitzero"` // until then a failure brings the definition before back
 	Restarts   int              `json:"restarts"`
 	Epoch      checkpoint.Epoch `json:"epoch"`
 	LastCommit time.Time        `json:"last_commit"` // zero if none in this process
@@ -70,6 +72,12 @@ type JobStatus struct {
 	Lag        int64            `json:"lag"` // records on the bus that it has yet to read
 	Subtasks   []SubtaskStatus  `json:"subtasks,omitempty"`
 	Outputs    []OutputStatus   `json:"outputs,omitempty"`
+}
+
+// RolledBack says that a changed definition failed on probation, and that the one before is back.
+type RolledBack struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error"`
 }
 
 // OutputStatus is one output to the outside.
@@ -98,6 +106,8 @@ type LogStatus struct {
 	Last        wal.LSN   `json:"last"`
 	Durable     wal.LSN   `json:"durable"`
 	Bytes       int64     `json:"bytes"`
+	Max         int64     `json:"max_bytes"` // longer than it should not be
+	Pins        []LogPin  `json:"pins,omitempty"`
 	Generations int       `json:"generations"`
 	Stats       wal.Stats `json:"stats"`
 }
@@ -124,7 +134,10 @@ func (j *job) addPast(x *execution) {
 // status gathers what a job does now.
 func (j *job) status() JobStatus {
 	j.mu.Lock()
-	st := JobStatus{Name: j.def.Name, ID: j.id, State: j.state, Since: j.since, Restarts: j.restarts, Counters: j.past}
+	st := JobStatus{Name: j.def.Name, ID: j.id, State: j.state, Since: j.since, Restarts: j.restarts, Counters: j.past, RolledBack: j.took}
+	if t := j.trial.Load(); t.open(j.rt.now()) {
+		st.Probation = t.until
+	}
 	if j.lastErr != nil {
 		st.Error = j.lastErr.Error()
 	}
@@ -159,15 +172,15 @@ func (x *execution) fillStatus(st *JobStatus) {
 		}
 		if f, ok := s.feed.(*busFeed); ok {
 			if names := x.rt.blame(f); len(names) > 0 {
-				st.Waiting = append(st.Waiting, fmt.Sprintf("the watermark of topic %s, which %s holds back", f.node.Source.Topic, strings.Join(names, ", ")))
+				st.Waiting = append(st.Waiting, waitWatermark(f.node.ID, f.node.Source.Topic, names))
 			}
 			if s.index == 0 && len(x.rt.bus.Producers(f.topic)) == 0 && !x.rt.bus.Written(f.topic) {
-				st.Waiting = append(st.Waiting, fmt.Sprintf("topic %s, which no job writes", f.node.Source.Topic))
+				st.Waiting = append(st.Waiting, waitWriter(f.node.ID, f.node.Source.Topic))
 			}
 		}
 	}
 	if x.rt.committer.noRoom.Load() && x.barrier.Load() != 0 {
-		st.Waiting = append(st.Waiting, "room on the disk")
+		st.Waiting = append(st.Waiting, waitDisk())
 	}
 	st.Counters.Epochs += x.epochs.Load()
 	if at := x.lastSeal.Load(); at != 0 {
@@ -224,7 +237,10 @@ func (rt *Runtime) Status() Status {
 	js, senders, missing := slices.Clone(rt.jobs), slices.Clone(rt.senders), slices.Clone(rt.missing)
 	rt.mu.Unlock()
 	st := Status{Started: rt.started, Missing: missing, Topics: rt.bus.Stats(),
-		Log: LogStatus{ID: rt.log.ID().String(), Last: rt.log.Last(), Durable: rt.log.Durable(), Stats: rt.log.Stats()}}
+		Log: LogStatus{ID: rt.log.ID().String(), Last: rt.log.Last(), Durable: rt.log.Durable(), Max: rt.cfg.LogBytes, Stats: rt.log.Stats()}}
+	if pins := rt.pinned.Load(); pins != nil {
+		st.Log.Pins = *pins
+	}
 	for _, g := range rt.log.Generations() {
 		st.Log.Bytes += g.Bytes
 		st.Log.Generations++

@@ -50,7 +50,7 @@ func (rt *Runtime) Tail(ctx context.Context, q Tail, f func(TopicRecord) error) 
 func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, f func(TopicRecord) error) error {
 	id, ok := b.TopicByName(q.Topic)
 	if !ok {
-		return fmt.Errorf("topic %q: %w", q.Topic, ErrNoTopic)
+		return missing("topic", q.Topic, ErrNoTopic)
 	}
 	n := b.Partitions(id)
 	if q.Partition >= n {

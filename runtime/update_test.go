@@ -85,7 +85,7 @@ func TestStateLossIsRefused(t *testing.T) {
 	if st := jobStatus(t, rt, "j"); st.State != runtime.StateRunning || st.Restarts > 0 {
 		t.Errorf("the refused change left the job %s", st.State)
 	}
-	if _, err := rt.Apply(t.Context(), byAPI(stateless()), runtime.ApplyOptions{AllowStateLoss: true}); err == nil || !strings.Contains(err.Error(), "belongs to the file") {
+	if _, err := rt.Apply(t.Context(), byAPI(stateless()), runtime.ApplyOptions{AllowStateLoss: true}); err == nil || !strings.Contains(err.Error(), "is defined by a file") {
 		t.Errorf("the API changed a job of a file: %v", err)
 	}
 	if _, err := rt.Apply(t.Context(), files, runtime.ApplyOptions{AllowStateLoss: true}); err != nil {
@@ -155,7 +155,14 @@ func TestProbation(t *testing.T) {
 				stop(t, rt)
 				rt = start(t, cfg)
 			}
+			if st := jobStatus(t, rt, "j"); st.Probation.IsZero() || st.RolledBack != nil {
+				t.Errorf("on probation: %+v", st)
+			}
 			in.open(total)
+			until(t, rt, "the old definition is back", func() bool { return jobStatus(t, rt, "j").RolledBack != nil })
+			if st := jobStatus(t, rt, "j"); !st.Probation.IsZero() || st.Error != "" || !strings.Contains(st.RolledBack.Error, "too large for me") {
+				t.Errorf("taken back: %+v", st)
+			}
 			finish(t, rt)
 			evs, _ := rt.Events(0)
 			if !slices.ContainsFunc(evs, func(e runtime.Event) bool {

@@ -74,10 +74,23 @@ func reached(err error) error {
 	switch {
 	case errors.As(err, &away):
 		return withCode(exitUnreachable, fmt.Errorf("%w; start one with 'sidestream run', or name another with --socket, --data-dir or --context", err))
-	case errors.Is(err, runtime.ErrNoTopic), errors.As(err, &said) && said.Kind() == admin.KindNotFound:
-		return withCode(exitFailed, fmt.Errorf("%w; 'sidestream bus list' names those there are", err))
+	case errors.As(err, &said) && said.Kind() == admin.KindNotFound:
+		return notThere(err, said.Missing, said.Near)
+	case errors.Is(err, runtime.ErrNoTopic):
+		return notThere(err, "topic", "")
 	}
 	return err
+}
+
+// listers are the commands that name what there is.
+var listers = map[string]string{"job": "job list", "topic": "bus list", "savepoint": "job savepoints list", "subscription": "bus list"}
+
+// notThere says of what is not there which command names what is, unless the error says what was meant.
+func notThere(err error, what, near string) error {
+	if lister := listers[what]; lister != "" && near == "" {
+		err = fmt.Errorf("%w; 'sidestream %s' names those there are", err, lister)
+	}
+	return withCode(exitFailed, err)
 }
 
 func (a *app) busList() *cobra.Command {

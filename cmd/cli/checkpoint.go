@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,7 @@ import (
 
 func (a *app) checkpointCommands() *cobra.Command {
 	c := group("checkpoint", "Look into the snapshots of jobs, and take their state out",
-		"A snapshot is a file with the whole state of a job at an epoch; the data directory is read, also while a process has it.")
+		"A snapshot is a file with the whole state of a job at an epoch, and a savepoint is one with a name; the data directory is read, also while a process has it.")
 	c.AddCommand(a.checkpointList(), a.checkpointInspect(), a.checkpointExport(), a.checkpointDelete())
 	return c
 }
@@ -26,8 +27,8 @@ func (a *app) checkpointCommands() *cobra.Command {
 func (a *app) checkpointList() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:     "list",
-		Short:   "List the snapshots of a data directory",
-		Long:    "List names every snapshot there is, the newest of each job first. One that is not announced is of no use to recovery: the next run removes it.",
+		Short:   "List the snapshots and savepoints of a data directory",
+		Long:    "List names every snapshot there is, the newest of each job first, and then the savepoints. One that is not announced is of no use to recovery: the next run removes it.",
 		Example: `  sidestream checkpoint list`,
 		Args:    cobra.NoArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
@@ -56,12 +57,12 @@ func (a *app) checkpointList() *cobra.Command {
 
 func (a *app) checkpointInspect() *cobra.Command {
 	c := a.command(cobra.Command{
-		Use:   "inspect JOB[/EPOCH]|FILE",
+		Use:   "inspect JOB[/EPOCH]|SAVEPOINT|FILE",
 		Short: "Say what a snapshot holds: positions, watermarks, entries and bytes of each step",
 		Long: `Inspect reads and checks the whole of a snapshot, of a job its newest, and says how far the job's sources and subscriptions
 were, its watermarks, and how many entries and bytes each table of each step has. Exit code 65 where the file is damaged.`,
 		Example: `  sidestream checkpoint inspect all`,
-		Args:    one("a job, JOB/EPOCH or a file", "checkpoint list"),
+		Args:    one("a job, JOB/EPOCH, a savepoint or a file", "checkpoint list"),
 	}, func(cmd *cobra.Command, args []string) error {
 		c, err := findCheckpoint(cmd, args[0])
 		if err != nil {
@@ -77,6 +78,7 @@ were, its watermarks, and how many entries and bytes each table of each step has
 		return showOne(a, cmd, view[runtime.CheckpointDetail]{}, *d)
 	})
 	take(c, "data-dir")
+	c.ValidArgsFunction = a.completeWith(checkpointNames, 1)
 	prints(c, "table", "json", "yaml")
 	return c
 }
@@ -108,13 +110,13 @@ func writeDetail(to io.Writer, d *runtime.CheckpointDetail) error {
 
 func (a *app) checkpointExport() *cobra.Command {
 	c := a.command(cobra.Command{
-		Use:   "export JOB[/EPOCH]|FILE",
+		Use:   "export JOB[/EPOCH]|SAVEPOINT|FILE",
 		Short: "Write the keyed state of a snapshot, an entry a line",
 		Long: `Export reads and checks a snapshot and writes every entry of its state: step, table, key, value. Keys are what key_by gave. A value
 that is no JSON is text in base64.`,
 		Example: `  sidestream checkpoint export all
   sidestream checkpoint export all --step window-1 -n 5`,
-		Args: one("a job, JOB/EPOCH or a file", "checkpoint list"),
+		Args: one("a job, JOB/EPOCH, a savepoint or a file", "checkpoint list"),
 	}, func(cmd *cobra.Command, args []string) (err error) {
 		c, err := findCheckpoint(cmd, args[0])
 		if err != nil {
@@ -145,6 +147,7 @@ that is no JSON is text in base64.`,
 	c.Flags().String("step", "", "of this step only")
 	c.Flags().IntP("first", "n", 0, "only the first so many entries; 0 is all")
 	take(c, "data-dir")
+	c.ValidArgsFunction = a.completeWith(checkpointNames, 1)
 	prints(c, "jsonl", "json", "yaml", "table", "name")
 	return c
 }
@@ -176,7 +179,18 @@ themselves. It takes the lock of the data directory.`,
 		return nil
 	})
 	take(c, "data-dir")
+	c.ValidArgsFunction = a.completeWith(checkpointNames, 1)
 	return c
+}
+
+// checkpointNames are the snapshots and savepoints of the directory.
+func checkpointNames(_ context.Context, _ *app, cmd *cobra.Command) ([]string, error) {
+	list, _, err := runtime.Checkpoints(text(cmd, "data-dir"))
+	var names []string
+	for _, c := range list {
+		names = append(names, c.Name+"\t"+c.Kind)
+	}
+	return names, err
 }
 
 func findCheckpoint(cmd *cobra.Command, name string) (runtime.Checkpoint, error) {
@@ -185,7 +199,7 @@ func findCheckpoint(cmd *cobra.Command, name string) (runtime.Checkpoint, error)
 		if errors.Is(err, fs.ErrNotExist) {
 			return c, ofLog(cmd, fs.ErrNotExist)
 		}
-		return c, withCode(exitFailed, fmt.Errorf("%w; `checkpoint list` names those there are", err))
+		return c, withCode(exitFailed, fmt.Errorf("%w; 'sidestream checkpoint list' names those there are", err))
 	}
 	return c, err
 }

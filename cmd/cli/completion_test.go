@@ -126,6 +126,9 @@ var completing = []struct {
 	{[]string{"job", "remove", "t"}, "ticks"},
 	{[]string{"job", "logs", ""}, "counts ticks"},
 	{[]string{"job", "wait", "ticks", ""}, ""},
+	{[]string{"job", "apply", "--from", ""}, "mine"},
+	{[]string{"job", "savepoints", "delete", ""}, "mine"},
+	{[]string{"checkpoint", "inspect", "m"}, "mine"},
 	{[]string{"job", "wait", "ticks", "--for", ""}, "caught-up ended failed paused removed running stopped"},
 }
 
@@ -134,6 +137,9 @@ func TestCompletion(t *testing.T) {
 	serving(t)
 	if err := os.WriteFile("sidestream.yaml", []byte("contexts: {lab: {data_dir: sidestream-data}}\n"), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if said := ask("job", "savepoint", "ticks", "mine", "-o", "name"); said != "ticks\n" {
+		t.Fatal(said)
 	}
 	for _, tt := range completing {
 		if got := strings.Join(completions(tt.typed...), " "); got != tt.want {

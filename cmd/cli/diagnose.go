@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -31,7 +32,7 @@ const nearLimit = 0.8
 // diagnose says what keeps the jobs of a process from being at work: who waits for whom and why, and what to do.
 func (a *app) diagnose(st runtime.Status) (fs []finding) {
 	for _, j := range st.Jobs {
-		fs = append(fs, a.diagnoseJob(j)...)
+		fs = append(fs, a.diagnoseJob(j, st.Jobs)...)
 	}
 	for _, name := range st.Missing {
 		fs = append(fs, finding{"job " + name, isWarn, "it is stopped, with its state: no file that this process was given defines it",
@@ -40,10 +41,10 @@ func (a *app) diagnose(st runtime.Status) (fs []finding) {
 	for _, t := range st.Topics {
 		fs = append(fs, a.diagnoseTopic(t, st.Jobs)...)
 	}
-	return fs
+	return append(fs, a.diagnoseLog(st.Log)...)
 }
 
-func (a *app) diagnoseJob(j runtime.JobStatus) (fs []finding) {
+func (a *app) diagnoseJob(j runtime.JobStatus, all []runtime.JobStatus) (fs []finding) {
 	say := func(status, what, do string) { fs = append(fs, finding{"job " + j.Name, status, what, do}) }
 	switch j.State {
 	case runtime.StateFailed:
@@ -54,19 +55,14 @@ func (a *app) diagnoseJob(j runtime.JobStatus) (fs []finding) {
 	case runtime.StatePaused:
 		say(isWarn, "it was paused by hand", a.typed("job resume", j.Name))
 	case runtime.StateStopped:
-		say(isWarn, "it is stopped, with its state", a.typed("job restart", j.Name))
+		say(isWarn, "it is stopped, with its state", a.typed("job resume", j.Name))
 	}
-	for _, why := range j.Waiting {
-		do, what := "", "waits for "+why
-		switch {
-		case strings.Contains(why, " is full "):
-			what = "waits: " + why
-		case strings.Contains(why, "room on the disk"):
-			do = "free space on the disk of the data directory; it goes on by itself"
-		case strings.Contains(why, "which no job writes"):
-			do = "start a job that writes it, or mend the topic's name"
-		}
-		say(isWarn, what, do)
+	if b := j.RolledBack; b != nil {
+		say(isWarn, fmt.Sprintf("its changed definition failed on probation %s, and the one before is back: %s", ago(time.Now(), b.At), b.Error),
+			a.typed("job apply", "FILE", ", with the definition mended"))
+	}
+	for _, w := range j.Waiting {
+		say(isWarn, "waits for "+w.Text, a.waitEnds(w, all))
 	}
 	for _, what := range j.Stuck {
 		say(isWarn, "is stuck: "+what, a.typed("job stop", j.Name, " --force, if it never returns"))
@@ -80,6 +76,49 @@ func (a *app) diagnoseJob(j runtime.JobStatus) (fs []finding) {
 		}
 	}
 	return fs
+}
+
+// waitEnds says what ends what a job waits for; "" where it ends by itself, or a finding of its own says it.
+func (a *app) waitEnds(w runtime.Wait, all []runtime.JobStatus) string {
+	switch w.For {
+	case runtime.WaitDisk:
+		return "free space on the disk of the data directory; it goes on by itself"
+	case runtime.WaitWriter:
+		return "start a job that writes it, or mend the topic's name"
+	case runtime.WaitOutside:
+		return "see that it can be reached from here; it is asked again and again"
+	case runtime.WaitWatermark:
+		for _, j := range all {
+			if !slices.Contains(w.Jobs, j.Name) {
+				continue
+			}
+			switch j.State {
+			case runtime.StatePaused, runtime.StateStopped:
+				return a.typed("job resume", j.Name)
+			case runtime.StateFailed:
+				return a.typed("job restart", j.Name, ", when its cause is mended")
+			}
+		}
+	}
+	return ""
+}
+
+// diagnoseLog names who keeps a log from being cut that is longer than it should be.
+func (a *app) diagnoseLog(l runtime.LogStatus) (fs []finding) {
+	if len(l.Pins) == 0 {
+		return nil
+	}
+	p := l.Pins[0]
+	do := ""
+	switch {
+	case p.Topic != "" && p.Job != "":
+		do = a.typed("bus seek", p.Job, " "+p.Topic, " --to latest, or let it catch up")
+	case p.Topic != "":
+		do = a.typed("bus retention", p.Topic, " --max-age 1h, or as long as it must be kept")
+	case p.Job != "":
+		do = a.typed("job get", p.Job, " says how it stands; it is asked for a snapshot again and again")
+	}
+	return []finding{{"log", isWarn, fmt.Sprintf("%s of it are there, and log_max_bytes is %s: %s needs what is from frame %d on", sized(l.Bytes), sized(l.Max), p.Who, p.LSN), do}}
 }
 
 func because(err string) string {
@@ -125,9 +164,7 @@ func (a *app) freed(topic, job string, jobs []runtime.JobStatus) string {
 	if i := slices.IndexFunc(jobs, func(j runtime.JobStatus) bool { return j.Name == job }); i >= 0 && jobs[i].State != runtime.StateRunning {
 		do = fmt.Sprintf("bring job %s back to work, which is %s", job, jobs[i].State)
 	}
-	if cmd := a.typed("bus seek", topic, " --job "+job); cmd != "" {
-		do += "; or " + cmd
-	}
+	do += "; or " + a.typed("bus seek", job, " "+topic, " --to latest") + ", which skips what it has not read"
 	return do
 }
 

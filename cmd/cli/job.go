@@ -87,7 +87,7 @@ func (a *app) said(cmd *cobra.Command, err error) error {
 		}
 		return withCode(exitFailed, fmt.Errorf("nothing was changed:%s", b.String()))
 	case p.Kind() == admin.KindNotFound:
-		return withCode(exitFailed, fmt.Errorf("%w; 'sidestream job list' names those there are", err))
+		return notThere(err, p.Missing, p.Near)
 	}
 	return err
 }
@@ -131,15 +131,16 @@ anything is changed; what is wrong is told as 'check' tells it. The files, varia
 of the process, where it runs. From then on the process owns the definition: the next run has it without a file.
 
 A job that is changed commits once more and goes on with the new definition; where that fails within --probation, the old one comes
-back, and 'job logs' says why. What a change would drop of a job's state is said, and needs --allow-state-loss.`,
+back, and 'job list' and 'job logs' say why; --wait waits for it. What a change would drop of a job's state is said, and needs --allow-state-loss.`,
 		Example: `  sidestream job apply more.yaml
   sidestream job apply more.yaml --dry-run
+  sidestream job apply more.yaml --wait --probation 5s
   sidestream job apply - <more.yaml`,
 		Args: someFiles,
 	}, func(cmd *cobra.Command, args []string) error {
 		var r admin.ApplyRequest
 		r.DryRun, _ = cmd.Flags().GetBool("dry-run")
-		if d, _ := cmd.Flags().GetDuration("timeout"); d > 0 {
+		if d := timeoutOf(cmd); d > 0 {
 			r.Timeout = d.String()
 		}
 		if cmd.Flags().Changed("probation") {
@@ -150,17 +151,19 @@ back, and 'job logs' says why. What a change would drop of a job's state is said
 	})
 	c.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
 	c.Flags().Duration("probation", 30*time.Second, "for how long the old definition is kept, to come back if the new one fails; 0 is not at all")
-	c.Flags().Duration("timeout", 0, "for the last barriers of jobs that are changed; 0 is the process's --drain-timeout")
-	changes(c)
+	c.Flags().Bool("wait", false, "until the jobs are at work and probation is over: exit code 1 where an old definition is back, or a job fails")
+	takesTime(c)
+	a.changes(c)
 	prints(c)
 	return c
 }
 
 // changes gives a command what apply and diff both need.
-func changes(c *cobra.Command) {
+func (a *app) changes(c *cobra.Command) {
 	c.Flags().Bool("adopt", false, "take jobs over whose definitions are a file's of the process")
 	c.Flags().Bool("allow-state-loss", false, "drop state that the new definition cannot keep")
 	c.Flags().String("from", "", "a savepoint that the job, of which there is one and which is new, begins with")
+	completeFlag(c, "from", a, savepointNames)
 	c.ValidArgsFunction = definitionFiles
 	asks(c)
 }
@@ -177,7 +180,7 @@ func (a *app) jobDiff() *cobra.Command {
 		return a.doApply(cmd, args, admin.ApplyRequest{DryRun: true})
 	})
 	c.Flags().Bool("exit-code", false, "end with 1 where something would change")
-	changes(c)
+	a.changes(c)
 	prints(c)
 	return c
 }
@@ -203,6 +206,12 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 	}
 	if err := show(a, cmd, diffView, res.Jobs); err != nil {
 		return err
+	}
+	if !r.DryRun {
+		if wait, _ := cmd.Flags().GetBool("wait"); wait {
+			return a.settled(ctx, client, res.Jobs)
+		}
+		a.onProbation(res.Jobs)
 	}
 	if format := text(cmd, "output"); r.DryRun && (format == "table") {
 		for _, d := range res.Jobs {
@@ -236,6 +245,9 @@ var diffView = view[runtime.Diff]{
 		}
 		for _, g := range d.GivenUp {
 			notes = append(notes, "gives up "+g)
+		}
+		for _, n := range d.Needs {
+			notes = append(notes, "needs --"+strings.ReplaceAll(n, "_", "-"))
 		}
 		return []string{d.Job, string(d.Action), strings.Join(steps, " "), strings.Join(notes, "; ")}
 	},
@@ -275,8 +287,15 @@ var jobView = view[admin.Job]{
 			since, in, out, lag = ago(time.Now(), st.Since), fmt.Sprint(st.Counters.In), fmt.Sprint(st.Counters.Out), fmt.Sprint(st.Lag)
 			switch {
 			case len(st.Waiting) > 0:
-				why = "waits for " + strings.Join(st.Waiting, ", ")
-			case st.Error != "" && why == "":
+				var waits []string
+				for _, w := range st.Waiting {
+					waits = append(waits, w.Text)
+				}
+				why = "waits for " + strings.Join(waits, ", ")
+			case why != "":
+			case st.RolledBack != nil:
+				why = "the definition before is back, for the changed one failed: " + st.RolledBack.Error
+			case st.State != runtime.StateRunning:
 				why = st.Error
 			}
 		}

@@ -34,6 +34,16 @@ func (a *app) moveCommand(c cobra.Command, do func(*admin.Client, context.Contex
 	return cmd
 }
 
+// takesTime gives a command that waits for last barriers or outputs a bound on it.
+func takesTime(c *cobra.Command) {
+	c.Flags().Duration("timeout", 0, "how long the last barrier, and what is to be sent, may take; 0 is the process's --drain-timeout")
+}
+
+func timeoutOf(cmd *cobra.Command) time.Duration {
+	d, _ := cmd.Flags().GetDuration("timeout")
+	return d
+}
+
 func (a *app) jobPause() *cobra.Command {
 	return a.moveCommand(cobra.Command{
 		Use:   "pause JOB",
@@ -74,11 +84,11 @@ exit code is 75; --force cuts it where it stands, and what is not committed is d
 	}, func(cmd *cobra.Command, args []string) error {
 		var o runtime.StopOptions
 		o.Force, _ = cmd.Flags().GetBool("force")
-		o.Timeout, _ = cmd.Flags().GetDuration("timeout")
+		o.Timeout = timeoutOf(cmd)
 		return a.operate(cmd, func(ctx context.Context, c *admin.Client) (admin.Operation, error) { return c.StopJob(ctx, args[0], o) })
 	})
 	c.Flags().Bool("force", false, "do not wait for the last barrier")
-	c.Flags().Duration("timeout", 0, "how long it may take; 0 is the process's --drain-timeout")
+	takesTime(c)
 	a.namesJob(c)
 	prints(c)
 	return c
@@ -97,14 +107,15 @@ subscriptions; a job of the same name that comes later is another. Ctrl-C calls 
 		var o runtime.RemoveOptions
 		o.KeepState, _ = cmd.Flags().GetBool("keep-state")
 		o.DropUnsent, _ = cmd.Flags().GetBool("drop-unsent")
-		o.Timeout, _ = cmd.Flags().GetDuration("timeout")
+		a.removes(cmd, args[0])
+		o.Timeout = timeoutOf(cmd)
 		return a.operate(cmd, func(ctx context.Context, c *admin.Client) (admin.Operation, error) {
 			return c.RemoveJob(ctx, args[0], o)
 		})
 	})
 	c.Flags().Bool("keep-state", false, "leave its state as a savepoint")
 	c.Flags().Bool("drop-unsent", false, "do not wait until the outside has its outputs; what is dropped is counted")
-	c.Flags().Duration("timeout", 0, "how long it may take; 0 is the process's --drain-timeout")
+	takesTime(c)
 	a.namesJob(c)
 	prints(c)
 	return c

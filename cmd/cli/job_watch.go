@@ -17,12 +17,11 @@ import (
 
 func (a *app) jobLogs() *cobra.Command {
 	c := a.command(cobra.Command{
-		Use:   "logs [JOB]",
-		Short: "Show what the process has said of a job, or of everything",
-		Long:  `Logs shows the newest messages of the process, of level info and above; it keeps some thousand of them, for all jobs together.`,
+		Use:   "logs JOB",
+		Short: "Show what the process has said of a job",
+		Long:  `Logs shows the newest messages about a job, of level info and above; the process keeps a thousand of each.`,
 		Example: `  sidestream job logs more
   sidestream job logs more --follow`,
-		Args: cobra.MaximumNArgs(1),
 	}, a.doJobLogs)
 	c.Flags().IntP("last", "n", 100, "how many of the newest messages")
 	c.Flags().BoolP("follow", "f", false, "go on with what is said from now on, until Ctrl-C")
@@ -138,7 +137,7 @@ func (a *app) doJobWait(cmd *cobra.Command, args []string) error {
 		case there(j):
 			return showOne(a, cmd, jobView, j)
 		case want != "removed" && (j.State == runtime.StateFailed || j.State == runtime.StateEnded):
-			return withCode(exitFailed, fmt.Errorf("job %s is %s, and cannot be %s", j.Name, j.State, want))
+			return withCode(exitFailed, fmt.Errorf("job %s is %s, and cannot be %s; 'sidestream job restart %s' tries it again", j.Name, j.State, want, j.Name))
 		}
 		last = j
 		select {

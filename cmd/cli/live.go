@@ -78,7 +78,7 @@ func troubles(st runtime.Status) []string {
 	var out []string
 	for _, j := range st.Jobs {
 		for _, why := range j.Waiting {
-			out = append(out, j.Name+" waits for "+why)
+			out = append(out, j.Name+" waits for "+why.Text)
 		}
 		for _, what := range j.Stuck {
 			out = append(out, j.Name+": "+what)

@@ -41,7 +41,7 @@ func TestLive(t *testing.T) {
 	l := &live{w: &out, terminal: true}
 	st := runtime.Status{Jobs: []runtime.JobStatus{
 		{Name: "pm25", State: runtime.StateRunning, Counters: runtime.JobCounters{In: 12, Out: 3}, LastCommit: time.Now()},
-		{Name: "alerts", State: runtime.StateWaiting, Lag: 7, Waiting: []string{"the watermark of topic exceedances, which pm25 holds back, and something that makes this line longer than a terminal is wide"}},
+		{Name: "alerts", State: runtime.StateWaiting, Lag: 7, Waiting: []runtime.Wait{{Text: "the watermark of topic exceedances, which pm25 holds back, and something that makes this line longer than a terminal is wide"}}},
 	}}
 	l.say("first")
 	for range 3 {

@@ -144,7 +144,11 @@ func badFlag(cmd *cobra.Command, err error) error {
 	case errors.As(err, &unknown):
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
-		if hint := expr.DidYouMean("--"+unknown.GetSpecifiedName(), names); strings.HasPrefix(hint, "did you mean") {
+		name := unknown.GetSpecifiedName()
+		if len(name) == 1 {
+			return err // a shorthand looks like too much
+		}
+		if hint := expr.DidYouMean("--"+name, names); strings.HasPrefix(hint, "did you mean") {
 			return fmt.Errorf("%w; %s", err, hint)
 		}
 	case errors.As(err, &invalid):

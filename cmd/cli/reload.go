@@ -25,9 +25,14 @@ type reloader struct {
 	p     *process
 	load  func() ([]*jobs.Job, error)
 	paths []string
-	names []string // of the jobs that the files had last
-	ours  []string // jobs that were stopped because no file had them
-	watch bool     // a job that is no more in the files is removed; else it is stopped
+	names []string  // of the jobs that the files had last
+	left  []string  // jobs that no file has any more, and that are still there
+	watch bool      // a job that is no more in the files is removed; else it is stopped
+	again time.Time // when those are tried again to be let go
+	pause time.Duration
+	told  map[string]bool // of which jobs it is said that they could not be
+
+	options runtime.ApplyOptions
 }
 
 // run reloads at each SIGHUP and, with watch, when the files change, until ctx ends.
@@ -46,6 +51,9 @@ func (r *reloader) run(ctx context.Context) {
 			taken = r.look()
 			r.reload(ctx)
 		case <-tick.C:
+			if len(r.left) > 0 && time.Now().After(r.again) {
+				r.leave(ctx)
+			}
 			if !r.watch {
 				continue
 			}
@@ -102,50 +110,108 @@ func (r *reloader) reload(ctx context.Context) {
 	for _, j := range js {
 		defs, names = append(defs, runtime.Definition{Job: j, Origin: runtime.OriginFile}), append(names, j.Name)
 	}
-	res, err := r.p.rt.Apply(ctx, defs, runtime.ApplyOptions{})
+	leaving := slices.DeleteFunc(slices.Concat(r.left, r.names), func(name string) bool { return slices.Contains(names, name) })
+	slices.Sort(leaving)
+	leaving = slices.Compact(leaving)
+	res, err := r.take(ctx, defs, leaving)
 	if err != nil {
-		logger.Error("the definitions are not taken; what runs goes on", "err", err)
+		logger.Error("the definitions are not taken; what runs goes on", "err", err, "do", hint(err, leaving))
 		return
 	}
+	r.left, r.pause = leaving, 0
 	for _, d := range res.Jobs {
 		if d.Action != runtime.ActionUnchanged {
 			logger.Info("taken from the files", "job", d.Job, "action", d.Action)
 		}
 	}
-	for _, name := range r.names {
-		if !slices.Contains(names, name) && !slices.Contains(r.ours, name) && !r.gone(ctx, name) {
-			names = append(names, name) // next time again
-		}
-	}
 	r.names = names
-	r.ours = slices.DeleteFunc(r.ours, func(name string) bool { return slices.Contains(names, name) && r.back(ctx, name) })
+	r.leave(ctx)
 	logger.Info("reloaded", "jobs", len(js))
+}
+
+// take applies what the files say. New jobs begin before those go that no file has any more, so that a topic has a writer all
+// the time; but for what only one of them can have, such as a file that both write: then those go first.
+func (r *reloader) take(ctx context.Context, defs []runtime.Definition, leaving []string) (runtime.ApplyResult, error) {
+	o := r.options
+	res, err := r.p.rt.Apply(ctx, defs, o)
+	if err == nil || !r.watch || len(leaving) == 0 {
+		return res, err
+	}
+	o.DryRun, o.Leaving = true, leaving
+	if _, alone := r.p.rt.Apply(ctx, defs, o); alone != nil {
+		return res, err
+	}
+	for _, name := range leaving {
+		r.gone(ctx, name)
+	}
+	return r.p.rt.Apply(ctx, defs, r.options)
+}
+
+// hint says what can be done about what Apply has refused.
+func hint(err error, leaving []string) string {
+	var loss *runtime.StateLossError
+	var other *runtime.OriginError
+	switch {
+	case errors.As(err, &loss):
+		return "job apply FILE --adopt --allow-state-loss; or start again with --allow-state-loss"
+	case errors.As(err, &other):
+		return "job remove " + other.Job + ", or take its file away; or start again with --adopt"
+	case len(leaving) > 0:
+		return "mend the files, or job remove what no file defines any more: " + strings.Join(leaving, ", ")
+	}
+	return "mend the file"
+}
+
+// How long after jobs could not go that no file has any more it is tried again: each time twice as long, for each gives the job a
+// last barrier.
+const (
+	leaveLook    = 2 * time.Second
+	leaveLookMax = time.Minute
+)
+
+// leave removes or stops the jobs that no file has any more. Those that cannot go now are tried again.
+func (r *reloader) leave(ctx context.Context) {
+	r.left = slices.DeleteFunc(r.left, func(name string) bool { return r.gone(ctx, name) })
+	r.pause = min(max(2*r.pause, leaveLook), leaveLookMax)
+	r.again = time.Now().Add(r.pause)
 }
 
 // gone removes or stops a job that the files have no more. It returns false where that could not be done.
 func (r *reloader) gone(ctx context.Context, name string) bool {
 	logger := r.p.logger.With("job", name)
-	var err error
-	if r.watch {
-		_, err = r.p.rt.RemoveJob(ctx, name, runtime.RemoveOptions{})
-	} else if err = r.p.rt.StopJob(ctx, name, runtime.StopOptions{}); err == nil {
-		r.ours = append(r.ours, name)
-		logger.Warn("no file defines it any more: it is stopped, with its state")
-	}
+	err := r.letGo(ctx, name)
 	var phase *runtime.PhaseError
 	switch {
 	case err == nil, errors.Is(err, runtime.ErrNoJob), errors.As(err, &phase): // an ended one rests already
+		delete(r.told, name)
 		return true
+	case ctx.Err() == nil && !r.told[name]:
+		r.told[name] = true
+		logger.Warn("no file defines it any more, and it cannot go yet; that is tried again", "err", err, "do", "job remove "+name+" --drop-unsent, if what it has yet to send may be lost")
 	}
-	logger.Error("no file defines it any more, and it goes on", "err", err)
 	return false
 }
 
-// back lets a job go on that a file has again.
-func (r *reloader) back(ctx context.Context, name string) bool {
-	err := r.p.rt.ResumeJob(ctx, name)
-	if err != nil {
-		r.p.logger.Error("a file defines it again, and it cannot go on", "job", name, "err", err)
+func (r *reloader) letGo(ctx context.Context, name string) error {
+	logger := r.p.logger.With("job", name)
+	info, err := r.p.rt.JobDefinition(name)
+	switch {
+	case err != nil:
+		return err
+	case info.Origin != runtime.OriginFile:
+		logger.Info("no file defines it any more: it is the API's, and stays")
+		return nil
+	case !r.watch:
+		if err := r.p.rt.StopJob(ctx, name, runtime.StopOptions{Missing: true}); err != nil {
+			return err
+		}
+		logger.Warn("no file defines it any more: it is stopped, with its state, until one does", "do", "job remove "+name+", if it is to go")
+		return nil
 	}
-	return err == nil
+	res, err := r.p.rt.RemoveJob(ctx, name, runtime.RemoveOptions{KeepState: info.Phase != runtime.PhaseEnded})
+	if err == nil && res.Savepoint != "" {
+		logger.Warn("no file defines it any more: it is removed, and what it kept is a savepoint", "savepoint", res.Savepoint,
+			"do", "job apply FILE --from "+res.Savepoint+" begins with it, also under another name; job savepoints delete "+res.Savepoint+" lets go of it")
+	}
+	return err
 }

@@ -37,15 +37,18 @@ SIGTERM or SIGINT stops in order: every job commits once more, what is committed
 one ends the process at once. Neither loses anything: the next run goes on.
 
 SIGHUP reads the files again: what has changed is taken up as 'job apply' would, a job that no file defines any more is stopped,
-with its state. --watch does so by itself, and removes a job whose file is deleted. Where the files have mistakes, they are told,
-and what runs goes on. Of a directory without any file nothing is removed: it may be away.`,
+with its state, until a file has it again. --watch does so by itself, and removes a job that no file has any more: what it kept
+stays as a savepoint. A job under another name is another job. Where the files have mistakes, they are told, and what runs goes
+on. Of a directory without any file nothing is removed: it may be away.`,
 		Example: `  sidestream run jobs/
   sidestream run                         # what 'job apply' gives it
   sidestream run jobs/ --data-dir data --listen 127.0.0.1:9600   # metrics there
   sidestream run bounded/ --until-done   # ends when bounded sources have been read, and all is committed and sent`,
 	}, a.doRun)
 	c.Flags().Bool("until-done", false, "end with 0 when every job has ended and all is committed and sent; with 1 when what remains cannot move")
-	c.Flags().Bool("watch", false, "follow the files: what changes is taken up, a job whose file is deleted is removed")
+	c.Flags().Bool("watch", false, "follow the files: what changes is taken up, a job that no file has any more is removed, and leaves a savepoint")
+	c.Flags().Bool("adopt", false, "take jobs over that are the API's and that a file defines too")
+	c.Flags().Bool("allow-state-loss", false, "drop state that definitions which have changed cannot keep")
 	take(c, "data-dir", "listen", "token-file", "tls-cert", "tls-key", "tls-client-ca", "socket", "drain-timeout", "kafka-port", "allow-env", "log-level", "log-format")
 	take(c, tuning...)
 	c.ValidArgsFunction = definitionFiles
@@ -76,6 +79,8 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	cfg.Adopt, _ = cmd.Flags().GetBool("adopt")
+	cfg.AllowStateLoss, _ = cmd.Flags().GetBool("allow-state-loss")
 	cfg.RestartFailed = untilDone // it is begun by hand, and what has failed before would only fail it again
 	ctx, cancel := a.untilSignal()
 	defer cancel()
@@ -83,10 +88,11 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	if err := p.start(cfg, defs); err != nil {
 		return err
 	}
-	r := &reloader{p: p, paths: args, watch: watch, load: func() ([]*jobs.Job, error) {
+	r := &reloader{p: p, paths: args, watch: watch, told: map[string]bool{}, load: func() ([]*jobs.Job, error) {
 		js, _, err := a.load(cmd, args)
 		return js, err
 	}}
+	r.options = runtime.ApplyOptions{Adopt: cfg.Adopt, AllowStateLoss: cfg.AllowStateLoss}
 	for _, d := range defs {
 		r.names = append(r.names, d.Name)
 	}
@@ -292,6 +298,14 @@ func opened(err error) error {
 func unstarted(err error) error {
 	if errors.Is(err, wal.ErrNoRoom) {
 		return withCode(exitDisk, fmt.Errorf("%w; make room on the disk of the data directory, or name another with --data-dir", err))
+	}
+	var loss *runtime.StateLossError
+	var other *runtime.OriginError
+	switch {
+	case errors.As(err, &loss):
+		err = fmt.Errorf("%w; --allow-state-loss drops it", err)
+	case errors.As(err, &other):
+		err = fmt.Errorf("%w; leave its file out, or take it over with --adopt", err)
 	}
 	return withCode(exitConfig, err)
 }

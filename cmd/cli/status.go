@@ -24,20 +24,21 @@ type report struct {
 }
 
 type jobReport struct {
-	Name       string    `json:"name"`
-	State      string    `json:"state"`
-	Since      time.Time `json:"since"`
-	In         int64     `json:"in"` // records, in this process
-	Out        int64     `json:"out"`
-	Rejected   int64     `json:"rejected"`
-	Late       int64     `json:"late"`
-	Lag        int64     `json:"lag"` // records on the bus that it has yet to read
-	Unsent     int64     `json:"unsent"`
-	Restarts   int       `json:"restarts"`
-	StateBytes int64     `json:"state_bytes"`
-	LastCommit time.Time `json:"last_commit,omitzero"`
-	Waiting    []string  `json:"waiting,omitempty"`
-	Error      string    `json:"error,omitempty"`
+	Name       string              `json:"name"`
+	State      string              `json:"state"`
+	Since      time.Time           `json:"since"`
+	In         int64               `json:"in"` // records, in this process
+	Out        int64               `json:"out"`
+	Rejected   int64               `json:"rejected"`
+	Late       int64               `json:"late"`
+	Lag        int64               `json:"lag"` // records on the bus that it has yet to read
+	Unsent     int64               `json:"unsent"`
+	Restarts   int                 `json:"restarts"`
+	StateBytes int64               `json:"state_bytes"`
+	LastCommit time.Time           `json:"last_commit,omitzero"`
+	Waiting    []runtime.Wait      `json:"waiting,omitempty"`
+	RolledBack *runtime.RolledBack `json:"rolled_back,omitempty"`
+	Error      string              `json:"error,omitempty"`
 }
 
 type topicReport struct {
@@ -52,20 +53,22 @@ type topicReport struct {
 }
 
 type logState struct {
-	ID          string `json:"id"`
-	Last        uint64 `json:"last"`
-	Durable     uint64 `json:"durable"`
-	Bytes       int64  `json:"bytes"`
-	Generations int    `json:"generations"`
+	ID          string           `json:"id"`
+	Last        uint64           `json:"last"`
+	Durable     uint64           `json:"durable"`
+	Bytes       int64            `json:"bytes"`
+	Max         int64            `json:"max_bytes"`
+	Generations int              `json:"generations"`
+	Pins        []runtime.LogPin `json:"pins,omitempty"` // who keeps it, where it is longer than that
 }
 
 // reportOf puts together what status says of a process.
 func (a *app) reportOf(server string, st runtime.Status) report {
 	r := report{Server: server, Started: st.Started, Jobs: []jobReport{}, Topics: []topicReport{}, Findings: []finding{},
-		Log: logState{st.Log.ID, uint64(st.Log.Last), uint64(st.Log.Durable), st.Log.Bytes, st.Log.Generations}}
+		Log: logState{st.Log.ID, uint64(st.Log.Last), uint64(st.Log.Durable), st.Log.Bytes, st.Log.Max, st.Log.Generations, st.Log.Pins}}
 	for _, j := range st.Jobs {
 		jr := jobReport{Name: j.Name, State: string(j.State), Since: j.Since, In: j.Counters.In, Out: j.Counters.Out, Rejected: j.Counters.Rejected, Late: j.Counters.Late,
-			Lag: j.Lag, Restarts: j.Restarts, StateBytes: j.StateBytes, LastCommit: j.LastCommit, Waiting: j.Waiting, Error: j.Error}
+			Lag: j.Lag, Restarts: j.Restarts, StateBytes: j.StateBytes, LastCommit: j.LastCommit, Waiting: j.Waiting, RolledBack: j.RolledBack, Error: j.Error}
 		for _, o := range j.Outputs {
 			jr.Unsent += o.Unsent
 		}

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -21,7 +22,8 @@ type draft struct {
 	rebalanced  *yaml.Node      // the step read last, where it was a rebalance
 	places      []jobs.Place    // beside steps
 	read        []*expr.Program // by the step in hand
-	sourceNode  *yaml.Node
+	sourceNode  *yaml.Node      // its name
+	sourceSaid  string
 	ids         map[string]*yaml.Node
 	scope       expr.Scope // behind the steps read so far
 	fromSource  bool       // records still are as the source decoded them
@@ -62,7 +64,7 @@ func (d *document) job() *jobs.Job {
 	}
 	w.scope.Value = expr.Any
 	if b.has("source") {
-		w.sourceNode = b.at("source")
+		w.sourceNode, w.sourceSaid = b.at("source"), said(b.get("source"))
 		w.readSource(b.get("source"))
 	}
 	for _, o := range w.outputs {
@@ -123,6 +125,18 @@ func (w *draft) place(n *yaml.Node, read ...*expr.Program) jobs.Place {
 	}
 	p.Text = strings.Join(texts, ", ")
 	return p
+}
+
+// said writes a node without its comments, quotes and places.
+func said(n *yaml.Node) string {
+	if n.Kind == yaml.ScalarNode {
+		return n.ShortTag() + strconv.Quote(n.Value)
+	}
+	parts := []string{strconv.Itoa(int(n.Kind))}
+	for _, c := range n.Content {
+		parts = append(parts, said(c))
+	}
+	return "(" + strings.Join(parts, " ") + ")"
 }
 
 // valueOrFields reads an expression, or fields with one each; nil where something is wrong.
@@ -217,7 +231,7 @@ func (w *draft) build() *jobs.Job {
 	g.job.Parallelism, g.job.Delivery, g.job.Topics = w.parallelism, w.delivery, w.topics
 	g.stream = jobs.Read(g.job, w.source.input(w.paths))
 	g.job.Nodes[0].Place = w.place(w.sourceNode, w.source.time)
-	g.job.Nodes[0].Place.Lines = w.source.text
+	g.job.Nodes[0].Place.Lines, g.job.Nodes[0].Place.Said = w.source.text, w.sourceSaid
 	for i, step := range w.steps {
 		before := len(g.job.Nodes)
 		step(g)
@@ -231,7 +245,11 @@ func (w *draft) build() *jobs.Job {
 		}
 	}
 	for _, o := range w.outputs {
+		before := len(g.job.Nodes)
 		o.build(g)
+		for _, n := range g.job.Nodes[before:] {
+			n.Place.Said = said(o.body)
+		}
 	}
 	g.job.Definition = w.definition()
 	if err := g.job.Check(); err != nil {

@@ -160,6 +160,9 @@ func (l *loader) lonely() {
 	}
 }
 
+// Nearest returns the candidate that looks most like name, or "" if none does.
+func Nearest(name string, candidates []string) string { return expr.Nearest(name, candidates) }
+
 func near(name string, candidates []string, otherwise string) string {
 	if n := expr.Nearest(name, candidates); n != "" {
 		return "did you mean " + n + "?"

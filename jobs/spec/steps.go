@@ -73,7 +73,9 @@ func (w *draft) readStep(n *yaml.Node) {
 	w.read = nil
 	w.oneStep(kind, b.get(kind), s)
 	if len(w.steps) > len(w.places) {
-		w.places = append(w.places, w.place(b.at(kind), w.read...))
+		p := w.place(b.at(kind), w.read...)
+		p.Said = said(n)
+		w.places = append(w.places, p)
 	}
 }
 

@@ -180,6 +180,10 @@ func refusal(e *runtime.ApplyError, js []*jobs.Job, files []spec.File) *Problem 
 		if errors.As(why, &loss) {
 			at.Hint = "job apply --allow-state-loss drops it"
 		}
+		var other *runtime.OriginError
+		if errors.As(why, &other) {
+			at.Hint = "change that file and let the process reload it (SIGHUP, or run --watch), or take the job over with job apply --adopt: then the file must go"
+		}
 		for _, j := range js {
 			for _, f := range files {
 				if i := bytes.Index(f.Content, j.Definition); j.Name == name && i >= 0 {

@@ -88,6 +88,10 @@ func (s *Server) begin(kind, job string, progress func() string, do func(context
 		defer cancel()
 		var result Operation
 		err := do(ctx, &result)
+		var failed *Problem
+		if err != nil {
+			failed = s.problemOf(err)
+		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		defer close(op.over)
@@ -95,8 +99,8 @@ func (s *Server) begin(kind, job string, progress func() string, do func(context
 		op.Replay = result.Replay
 		op.Ended, op.Dropped, op.Savepoint, op.State = &now, result.Dropped, result.Savepoint, OperationDone
 		o.running--
-		if err != nil {
-			op.State, op.Problem = OperationFailed, problemOf(err)
+		if failed != nil {
+			op.State, op.Problem = OperationFailed, failed
 			if op.cancelled && errors.Is(err, context.Canceled) {
 				op.State = OperationCancelled
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -41,6 +42,8 @@ type Problem struct {
 	Status   int        `json:"status" doc:"HTTP's"`
 	Detail   string     `json:"detail"`
 	Problems []Position `json:"problems,omitempty" doc:"each mistake in a definition"`
+	Missing  string     `json:"missing,omitempty" doc:"what sort of thing is not there: job, topic, savepoint or subscription"`
+	Near     string     `json:"did_you_mean,omitempty" doc:"what is there, and is called nearly so"`
 }
 
 // Position is one mistake in a definition, and where it is.
@@ -77,6 +80,46 @@ func (p *Problem) ContentType(string) string { return problemType }
 
 func problem(status int, kind Kind, format string, args ...any) *Problem {
 	return &Problem{Type: kindPrefix + string(kind), Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// problemOf is the function of that name; of what is not there it says what is called nearly so.
+func (s *Server) problemOf(err error) *Problem {
+	p := problemOf(err)
+	rt := s.runtime.Load()
+	var gone *runtime.MissingError
+	switch {
+	case errors.Is(err, runtime.ErrNoSubscription):
+		p.Missing = "subscription"
+	case errors.As(err, &gone) && rt != nil:
+		p.Missing, p.Near = gone.What, spec.Nearest(gone.Name, namesOf(rt, gone.What))
+		if p.Near != "" {
+			p.Detail += "; did you mean " + p.Near + "?"
+		}
+	}
+	return p
+}
+
+// namesOf are those of all there is of a sort.
+func namesOf(rt *runtime.Runtime, what string) (names []string) {
+	switch what {
+	case "job":
+		jobs, _ := rt.JobDefinitions() // none where the log has failed
+		for _, j := range jobs {
+			names = append(names, j.Name)
+		}
+	case "topic":
+		for _, t := range rt.Status().Topics {
+			if !t.Hidden {
+				names = append(names, t.Name)
+			}
+		}
+	case "savepoint":
+		sps, _ := rt.Savepoints()
+		for _, sp := range sps {
+			names = append(names, sp.Name)
+		}
+	}
+	return names
 }
 
 // problemOf puts what the runtime says into a Problem.

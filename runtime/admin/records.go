@@ -106,9 +106,9 @@ func (s *Server) stream(pieces func(*stream) error) (*huma.StreamResponse, error
 		case err == nil:
 			st.begin()
 		case !st.begun:
-			send(w, problemOf(err))
+			send(w, s.problemOf(err))
 		default:
-			_ = st.last(problemOf(err)) // the client may be what went wrong
+			_ = st.last(s.problemOf(err)) // the client may be what went wrong
 		}
 	}}, nil
 }

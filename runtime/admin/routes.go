@@ -79,7 +79,7 @@ func attached[I, O any](s *Server, handle func(context.Context, *runtime.Runtime
 		}
 		out, err := handle(ctx, rt, in)
 		if err != nil {
-			return nil, problemOf(err)
+			return nil, s.problemOf(err)
 		}
 		return out, nil
 	}

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/admin"
+)
+
+// onProbation says of jobs that were changed that it may yet be undone.
+func (a *app) onProbation(jobs []runtime.Diff) {
+	for _, d := range jobs {
+		if !d.Until.IsZero() {
+			a.say("job %s is on probation until %s: if it fails by then, the definition before comes back ('%s job list' says so, --wait waits for it)", d.Job,
+				d.Until.Local().Format(time.TimeOnly), a.name)
+		}
+	}
+}
+
+// settleLeast is how long one runs that has committed nothing yet, before it is taken to be at work.
+const settleLeast = time.Second
+
+// settled waits until the jobs that were added or changed are at work, and their probation is over. Ctrl-C ends the waiting alone.
+func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.Diff) error {
+	var errs []error
+	for _, d := range jobs {
+		if d.Action == runtime.ActionUnchanged {
+			continue
+		}
+		if err := a.settledOne(ctx, client, d.Job); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if ctx.Err() != nil {
+		return withCode(exitAgain, errors.New("no longer watched; what was changed stays so"))
+	}
+	if len(errs) > 0 {
+		return withCode(exitFailed, errors.Join(errs...))
+	}
+	return nil
+}
+
+func (a *app) settledOne(ctx context.Context, client *admin.Client, name string) error {
+	began := time.Now()
+	for ctx.Err() == nil {
+		j, err := client.Job(ctx, name)
+		st := j.Status
+		switch {
+		case err != nil:
+			return err
+		case st == nil:
+			return fmt.Errorf("job %s is %s: %s", name, j.State, j.Reason)
+		case st.RolledBack != nil:
+			return fmt.Errorf("job %s: the changed definition failed, and the one before is back: %s", name, st.RolledBack.Error)
+		case j.State == runtime.StateFailed, j.State == runtime.StateRestarting && st.Probation.IsZero():
+			return fmt.Errorf("job %s is %s: %s", name, j.State, st.Error)
+		case !st.Probation.IsZero() || j.State == runtime.StateStarting || j.State == runtime.StateRestarting: // not yet
+		case j.State != runtime.StateRunning || !st.LastCommit.IsZero() || time.Since(began) > settleLeast:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(waitLook):
+		}
+	}
+	return nil
+}
+
+// removes says what else it means that a job goes: that its file brings it back, and that who reads its topics ends.
+func (a *app) removes(cmd *cobra.Command, name string) {
+	client, err := a.client(cmd)
+	if err != nil {
+		return // the removal says so
+	}
+	j, err := client.Job(cmd.Context(), name)
+	if err != nil {
+		return
+	}
+	if j.Origin == runtime.OriginFile {
+		a.say("job %s is defined by a file that the process was given: while it is there, the next run or reload begins the job anew", name)
+	}
+	st, err := client.Status(cmd.Context())
+	if err != nil || j.Status == nil {
+		return
+	}
+	for _, t := range st.Topics {
+		if len(t.Producers) != 1 || uint32(t.Producers[0].Producer) != j.Status.ID {
+			continue
+		}
+		for _, s := range t.Subscriptions {
+			if reader, _, _ := strings.Cut(s.Name, "/"); reader != name && !t.Hidden {
+				a.say("no other job writes topic %s: job %s, which reads it, ends when it has read all of it", t.Name, reader)
+			}
+		}
+	}
+}
