@@ -16,7 +16,8 @@
 // # Who may what
 //
 // Over the socket everything: only its owner can open it. Over TCP with a login (a bearer token, or a client's certificate)
-// everything; without one what shows neither records nor definitions and changes nothing, and only on a loopback address.
+// everything; without one what shows neither records nor definitions (nor errors, which quote them) and changes nothing, and
+// only on a loopback address.
 // Where there is a token, everything but the probes asks for it. A request over TCP must call the server by an address or by
 // a name in its certificate, else a page in a browser could reach it by a name of its own; requests of pages of other sites
 // are refused.
@@ -27,6 +28,7 @@
 //	guard.go    what is let through            limits.go  every bound, by name
 //	routes.go   routes and their description   probes.go  /livez, /readyz, /metrics
 //	records.go  records of a topic; answers that stream
+//	hidden.go   what is not said without a login
 //	jobs.go     jobs, seen and changed         operations.go  what goes on behind an answer
 //	lifecycle.go  pause, stop, savepoints …    events.go   what happens, as SSE; messages about a job
 //	problem.go  errors as they are sent        metrics.go  the status as metrics

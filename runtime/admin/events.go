@@ -117,7 +117,7 @@ func (s *Server) events(st *stream, rt *runtime.Runtime, q *eventsQuery) error {
 			if q.Job != "" && e.Job != q.Job {
 				continue
 			}
-			if err := st.event(string(e.Kind), s.eventID(e.Seq), e); err != nil {
+			if err := st.event(string(e.Kind), s.eventID(e.Seq), eventFor(st.r.Context(), e)); err != nil {
 				return err
 			}
 		}

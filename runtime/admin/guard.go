@@ -38,7 +38,8 @@ const (
 // route is what the guard knows of an operation.
 type route struct {
 	access access
-	bytes  int64 // of a request's body
+	body   bool  // a request may have one
+	bytes  int64 // of that
 	long   bool  // its answer waits for jobs, or streams
 }
 
@@ -92,7 +93,7 @@ func (s *Server) admit(l *Listener, way class, w http.ResponseWriter, r *http.Re
 		return failed
 	}
 	if !known {
-		return s.noRoute(r)
+		return s.noRoute(h, r)
 	}
 	if who == classOpen && to.access == accessLogin {
 		return problem(http.StatusForbidden, KindForbidden, "%s %s is not to be had over TCP without a login; use the unix socket, or start the process with --token-file", r.Method, r.URL.Path)
@@ -111,12 +112,18 @@ func (s *Server) admit(l *Listener, way class, w http.ResponseWriter, r *http.Re
 	return nil
 }
 
-// noRoute says what is not there.
-func (s *Server) noRoute(r *http.Request) *Problem {
+// noRoute says what is not there, and in the header what is.
+func (s *Server) noRoute(h http.Header, r *http.Request) *Problem {
+	var takes []string
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		if _, pattern := s.mux.Handler(&http.Request{Method: m, URL: r.URL, Host: r.Host}); s.routes[pattern] != (route{}) {
-			return problem(http.StatusMethodNotAllowed, KindBadRequest, "%s takes %s, not %s", r.URL.Path, m, r.Method)
+			takes = append(takes, m)
 		}
+	}
+	if len(takes) > 0 {
+		allow := strings.Join(takes, ", ")
+		h.Set("Allow", allow)
+		return problem(http.StatusMethodNotAllowed, KindBadRequest, "%s takes %s, not %s", r.URL.Path, allow, r.Method)
 	}
 	return problem(http.StatusNotFound, KindBadRequest, "there is no %s %s here; /v1/openapi.json lists what there is", r.Method, r.URL.Path)
 }
@@ -190,6 +197,8 @@ func (s *Server) body(to route, w http.ResponseWriter, r *http.Request) *Problem
 		return problem(http.StatusBadRequest, KindBadRequest, "the request's body: %v", err)
 	case len(b) == 0:
 		return nil
+	case !to.body: // what somebody asks for in it would be passed over
+		return problem(http.StatusBadRequest, KindBadRequest, "%s %s takes no body; /v1/openapi.json says what it takes in its query", r.Method, r.URL.Path)
 	}
 	if media, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.TrimSpace(media) != "application/json" {
 		return problem(http.StatusUnsupportedMediaType, KindBadRequest, "a body is application/json, not %q", media)

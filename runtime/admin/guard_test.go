@@ -294,15 +294,15 @@ func TestBounds(t *testing.T) {
 			name, body, media string
 			status            int
 		}{
-			{"as large as may be", `{"a":"` + strings.Repeat("x", 92) + `"}`, "application/json", 200},
+			{"as large as may be", `{"a":"` + strings.Repeat("x", 92) + `"}`, "application/json", 422},
 			{"larger", `{"a":"` + strings.Repeat("x", 93) + `"}`, "application/json", 413},
-			{"as deep as may be", "[[[[[]]]]]", "application/json", 200},
+			{"as deep as may be", "[[[[[]]]]]", "application/json", 422},
 			{"deeper", "[[[[[{}]]]]]", "application/json", 400},
-			{"brackets in a string", `"[[[[[[[[\"[["`, "application/json", 200},
+			{"brackets in a string", `"[[[[[[[[\"[["`, "application/json", 422},
 			{"of a form", "a=b", "application/x-www-form-urlencoded", 415},
 			{"of a page", "{}", "text/plain", 415},
 		} {
-			if status, body := ask(t, http.DefaultClient, "GET", at+"/v1/status", tt.body, map[string]string{"Authorization": login["Authorization"], "Content-Type": tt.media}); status != tt.status {
+			if status, body := ask(t, http.DefaultClient, "POST", at+"/v1/topics/ticks/purge", tt.body, map[string]string{"Authorization": login["Authorization"], "Content-Type": tt.media}); status != tt.status {
 				t.Errorf("%s: %d, want %d: %.300s", tt.name, status, tt.status, body)
 			}
 		}

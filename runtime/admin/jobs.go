@@ -64,13 +64,16 @@ type jobName struct {
 func (s *Server) registerJobs() {
 	add(s, accessOpen, huma.Operation{Method: http.MethodGet, Path: "/v1/jobs", OperationID: "list-jobs",
 		Summary: "Every job that the log knows, without its definition"},
-		func(_ context.Context, rt *runtime.Runtime, _ *nothing) (*body[[]Job], error) {
+		func(ctx context.Context, rt *runtime.Runtime, _ *nothing) (*body[[]Job], error) {
 			infos, err := rt.JobDefinitions()
 			if err != nil {
 				return nil, err
 			}
-			list, all := []Job{}, rt.Status().Jobs
+			list, all := []Job{}, statusFor(ctx, rt).Jobs
 			for _, i := range infos {
+				if i.Phase == runtime.PhaseFailed && !mayRead(ctx) {
+					hide(&i.Reason)
+				}
 				list = append(list, jobOf(i, all))
 			}
 			return &body[[]Job]{list}, nil

@@ -106,7 +106,7 @@ func (s *Server) begin(kind, job string, progress func() string, do func(context
 			}
 		}
 	})
-	return op.seen(), nil
+	return op.Operation, nil
 }
 
 // forget lets go of the oldest that are over.
@@ -121,16 +121,25 @@ func (o *operations) forget() {
 	})
 }
 
-// seen is how an operation stands. The lock is held.
-func (op *operation) seen() Operation {
-	v := op.Operation
-	if op.Ended == nil && op.progress != nil {
-		v.Progress = op.progress()
+// seen is how operations stand. What they wait for is asked without the lock, since it may itself wait for the log.
+func (o *operations) seen(ops ...*operation) []Operation {
+	list := make([]Operation, len(ops))
+	o.mu.Lock()
+	for i, op := range ops {
+		list[i] = op.Operation
 	}
-	return v
+	o.mu.Unlock()
+	for i, op := range ops {
+		if list[i].Ended == nil && op.progress != nil {
+			list[i].Progress = op.progress()
+		}
+	}
+	return list
 }
 
 func (o *operations) find(id string) (*operation, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	for _, op := range o.list {
 		if op.ID == id {
 			return op, nil
@@ -154,12 +163,9 @@ func (s *Server) registerOperations() {
 		Summary: "Work under way, and what came of older work"},
 		func(context.Context, *runtime.Runtime, *nothing) (*body[[]Operation], error) {
 			o.mu.Lock()
-			defer o.mu.Unlock()
-			list := []Operation{}
-			for _, op := range o.list {
-				list = append(list, op.seen())
-			}
-			return &body[[]Operation]{list}, nil
+			all := slices.Clone(o.list)
+			o.mu.Unlock()
+			return &body[[]Operation]{o.seen(all...)}, nil
 		})
 	addLong(s, accessLogin, huma.Operation{Method: http.MethodGet, Path: "/v1/operations/{id}", OperationID: "get-operation",
 		Summary: "How far an operation is, or what came of it"},
@@ -168,37 +174,33 @@ func (s *Server) registerOperations() {
 			if err != nil {
 				return nil, err
 			}
-			o.mu.Lock()
-			defer o.mu.Unlock()
 			op, err := o.find(in.ID)
 			if err != nil {
 				return nil, err
 			}
-			if wait > 0 && op.Ended == nil {
-				o.mu.Unlock()
+			if wait > 0 {
 				select {
 				case <-op.over:
 				case <-time.After(min(wait, operationWaitMax)):
 				case <-ctx.Done():
 				}
-				o.mu.Lock()
 			}
-			return &body[Operation]{op.seen()}, nil
+			return &body[Operation]{o.seen(op)[0]}, nil
 		})
 	add(s, accessLogin, huma.Operation{Method: http.MethodDelete, Path: "/v1/operations/{id}", OperationID: "cancel-operation",
 		Summary: "Cancel an operation", Description: "It ends as soon as it can; what it has done by then stays. One that is over stays as it is."},
 		func(_ context.Context, _ *runtime.Runtime, in *operationID) (*body[Operation], error) {
-			o.mu.Lock()
-			defer o.mu.Unlock()
 			op, err := o.find(in.ID)
 			if err != nil {
 				return nil, err
 			}
+			o.mu.Lock()
 			if op.Ended == nil {
 				op.cancelled = true
 				op.cancel()
 			}
-			return &body[Operation]{op.seen()}, nil
+			o.mu.Unlock()
+			return &body[Operation]{o.seen(op)[0]}, nil
 		})
 }
 

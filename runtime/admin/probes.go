@@ -37,7 +37,7 @@ func (s *Server) registerProbes() {
 		func(context.Context, *verbose) (*huma.StreamResponse, error) {
 			return &huma.StreamResponse{Body: func(ctx huma.Context) {
 				r, _ := humago.Unwrap(ctx)
-				s.ready(r.URL.Query().Has("verbose")).Body(ctx)
+				s.ready(r.Context(), r.URL.Query().Has("verbose")).Body(ctx)
 			}}, nil
 		})
 	addAlways(s, route{access: accessOpen}, huma.Operation{Method: http.MethodGet, Path: "/metrics", OperationID: "metrics",
@@ -59,9 +59,9 @@ func plain(status int, text string) *huma.StreamResponse {
 }
 
 // ready answers with whether every check holds.
-func (s *Server) ready(verbose bool) *huma.StreamResponse {
+func (s *Server) ready(ctx context.Context, verbose bool) *huma.StreamResponse {
 	status, said := http.StatusOK, ""
-	for _, c := range s.checks() {
+	for _, c := range s.checks(ctx) {
 		switch {
 		case c.why != "":
 			status = http.StatusServiceUnavailable
@@ -82,7 +82,7 @@ func (s *Server) ready(verbose bool) *huma.StreamResponse {
 }
 
 // checks are what readiness needs.
-func (s *Server) checks() []check {
+func (s *Server) checks(ctx context.Context) []check {
 	rt := s.runtime.Load()
 	switch {
 	case s.ctx.Err() != nil:
@@ -93,7 +93,7 @@ func (s *Server) checks() []check {
 		return []check{{"log", "it is being replayed"}}
 	}
 	list := []check{{"log", ""}}
-	for _, j := range rt.Status().Jobs {
+	for _, j := range statusFor(ctx, rt).Jobs {
 		list = append(list, check{"job " + j.Name, notReady(j)})
 	}
 	return list

@@ -90,9 +90,11 @@ type stream struct {
 func (s *Server) stream(pieces func(*stream) error) (*huma.StreamResponse, error) {
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		r, w := humago.Unwrap(ctx)
+		who, _ := r.Context().Value(classKey{}).(class) // of whom the guard has let through
+		places := s.streams[who]
 		select {
-		case s.streams <- struct{}{}:
-			defer func() { <-s.streams }()
+		case places <- struct{}{}:
+			defer func() { <-places }()
 		default:
 			send(w, problem(http.StatusServiceUnavailable, KindBusy, "%d requests for records or events are under way; try again later", s.cfg.Limits.Streams))
 			return

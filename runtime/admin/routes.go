@@ -39,8 +39,8 @@ func (s *Server) register() {
 	s.registerProbes()
 	add(s, accessOpen, huma.Operation{Method: http.MethodGet, Path: "/v1/status", OperationID: "status",
 		Summary: "How everything stands: jobs, topics, the log"},
-		func(_ context.Context, rt *runtime.Runtime, _ *nothing) (*body[runtime.Status], error) {
-			return &body[runtime.Status]{rt.Status()}, nil
+		func(ctx context.Context, rt *runtime.Runtime, _ *nothing) (*body[runtime.Status], error) {
+			return &body[runtime.Status]{statusFor(ctx, rt)}, nil
 		})
 	add(s, accessOpen, huma.Operation{Method: http.MethodGet, Path: "/v1/topics", OperationID: "list-topics",
 		Summary: "How every topic stands, with who writes and who reads it"},
@@ -91,6 +91,7 @@ func addAlways[I, O any](s *Server, to route, op huma.Operation, handle func(con
 		to.bytes = s.cfg.Limits.BodyBytes
 	}
 	op.BodyReadTimeout, op.MaxBodyBytes = -1, -1 // the guard has read it
+	_, to.body = reflect.TypeFor[I]().FieldByName("Body")
 	schema := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "Problem")
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}

@@ -40,7 +40,7 @@ type Server struct {
 	mux     *http.ServeMux
 	routes  map[string]route // by the mux's pattern
 	metrics http.Handler
-	streams chan struct{}
+	streams map[class]chan struct{}
 	rates   map[class]*rate.Limiter
 
 	operations operations
@@ -63,8 +63,11 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	l := cfg.Limits
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), routes: map[string]route{}, streams: make(chan struct{}, l.Streams),
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), routes: map[string]route{}, streams: map[class]chan struct{}{},
 		rates: map[class]*rate.Limiter{classSocket: l.Socket.limiter(), classLogin: l.Login.limiter(), classOpen: l.Open.limiter()}}
+	for who := range s.rates { // so that who has no login cannot take the places of those who have
+		s.streams[who] = make(chan struct{}, l.Streams)
+	}
 	s.operations.first = strconv.FormatInt(time.Now().UnixMicro(), 36)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	reg := prometheus.NewRegistry()
@@ -124,7 +127,9 @@ func (s *Server) serve(l net.Listener, h http.Handler) {
 
 // Close ends requests and listeners and waits for them. A socket's file goes.
 func (s *Server) Close() error {
+	s.operations.mu.Lock() // an operation has begun and is waited for, or it sees that it must not
 	s.cancel()
+	s.operations.mu.Unlock()
 	s.mu.Lock()
 	servers := s.servers
 	s.mu.Unlock()
