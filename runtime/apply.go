@@ -35,7 +35,7 @@ func (rt *Runtime) Apply(ctx context.Context, defs []Definition, o ApplyOptions)
 		}
 		names = append(names, d.Job.Name)
 	}
-	ctx, leave, err := rt.changes.enter(ctx, "apply", names...)
+	ctx, leave, err := rt.changes.enter(ctx, "apply", append(savepointNamed(o.From), names...)...)
 	if err != nil {
 		return ApplyResult{}, refuse("", err)
 	}

@@ -157,7 +157,10 @@ func (c *changes) enter(ctx context.Context, what string, names ...string) (_ co
 		case c.ctx.Err() != nil:
 			return nil, nil, ErrNotRunning
 		case err != nil:
-			return nil, nil, fmt.Errorf("job %s is being changed by somebody else (%s); nothing was done: %w", other, doing, err)
+			if !strings.HasPrefix(other, savepointPrefix) {
+				other = "job " + other
+			}
+			return nil, nil, fmt.Errorf("%s is being changed by somebody else (%s); nothing was done: %w", other, doing, err)
 		}
 	}
 	for _, n := range names {

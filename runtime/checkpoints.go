@@ -79,12 +79,16 @@ func FindCheckpoint(dataDir, name string) (Checkpoint, error) {
 	if err != nil {
 		return Checkpoint{}, err
 	}
+	info, statErr := os.Stat(name)
 	for _, c := range list {
-		if c.Name == name || c.Job == name && c.Kind == "snapshot" || filepath.Base(c.Path) == filepath.Base(name) && strings.Contains(name, ".") {
+		if c.Name == name || c.Job == name && c.Kind == "snapshot" || filepath.Base(c.Path) == name {
+			return c, nil
+		}
+		if of, err := os.Stat(c.Path); err == nil && statErr == nil && os.SameFile(of, info) {
 			return c, nil
 		}
 	}
-	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
+	if statErr == nil && info.Mode().IsRegular() {
 		return Checkpoint{Name: name, Kind: "file", Bytes: info.Size(), Written: info.ModTime().UTC(), Path: name}, nil
 	}
 	if broken != nil {

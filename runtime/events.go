@@ -55,22 +55,37 @@ func (r *ring[T]) add(max int, make_ func(seq uint64) T) {
 	}
 	r.next++
 	r.items = append(r.items, make_(r.next))
-	if r.more != nil {
-		close(r.more)
-		r.more = nil
-	}
+	r.wakeLocked()
 }
 
-// after returns what is kept behind a number, and a channel that is closed when there is more.
+// after returns what is kept behind a number, and a channel that is closed when there is more. A number that none has yet is of
+// another ring, such as that of a job of the same name that is gone: then it returns all that is kept.
 func (r *ring[T]) after(seq uint64) ([]T, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.more == nil {
 		r.more = make(chan struct{})
 	}
+	if seq > r.next {
+		seq = 0
+	}
 	first := r.next - uint64(len(r.items)) // number of the last one that is gone
 	skip := min(max(seq, first)-first, uint64(len(r.items)))
 	return append([]T(nil), r.items[skip:]...), r.more
+}
+
+// wake tells those who wait for more to look again: there will be none.
+func (r *ring[T]) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wakeLocked()
+}
+
+func (r *ring[T]) wakeLocked() {
+	if r.more != nil {
+		close(r.more)
+		r.more = nil
+	}
 }
 
 type eventRing struct{ ring[Event] }

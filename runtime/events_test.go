@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/runtime"
 )
 
@@ -59,5 +60,32 @@ func TestEventsAndLogs(t *testing.T) {
 	lines, _, err := rt.JobLog("j", 0)
 	if err != nil || len(lines) == 0 || lines[len(lines)-1].Message != "ended" || lines[0].Seq != 1 {
 		t.Errorf("the job's log: %+v, %v", lines, err)
+	}
+}
+
+// TestStatusOfEpochs: a job's status says which epoch it has sealed last and when, also between two attempts, and behind a
+// restart of the process which.
+func TestStatusOfEpochs(t *testing.T) {
+	noLeaks(t)
+	data, out := t.TempDir(), t.TempDir()
+	in := newTap(100, 50)
+	def := func() *jobs.Job { return wide(in, out, 1, "one", nil) }
+	rt := start(t, runtime.Config{DataDir: data}, def())
+	until(t, rt, "it has sealed", func() bool {
+		st := jobStatus(t, rt, "j")
+		return st.Counters.In == 50 && st.Epoch > 0 && !st.LastCommit.IsZero()
+	})
+	if err := rt.PauseJob(t.Context(), "j"); err != nil {
+		t.Fatal(err)
+	}
+	paused := jobStatus(t, rt, "j")
+	if paused.Epoch == 0 || paused.LastCommit.IsZero() || paused.Counters.In != 50 {
+		t.Errorf("paused: %+v", paused)
+	}
+	stop(t, rt)
+	rt = start(t, runtime.Config{DataDir: data}, def())
+	defer stop(t, rt)
+	if st := jobStatus(t, rt, "j"); st.Epoch != paused.Epoch || !st.LastCommit.IsZero() {
+		t.Errorf("in the next process: epoch %s, %v; want epoch %s", st.Epoch, st.LastCommit, paused.Epoch)
 	}
 }

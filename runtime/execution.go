@@ -67,11 +67,11 @@ type execution struct {
 	full         bool             // a topic that the job writes is full
 	final        checkpoint.Epoch // the last one, once its barrier is sent
 	snap         *snapshotRun
-	wantSnapshot bool          // though none is due
-	newTasks     string        // see extraTasks: to be said in the next epoch
-	handed       []handedPiece // of epochs given to the committer and not known to be sealed
-	barrier      atomic.Int64  // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
-	lastSeal     atomic.Int64  // Unix nanoseconds
+	wantSnapshot bool                     // though none is due
+	newTasks     string                   // see extraTasks: to be said in the next epoch
+	handed       []handedPiece            // of epochs given to the committer and not known to be sealed
+	barrier      atomic.Int64             // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
+	lastSeal     atomic.Pointer[sealedAt] // nil: it has sealed none
 	epochs       atomic.Int64
 }
 
@@ -341,7 +341,7 @@ func (x *execution) takeSealed(now time.Time, e event) error {
 	if e.err != nil {
 		return e.err
 	}
-	x.lastSeal.Store(now.UnixNano())
+	x.lastSeal.Store(&sealedAt{e.epoch, now})
 	x.epochs.Add(1)
 	x.coord.Sealed(e.epoch)
 	delete(x.sentAt, e.epoch)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/checkpoint"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -43,7 +44,14 @@ type job struct {
 	waiting  map[string]Wait // by step
 	restarts int
 	past     JobCounters   // of earlier attempts
+	sealed   sealedAt      // when they ended
 	left     []*leftBehind // stuck in the job's own code
+}
+
+// sealedAt is the last epoch that was sealed, and when, if this process has.
+type sealedAt struct {
+	epoch checkpoint.Epoch
+	at    time.Time
 }
 
 // leftBehind is a subtask of an attempt that is over, whose goroutine has not come back from the job's own code.
@@ -71,7 +79,8 @@ func (j *job) stuckTasks() []string {
 func newJob(rt *Runtime, def *jobs.Job, e *jobEntry, plan *jobPlan, stores *jobStores) *job {
 	lines := new(ring[LogLine])
 	j := &job{rt: rt, def: def, id: e.ID, plan: plan, stores: stores, lines: lines, logger: jobLogger(rt.logger, def.Name, lines), snapshotBusy: new(atomic.Bool),
-		stopped: make(chan struct{}), done: make(chan struct{}), state: StateStarting, since: time.Now(), waiting: map[string]Wait{}}
+		stopped: make(chan struct{}), done: make(chan struct{}), state: StateStarting, since: time.Now(), waiting: map[string]Wait{},
+		sealed: sealedAt{epoch: e.Epoch}}
 	if s, rests := restingState[e.Phase]; rests {
 		j.state = s
 	}
@@ -89,7 +98,7 @@ func (j *job) again() *job {
 	defer j.mu.Unlock()
 	n := &job{rt: j.rt, def: j.def, id: j.id, plan: j.plan, stores: j.stores, logger: j.logger, lines: j.lines, snapshotBusy: j.snapshotBusy,
 		stopped: make(chan struct{}), done: make(chan struct{}), state: j.state, since: j.since, waiting: map[string]Wait{},
-		lastErr: j.lastErr, took: j.took, restarts: j.restarts, past: j.past, left: j.left}
+		lastErr: j.lastErr, took: j.took, restarts: j.restarts, past: j.past, sealed: j.sealed, left: j.left}
 	n.trial.Store(j.trial.Load())
 	j.cut()
 	n.ctx, n.cut = context.WithCancel(j.rt.ctx)

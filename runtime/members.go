@@ -47,6 +47,11 @@ func (rt *Runtime) putJob(j *job) {
 func (rt *Runtime) dropJob(e *jobEntry) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
+	for _, j := range rt.jobs {
+		if j.id == e.ID {
+			defer j.lines.wake() // who follows its log learns that it is gone
+		}
+	}
 	rt.jobs = slices.DeleteFunc(slices.Clone(rt.jobs), func(o *job) bool { return o.id == e.ID })
 	rt.senders = slices.DeleteFunc(slices.Clone(rt.senders), func(s *sender) bool { return s.jobID == e.ID })
 	rt.missing = slices.DeleteFunc(slices.Clone(rt.missing), func(n string) bool { return n == e.Name })

@@ -109,13 +109,16 @@ func (rt *Runtime) Savepoint(ctx context.Context, job, name string) (SavepointIn
 	return sp.info(), nil
 }
 
-// savepointNamed is what one who makes or deletes a savepoint has to himself meanwhile, beside the job; no job is called so.
+// savepointNamed is what one who makes, deletes or begins with a savepoint has to himself meanwhile, beside the job; no job is
+// called so.
 func savepointNamed(name string) []string {
 	if name == "" {
 		return nil // its name will have the job's in it
 	}
-	return []string{"savepoint " + name}
+	return []string{savepointPrefix + name}
 }
+
+const savepointPrefix = "savepoint "
 
 // newSavepoint names a savepoint of a job.
 func (rt *Runtime) newSavepoint(e *jobEntry, name string) (*savepointEntry, error) {

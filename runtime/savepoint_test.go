@@ -1,11 +1,13 @@
 package runtime_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector/file"
@@ -115,4 +117,53 @@ func TestSavepoint(t *testing.T) {
 		}
 	}
 	sameLines(t, "b", fileLines(t, filepath.Join(out, "b.jsonl")), behind)
+}
+
+// askedTap says when it is asked for its splits, and does not answer.
+type askedTap struct {
+	*tap
+	asked chan struct{}
+}
+
+func (a *askedTap) Splits(ctx context.Context, _ jobs.SourceEnv) ([]jobs.Start, error) {
+	close(a.asked)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestSavepointInUse: while a job is about to begin with a savepoint nobody deletes it: another of that name could be made, and
+// the job would begin with the positions of one and the state of the other.
+func TestSavepointInUse(t *testing.T) {
+	noLeaks(t)
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), ConnectTimeout: patience}, writerJob("writer", newTap(20, 10), topic), readTopic("a", topic, t.TempDir(), nil))
+	defer stop(t, rt)
+	if err := rt.PauseJob(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.Savepoint(t.Context(), "a", "first"); err != nil {
+		t.Fatal(err)
+	}
+	in := &askedTap{newTap(1, 1), make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	applied := make(chan error, 1)
+	go func() {
+		b := jobs.New("b")
+		jobs.ToTopic(jobs.From(b, in, jobs.JSON[int64]()), jobs.BusTopic[int64]{Name: "other"})
+		_, err := rt.Apply(ctx, byAPI(b), runtime.ApplyOptions{From: "first", AllowStateLoss: true})
+		applied <- err
+	}()
+	<-in.asked
+	short, end := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer end()
+	if err := rt.DeleteSavepoint(short, "first"); err == nil || !strings.HasPrefix(err.Error(), "savepoint first is being changed by somebody else (apply)") {
+		t.Errorf("deleted meanwhile: %v", err)
+	}
+	cancel()
+	if err := <-applied; err == nil {
+		t.Error("applied without an answer")
+	}
+	if err := rt.DeleteSavepoint(t.Context(), "first"); err != nil {
+		t.Error(err)
+	}
 }

@@ -64,8 +64,8 @@ type JobStatus struct {
 	RolledBack *RolledBack      `json:"rolled_back,omitempty"`
 	Probation  time.Time        `json:"probation_until,omitzero"` // until then a failure brings the definition before back
 	Restarts   int              `json:"restarts"`
-	Epoch      checkpoint.Epoch `json:"epoch"`
-	LastCommit time.Time        `json:"last_commit"` // zero if none in this process
+	Epoch      checkpoint.Epoch `json:"epoch"`                // the last one that is sealed
+	LastCommit time.Time        `json:"last_commit,omitzero"` // its time; zero if none in this process
 	BarrierAge time.Duration    `json:"barrier_age_ns"`
 	StateBytes int64            `json:"state_bytes"`
 	Counters   JobCounters      `json:"counters"`
@@ -122,6 +122,7 @@ func (s *subtask) counters() JobCounters {
 	return c
 }
 
+// addPast takes what an attempt has done into what is past: the attempt is over. Who looks sees it in one of the two.
 func (j *job) addPast(x *execution) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -129,15 +130,21 @@ func (j *job) addPast(x *execution) {
 		j.past.add(s.counters())
 	}
 	j.past.Epochs += x.epochs.Load()
+	if last := x.lastSeal.Load(); last != nil {
+		j.sealed = *last
+	}
+	j.exec.Store(nil)
 }
 
 // status gathers what a job does now.
 func (j *job) status() JobStatus {
 	j.mu.Lock()
-	st := JobStatus{Name: j.def.Name, ID: j.id, State: j.state, Since: j.since, Restarts: j.restarts, Counters: j.past, RolledBack: j.took}
+	st := JobStatus{Name: j.def.Name, ID: j.id, State: j.state, Since: j.since, Restarts: j.restarts, Counters: j.past, RolledBack: j.took,
+		Epoch: j.sealed.epoch, LastCommit: j.sealed.at}
 	if t := j.trial.Load(); t.open(j.rt.now()) {
 		st.Probation = t.until
 	}
+	x := j.exec.Load()
 	if j.lastErr != nil {
 		st.Error = j.lastErr.Error()
 	}
@@ -146,7 +153,7 @@ func (j *job) status() JobStatus {
 	}
 	j.mu.Unlock()
 	st.Stuck = j.stuckTasks()
-	if x := j.exec.Load(); x != nil {
+	if x != nil {
 		x.fillStatus(&st)
 	}
 	if st.State == StateRunning && len(st.Waiting) > 0 {
@@ -183,8 +190,8 @@ func (x *execution) fillStatus(st *JobStatus) {
 		st.Waiting = append(st.Waiting, waitDisk())
 	}
 	st.Counters.Epochs += x.epochs.Load()
-	if at := x.lastSeal.Load(); at != 0 {
-		st.LastCommit = time.Unix(0, at)
+	if last := x.lastSeal.Load(); last != nil {
+		st.Epoch, st.LastCommit = last.epoch, last.at
 	}
 	if at := x.barrier.Load(); at != 0 {
 		st.BarrierAge = now.Sub(time.Unix(0, at))

@@ -31,6 +31,9 @@ func statusFor(ctx context.Context, rt *runtime.Runtime) runtime.Status {
 	for i := range st.Jobs {
 		j := &st.Jobs[i]
 		hide(&j.Error)
+		if j.RolledBack != nil {
+			j.RolledBack = &runtime.RolledBack{At: j.RolledBack.At, Error: hidden}
+		}
 		for k := range j.Outputs {
 			hide(&j.Outputs[k].Error)
 		}

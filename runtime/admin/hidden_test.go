@@ -2,9 +2,11 @@ package admin_test
 
 import (
 	"bufio"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/runtime"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
@@ -134,5 +136,33 @@ func TestStreamsOfEachClass(t *testing.T) {
 	}
 	if status, body := ask(t, http.DefaultClient, "GET", login+"/v1/records?topic=ticks", "", map[string]string{"Authorization": "Bearer " + token}); status != http.StatusOK {
 		t.Errorf("one with a login: %d %s", status, body)
+	}
+}
+
+// TestLogsOfARemovedJob: who follows the log of a job that is removed is told so, and does not wait for a heartbeat.
+func TestLogsOfARemovedJob(t *testing.T) {
+	rt, _, _ := start(t)
+	s := server(t, admin.Limits{Heartbeat: 24 * time.Hour, LongTimeout: 24 * time.Hour})
+	s.Attach(rt)
+	at := "http://" + serve(t, s, admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", token, 0o600)})
+	req, err := http.NewRequestWithContext(t.Context(), "GET", at+"/v1/jobs/reads/logs?follow=true", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	if _, err := rt.RemoveJob(t.Context(), "reads", runtime.RemoveOptions{DropUnsent: true}); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(patience, func() { resp.Body.Close() })
+	if lines, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(lines), "there is no such job") {
+		t.Errorf("it ends with %v:\n%s", err, lines)
 	}
 }
