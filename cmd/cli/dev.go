@@ -208,7 +208,11 @@ func (d *devRun) greet(broker string) {
 	d.live.say("Six jobs run in this process. Five read a Kafka topic each (an embedded broker at %s), keep a day's windows for each", broker)
 	d.live.say("of twelve stations in Beijing, and tell the sixth over the bus what is over its limit. Readings: see examples/air/data.")
 	d.live.say("Data directory: %s%s. Ctrl-C ends.", d.dataDir, map[bool]string{true: "", false: " (temporary)"}[d.kept])
-	d.live.say("Meanwhile, in another terminal: %s bus tail exceedances --follow --data-dir %s", d.app.called(), d.dataDir)
+	d.live.say("Meanwhile, in another terminal:")
+	d.live.say("  export SIDESTREAM_DATA_DIR=%s        # so that commands find this process", d.dataDir)
+	d.live.say("  %s status                            # how it stands; top shows it live", d.app.called())
+	d.live.say("  %s bus tail exceedances --follow     # what the five tell the sixth", d.app.called())
+	d.live.say("  %s job apply FILE                    # add a job of your own: README has one", d.app.called())
 	if n := d.feed.fed.Load(); n > 0 {
 		d.live.say("%d readings were fed before: the jobs go on where they stood.", n)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"runtime/debug"
 	"strings"
 
@@ -59,6 +60,9 @@ func (a *app) main(args []string) (code int) {
 	if !a.ran && !errors.As(err, &exit) {
 		code = exitUsage
 	}
+	if m := flagsMissing.FindStringSubmatch(err.Error()); m != nil && !a.ran {
+		err = fmt.Errorf("--%s is needed", strings.ReplaceAll(m[1], `", "`, " and --"))
+	}
 	if msg := err.Error(); msg != "" {
 		a.say("%s", strings.TrimRight(msg, "\n"))
 	}
@@ -67,6 +71,9 @@ func (a *app) main(args []string) (code int) {
 	}
 	return code
 }
+
+// flagsMissing is what the parser of flags says of those that are required.
+var flagsMissing = regexp.MustCompile(`^required flag\(s\) "(.*)" not set$`)
 
 // say writes a message.
 func (a *app) say(format string, args ...any) {
