@@ -107,6 +107,7 @@ func (s *sim) dropped(first, next wal.LSN) {
 		t := s.model.topics[sub.topic]
 		who := s.model.jobs[sub.job].j.name
 		for i, p := range sub.parts {
+			p.Next = sub.placeOf(i)
 			if st := t.stored[i]; st.First > 0 && p.Next >= st.From {
 				p.Next = max(p.Next, st.Next) // readers find it there: see checkReaders
 			}
@@ -262,6 +263,9 @@ func (s *sim) readOn(rt *Runtime, m *model, sub bus.SubID, topic bus.TopicID, wh
 	next := map[int]int{}
 	for _, st := range states {
 		next[st.Partition] = int(st.Next)
+		if own := m.subs[sub]; own != nil {
+			next[st.Partition] = max(int(st.Next), int(own.floors[st.Partition]))
+		}
 	}
 	for {
 		b, ok, err := r.Next(1 + len(who)%5)

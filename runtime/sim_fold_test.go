@@ -105,7 +105,8 @@ func (m *model) position(f *simFrame, j *modelJob, h *checkpoint.Header) (passed
 		if sub == nil || sub.job != j.id || sub.over {
 			m.s.violate("R3", "frame %d has a position of subscription %d, which is not %s's", f.lsn, sp.Sub, j.j.name)
 		}
-		passed = append(passed, m.moveTo(sub, st)...)
+		was := sub.parts[st.Partition].SubState
+		passed = append(passed, m.read(f, h.Attempt, bus.SubID(sp.Sub), was, st, m.moveTo(sub, st))...)
 	}
 	for _, st := range h.Steps {
 		if was, ok := j.steps[st.Step]; ok && st.Watermark < was && !j.blurred && (h.Extra == nil || !strings.Contains(st.Step, "/")) {

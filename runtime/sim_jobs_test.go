@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
 )
 
@@ -412,6 +413,9 @@ func newPlan(rng *rand.Rand) *simPlan {
 		t := jobs.Topic{Name: name, Partitions: 1 + rng.IntN(3), RetentionBytes: 1 + rng.Int64N(1+rng.Int64N(1500))}
 		if rng.IntN(3) == 0 {
 			t.LimitBytes = 100 + rng.Int64N(900)
+			if rng.IntN(2) == 0 {
+				t.OnFull = string(bus.DropOldest)
+			}
 		}
 		p.topics = append(p.topics, t)
 		return name

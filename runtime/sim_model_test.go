@@ -95,6 +95,8 @@ type modelSub struct {
 	sender bool
 	over   bool
 	parts  []modelPlace
+	floors map[int]bus.Offset // by partition; replaced, never changed
+	found  []int              // records of each partition when it came
 }
 
 // modelPlace is a subscription's place in a partition: its states of newest and of where it began.
@@ -174,6 +176,7 @@ func (m *model) applyControl(f *simFrame) {
 	for _, jc := range c.Jobs {
 		m.applyJob(jc)
 	}
+	m.applyDrops(c.Drops)
 	for _, st := range c.Sent {
 		m.applySent(st)
 	}
@@ -280,6 +283,9 @@ func (m *model) begin(j *modelJob, jc jobChange) {
 		fired: map[modelWindow]bool{}, state: modelState{map[string]modelSum{}, map[string]bool{}, map[modelWindow]modelSum{}}}
 	for _, in := range jc.Inputs {
 		sub := &modelSub{topic: in.Topic, job: jc.ID}
+		for _, recs := range m.topics[in.Topic].parts {
+			sub.found = append(sub.found, len(recs))
+		}
 		if len(in.States) != len(m.topics[in.Topic].parts) {
 			m.s.violate("R3", "frame %d does not say where %s begins", m.lsn, jc.Name)
 		}
@@ -397,7 +403,7 @@ func (m *model) moveTo(sub *modelSub, st bus.SubState) []modelRecord {
 		m.s.violate("R3", "frame %d says that %s has taken all of topic %s, partition %d up to LSN %d, and stands at offset %d, which is of LSN %d",
 			m.lsn, name, t.name, st.Partition, st.Marks, st.Next, recs[st.Next].lsn)
 	}
-	passed, before := recs[p.Next:st.Next], p.Marks
+	passed, before, lost := recs[p.Next:st.Next], p.Marks, st.Dropped > p.Dropped
 	w, taken := p.Watermark, p.taken
 	for taken < len(t.marks) && t.marks[taken].lsn <= st.Marks {
 		taken++
@@ -411,7 +417,7 @@ func (m *model) moveTo(sub *modelSub, st bus.SubState) []modelRecord {
 	*p = modelPlace{st, taken}
 	m.checkTable(t, sub, p)
 	// Marks that were dropped are known by what they came to, which may be less than what they were meanwhile.
-	if gens := m.s.log.gens; w != st.Watermark && (before+1 >= gens[0] || st.Watermark > w) {
+	if gens := m.s.log.gens; w != st.Watermark && (before+1 >= gens[0] && !lost || st.Watermark > w) {
 		m.s.violate("watermark", "frame %d says that %s has the watermark %d at LSN %d of topic %s, partition %d, where it is %d",
 			m.lsn, name, st.Watermark, st.Marks, t.name, st.Partition, w)
 	}

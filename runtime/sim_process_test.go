@@ -36,6 +36,7 @@ type sim struct {
 	versions  []*simJob   // definitions of hot jobs
 	revealed  map[int]int // by job, hidden splits that have come
 	model     *model      // of what is durable
+	jumps     map[simReading][]simJump
 	armed     []int       // records until a job fails, 0 for never
 	tasks     []*simTask
 	running   *simTask
@@ -157,6 +158,7 @@ type simSub struct {
 // boot begins a process on s.log.
 func (s *sim) boot() {
 	s.boots++
+	s.jumps = nil
 	s.tracef("process %d begins with %d frames", s.boots, s.log.Last())
 	cfg, err := Config{DataDir: "sim", FrameBytes: s.plan.frameBytes, EpochBytes: s.plan.epochBytes, SealedBytes: s.plan.sealedBytes,
 		TopicMemory: s.plan.topicMemory, LogBytes: s.plan.logBytes, StoreSegmentBytes: s.plan.segmentBytes}.withDefaults()
@@ -430,6 +432,8 @@ func (s *sim) specOf(j *job) *simJob {
 // stepSub lets a subtask do one thing.
 func (s *sim) stepSub(b *simSub) {
 	b.parked = false
+	_, was := placesOf(b.s)
+	defer func() { s.noteJumps(b, was) }()
 	ok := b.x.guard(b.s, func() error {
 		if s.twin.stepping != nil {
 			s.twin.stepping(b.s)

@@ -55,6 +55,7 @@ func explain(seed uint64, twin simTwin, v *violation) string {
 //	           sender's last durable position (simWriter.Write)
 //	R6         nothing goes that a subscription, a sender or a state has not durably passed (sim.dropped), and every reader can
 //	           read on (sim.checkReaders)
+//	           or that a topic dropped for it by a frame before, no more than its limit asks for, and counted (model.applyDrops, read)
 //	watermark  none goes back, what a producer promises is kept, no window fires twice (model.applyMark, records, foldWindows)
 
 // TestSim runs SIM_SEEDS seeds, or the one in SIM_SEED with a trace.
@@ -130,5 +131,5 @@ func TestSimRepeats(t *testing.T) {
 // simHappenings must come about in any two hundred seeds; a simulator in which they do not proves little.
 var simHappenings = []string{"crashes", "restarts", "attempts", "prefixes checked", "frames: part", "frames: epoch", "frames: control", "frames: catalog",
 	"frames read by a job that lags behind", "generations dropped", "snapshots read", "snapshots checked", "snapshots damaged", "late records", "windows",
-	"records sent again", "partitions stored", "partitions let go by the store", "snapshots of jobs that do not run", "jobs held back by a full topic",
+	"drops of the oldest", "ranges lost by a reader", "records sent again", "partitions stored", "partitions let go by the store", "snapshots of jobs that do not run", "jobs held back by a full topic",
 	"changes: add", "changes: update", "changes: remove", "seals refused for want of room", "steps behind the end of an attempt", "producers that joined later"}

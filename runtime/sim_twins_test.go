@@ -278,7 +278,7 @@ func (l twiceLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, e
 func TestSimTwins(t *testing.T) {
 	const seedsMax = 10_000
 	times := int(simEnv(t, "SIM_TWINS", 1))
-	for _, twin := range simTwins {
+	for _, twin := range slices.Concat(simTwins, dropTwins) {
 		t.Run(twin.name, func(t *testing.T) {
 			t.Parallel()
 			var needed []uint64

@@ -1,0 +1,195 @@
+package runtime
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// Topics that drop the oldest, in the simulator. A range that is dropped stands in a frame before any epoch whose position is
+// behind it; what a reader goes over it counts; and nobody loses more than the limit asks for (R6).
+
+// simReading is a partition that an attempt reads for a subscription.
+type simReading struct {
+	sub       bus.SubID
+	partition int
+	attempt   uint32
+}
+
+// simJump is a range that a reader went over.
+type simJump struct{ from, to bus.Offset }
+
+// placesOf returns where the readers of a subtask stand.
+func placesOf(b *subtask) (sub bus.SubID, states []bus.SubState) {
+	if f, ok := b.feed.(*busFeed); ok && f.reader != nil {
+		return f.sub, f.reader.States()
+	}
+	return 0, nil
+}
+
+// noteJumps remembers what a subtask's readers went over in one step: a step reads one batch at most, behind that.
+func (s *sim) noteJumps(b *simSub, was []bus.SubState) {
+	sub, now := placesOf(b.s)
+	for i, st := range now {
+		if i >= len(was) || was[i].Dropped == st.Dropped {
+			continue
+		}
+		at := simReading{sub, st.Partition, b.x.attempt}
+		j := simJump{was[i].Next, was[i].Next + bus.Offset(st.Dropped-was[i].Dropped)}
+		if s.jumps == nil {
+			s.jumps = map[simReading][]simJump{}
+		}
+		s.jumps[at] = append(s.jumps[at], j)
+		s.tracef("subscription %d, partition %d: its reader goes over %d to %d", sub, st.Partition, j.from, j.to-1)
+	}
+}
+
+// read returns what an epoch has read of the records that it passed, and checks what it says that it lost.
+func (m *model) read(f *simFrame, attempt uint32, id bus.SubID, was, st bus.SubState, passed []modelRecord) (read []modelRecord) {
+	sub := m.subs[id]
+	name := m.jobs[sub.job].j.name
+	lost, from := bus.Offset(0), was.Next
+	for _, j := range m.s.jumps[simReading{id, st.Partition, attempt}] {
+		if j.from < was.Next || j.to > st.Next {
+			continue
+		}
+		if floor := sub.floors[st.Partition]; j.to > floor {
+			m.s.violate("R6", "in frame %d %s has gone over partition %d up to %d, and the log lets go of what lies before %d", f.lsn, name, st.Partition, j.to, floor)
+		}
+		read = append(read, passed[from-was.Next:j.from-was.Next]...)
+		lost, from = lost+j.to-j.from, j.to
+	}
+	if want := was.Dropped + uint64(lost); st.Dropped != want {
+		m.s.violate("R6", "frame %d says that %s has lost %d records of partition %d, and it is %d", f.lsn, name, st.Dropped, st.Partition, want)
+	}
+	if lost > 0 {
+		m.s.count("ranges lost by a reader")
+	}
+	return append(read, passed[from-was.Next:]...)
+}
+
+// applyDrops takes what subscriptions are to lose.
+func (m *model) applyDrops(drops []bus.Drop) {
+	subs := map[bus.SubID]bool{}
+	for _, d := range drops {
+		subs[d.Sub] = true
+	}
+	for _, id := range slices.Sorted(maps.Keys(subs)) {
+		sub := m.subs[id]
+		t, limit := m.topics[sub.topic], int64(0)
+		for _, spec := range m.s.plan.topics {
+			if spec.Name == t.name && spec.OnFull == string(bus.DropOldest) {
+				limit = spec.LimitBytes
+			}
+		}
+		name := m.jobs[sub.job].j.name
+		before := m.unread(sub)
+		sub = m.changed(id)
+		sub.floors = maps.Clone(sub.floors)
+		if sub.floors == nil {
+			sub.floors = map[int]bus.Offset{}
+		}
+		for _, d := range drops {
+			if d.Sub != id {
+				continue
+			}
+			if n := bus.Offset(len(t.parts[d.Partition])); d.To <= sub.floors[d.Partition] || d.To <= d.From || d.To > n {
+				m.s.violate("R6", "frame %d drops %d to %d of partition %d for %s, where it drops up to %d already, and %d is next", m.lsn, d.From, d.To, d.Partition, name, sub.floors[d.Partition], n)
+			}
+			sub.floors[d.Partition] = d.To
+		}
+		// The bus knows only about how many bytes lie where: by what lies between two places that it remembers, or by their number.
+		if after := m.unread(sub); limit == 0 || before < limit/2 || after < limit/2-100 {
+			m.s.violate("R6", "frame %d drops %v for %s, which had %d bytes to read and has %d left, where the limit is %d", m.lsn, drops, name, before, after, limit)
+		}
+		m.s.count("drops of the oldest")
+	}
+}
+
+// changed returns a subscription to change, which other models do not share.
+func (m *model) changed(id bus.SubID) *modelSub {
+	c := *m.subs[id]
+	m.subs[id] = &c
+	return &c
+}
+
+// unread is about how many bytes a subscription has yet to read that were written since it came.
+func (m *model) unread(sub *modelSub) (n int64) {
+	for i, recs := range m.topics[sub.topic].parts {
+		for _, r := range recs[max(int(sub.parts[i].Next), int(sub.floors[i]), min(sub.found[i], len(recs))):] {
+			n += sizeOf(r.v)
+		}
+	}
+	return n
+}
+
+func sizeOf(v simValue) int64 {
+	b, _ := encodeSim(nil, v)
+	return int64(len(b)+len(v.Key)) + 7
+}
+
+// placeOf is where a subscription reads on: behind what the log lets go of for it.
+func (sub *modelSub) placeOf(partition int) bus.Offset {
+	return max(sub.parts[partition].Next, sub.floors[partition])
+}
+
+// silentLog does not say what is dropped.
+type silentLog struct{ *simLog }
+
+func (l silentLog) AppendSmall(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	if c := changeOf(sections); c != nil && c.Drops != nil {
+		c.Drops = nil
+		sections = withChange(sections, c)
+	}
+	return l.simLog.AppendSmall(kind, sections)
+}
+
+// uncountedLog forgets what readers have lost.
+type uncountedLog struct{ *simLog }
+
+func (l uncountedLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	if kind == kindEpoch {
+		i := slices.IndexFunc(sections, func(s wal.Section) bool { return s.Kind == checkpoint.SectionHeader })
+		h, err := checkpoint.DecodeHeader(sections[i].Body)
+		l.s.must(err)
+		for k := range h.Subs {
+			st, err := bus.DecodeSubState(h.Subs[k].State)
+			l.s.must(err)
+			st.Dropped = 0
+			h.Subs[k].State = bus.AppendSubState(nil, st)
+		}
+		sections = slices.Clone(sections)
+		sections[i].Body = checkpoint.AppendHeader(nil, h)
+	}
+	return l.simLog.Append(kind, sections)
+}
+
+// dropMore drops all but the newest record once half the limit is unread.
+func dropMore(c *core) {
+	var drops []bus.Drop
+	for _, t := range c.bus.Stats() {
+		for _, sub := range t.Subscriptions {
+			for i, p := range t.Partitions {
+				if t.OnFull == bus.DropOldest && sub.Unread > t.Limit/2 && sub.Lag > 1 && p.Next > 0 {
+					d := bus.Drop{Topic: t.ID, Sub: sub.ID, Partition: i, From: p.First, To: p.Next - 1}
+					if b := c.bus.Beyond(sub.ID, bus.SubState{Partition: i}); d.To > b.Next && d.To > d.From {
+						drops = append(drops, d)
+					}
+				}
+			}
+		}
+	}
+	c.letGo(drops)
+}
+
+var dropTwins = []simTwin{
+	{name: "what is dropped is not in the log", rules: []string{"R4", "R6"},
+		coreLog: func(l *simLog) frameLog { return silentLog{l} }},
+	{name: "what is dropped is not counted", rules: []string{"R6"},
+		coreLog: func(l *simLog) frameLog { return uncountedLog{l} }},
+	{name: "more is dropped than the limit asks for", rules: []string{"R6"},
+		sealed: dropMore},
+}
