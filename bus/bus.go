@@ -31,8 +31,8 @@ type Bus struct {
 	log   Log
 	store *storeDir // nil without one
 
-	storeFailed atomic.Bool // the disk did not take what it was given
-	garbage     Garbage     // what the store has let go and the disk still holds
+	storeFailed atomic.Pointer[wal.FailedError] // the disk did not take what it was given
+	garbage     Garbage                         // what the store has let go and the disk still holds
 
 	mu      sync.RWMutex // of the maps; a partition has its own
 	topics  map[TopicID]*topic

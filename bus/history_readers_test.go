@@ -290,10 +290,10 @@ func (h *history) copyOut() {
 			ch.Parts[i].Size = min(ch.Parts[i].Size, segmentHeaderLen+60)
 		}
 	}
-	h.dropTo(upTo, ch)
+	h.must(h.dropTo(upTo, ch))
 	if trim := h.bus.Trim(); len(trim.Parts) > 0 {
 		h.count["trims"]++
-		h.dropTo(0, trim)
+		h.must(h.dropTo(0, trim))
 	}
 	if h.r.IntN(4) == 0 && h.gens[0] <= h.log.durable {
 		h.crash()

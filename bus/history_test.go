@@ -340,29 +340,31 @@ func (h *history) drop() {
 	if h.fault != "what is pinned is dropped" {
 		first = min(first, h.bus.Free())
 	}
-	h.dropTo(first, h.bus.Trim())
+	h.must(h.dropTo(first, h.bus.Trim()))
 }
 
 // dropTo writes a frame that lets go what lies in the log before first, and what ch says of the store.
-func (h *history) dropTo(first wal.LSN, ch StoreChange) {
+func (h *history) dropTo(first wal.LSN, ch StoreChange) error {
 	n := 0
 	for n+1 < len(h.gens) && h.gens[n+1] <= first {
 		n++
 	}
 	if n == 0 && len(ch.Parts) == 0 {
-		return
+		return nil
 	}
 	h.gens = h.gens[n:]
 	b, err := json.Marshal(ch)
 	h.must(err)
-	h.makeDurable(h.frame(modelFrame{drop: h.gens[0], store: b}, wal.Section{Kind: 0x30}))
+	if said := h.frame(modelFrame{drop: h.gens[0], store: b}, wal.Section{Kind: 0x30}); h.fault != "the log goes before the word of it is durable" {
+		h.makeDurable(said)
+	}
 	h.bus.ApplyStore(ch)
 	if h.fault != "the bus is not told of a drop" {
 		h.bus.Dropped(h.gens[0])
 	}
 	h.log.drop(h.gens[0])
-	h.must(h.bus.SweepStore(h.bus.TakeGarbage()))
 	h.count["drops"]++
+	return h.bus.SweepStore(h.bus.TakeGarbage())
 }
 
 func (h *history) subscribe() {

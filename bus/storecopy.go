@@ -20,10 +20,6 @@ const (
 	segmentMin   = 1 << 20
 )
 
-// errStoreFailed says that the disk did not take what it was given: what the files hold is not known until they are opened
-// again.
-var errStoreFailed = errors.New("the topic store has failed; the log is not cut until the process starts again")
-
 // CopyPlan is a copy of what the topics need out of the oldest frames of the log into the store.
 type CopyPlan struct {
 	bus   *Bus
@@ -69,8 +65,8 @@ func (b *Bus) PlanCopy(upTo wal.LSN) (*CopyPlan, error) {
 	if b.store == nil || len(b.gens) == 0 {
 		return nil, nil
 	}
-	if b.storeFailed.Load() {
-		return nil, errStoreFailed
+	if failed := b.storeFailed.Load(); failed != nil {
+		return nil, failed
 	}
 	k := slices.IndexFunc(b.gens, func(g *generation) bool { return g.first == upTo })
 	if k < 1 {
@@ -134,7 +130,8 @@ func (b *Bus) segmentLimit(t *topic) int64 {
 }
 
 // Run copies, on the caller's goroutine, and returns what the store then holds, synced, to be announced. pace is called
-// with the bytes of each write. The files may hold more after an error, which counts for nothing.
+// with the bytes of each write. What it has written counts for nothing after an error. A *wal.FailedError is the store's last
+// word (R7); where the disk is full, what was written is given back, and another plan may do better.
 func (p *CopyPlan) Run(ctx context.Context, pace func(bytes int)) (ch StoreChange, err error) {
 	r, err := p.bus.log.Reader(p.from)
 	if err != nil {
@@ -145,6 +142,9 @@ func (p *CopyPlan) Run(ctx context.Context, pace func(bytes int)) (ch StoreChang
 		err = errors.Join(err, r.Close(), parts.close(), p.closeFiles())
 		if err != nil {
 			ch = StoreChange{}
+		}
+		if isFull(err) && p.bus.storeFailed.Load() == nil {
+			err = errors.Join(err, p.giveBack())
 		}
 	}()
 	for ctx.Err() == nil {
@@ -362,7 +362,7 @@ func (p *CopyPlan) begin(c *partCopy, first wal.LSN) error {
 	c.known, c.point, c.written, c.made = true, 0, 0, true
 	c.buf = appendSegmentHeader(c.buf, c.cur.segmentHeader)
 	if err := c.dir.Disk.MakeDir(c.dir.partDir(c.part.Topic, c.part.Partition)); err != nil {
-		return fmt.Errorf("bus: topic store: %w", err)
+		return p.failed(c, "making the folder of", err)
 	}
 	if err := p.clean(c); err != nil {
 		return err
@@ -370,7 +370,9 @@ func (p *CopyPlan) begin(c *partCopy, first wal.LSN) error {
 	f, err := c.dir.Disk.Open(c.dir.path(c.cur), true)
 	if err == nil {
 		c.f = f
-		err = f.Truncate(0) // of a copy that came to nothing
+		if err := f.Truncate(0); err != nil { // of a copy that came to nothing
+			return p.failed(c, "beginning", err)
+		}
 	}
 	return p.opened(c, err)
 }
@@ -392,7 +394,9 @@ func (p *CopyPlan) reopen(c *partCopy) error {
 	f, err := c.dir.Disk.Open(c.dir.path(last), true)
 	if err == nil {
 		c.f = f
-		err = f.Truncate(last.size)
+		if err := f.Truncate(last.size); err != nil {
+			return p.failed(c, "cutting", err)
+		}
 	}
 	c.segs = c.segs[: len(c.segs)-1 : len(c.segs)-1]
 	return p.opened(c, err)
@@ -457,7 +461,7 @@ func (p *CopyPlan) write(c *partCopy, pace func(int)) error {
 		}
 	}
 	if _, err := c.f.WriteAt(c.buf, c.written); err != nil {
-		return c.dir.damage(c.cur, c.written, err)
+		return p.failed(c, "writing", err)
 	}
 	c.written += int64(len(c.buf))
 	if pace != nil {
@@ -479,8 +483,7 @@ func (p *CopyPlan) syncFile(c *partCopy, pace func(int)) error {
 	c.f = nil
 	p.files--
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		p.bus.storeFailed.Store(true)
-		return c.dir.damage(c.cur, c.written, err)
+		return p.bus.storeFails("fsync of", c.dir.path(c.cur), err)
 	}
 	return nil
 }
@@ -537,9 +540,9 @@ func (p *CopyPlan) finish(c *partCopy, pace func(int)) (some bool, err error) {
 		return false, err
 	}
 	if c.made {
-		if err := c.dir.Disk.SyncDir(filepath.Clean(c.dir.partDir(c.part.Topic, c.part.Partition))); err != nil {
-			p.bus.storeFailed.Store(true)
-			return false, fmt.Errorf("bus: topic store: %w", err)
+		dir := c.dir.partDir(c.part.Topic, c.part.Partition)
+		if err := c.dir.Disk.SyncDir(dir); err != nil {
+			return false, p.bus.storeFails("fsync of", dir, err)
 		}
 	}
 	x := &c.cur.index

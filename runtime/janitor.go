@@ -33,6 +33,10 @@ func (rt *Runtime) janitor() {
 		if rt.log.Err() != nil || rt.ctx.Err() != nil {
 			return // it says its last word itself (R7)
 		}
+		if failed := (*wal.FailedError)(nil); errors.As(err, &failed) {
+			rt.onFatal(failed) // the topic store's
+			return
+		}
 		if err != nil {
 			rt.logger.Error("the log could not be cut", "err", err)
 		}

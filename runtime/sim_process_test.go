@@ -37,7 +37,7 @@ type sim struct {
 	revealed  map[int]int // by job, hidden splits that have come
 	model     *model      // of what is durable
 	jumps     map[simReading][]simJump
-	armed     []int       // records until a job fails, 0 for never
+	armed     []int // records until a job fails, 0 for never
 	tasks     []*simTask
 	running   *simTask
 	timers    []*simTimer

@@ -1,8 +1,12 @@
 package runtime_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +77,52 @@ func TestTopicOutlivesTheLog(t *testing.T) {
 	rt = start(t, cfg, job())
 	if st, _ := rt.Topic("numbers"); st.MaxAge != time.Millisecond {
 		t.Errorf("the retention that was set is %v in the next process", st.MaxAge)
+	}
+	stop(t, rt)
+}
+
+// TestStoreFails: a topic store that its disk does not take is the end of the process, by one line that says what failed (R7);
+// once the disk does, the next one goes on, and nothing is lost.
+func TestStoreFails(t *testing.T) {
+	noLeaks(t)
+	const n = 20_000
+	data, in := t.TempDir(), newTap(n, 1)
+	job := func() *jobs.Job {
+		j := jobs.New("numbers")
+		jobs.ToTopic(numbers(j, in), jobs.BusTopic[int64]{Name: "numbers"})
+		return j
+	}
+	cfg := runtime.Config{DataDir: data, TopicMemory: 4 << 10, EpochBytes: 8 << 10, LogBytes: 64 << 10, StoreSegmentBytes: 32 << 10,
+		Log: wal.Config{SegmentBytes: 16 << 10, GenerationBytes: 32 << 10}}
+	rt := start(t, cfg, job())
+	topic, _ := rt.Topic("numbers")
+	inTheWay := filepath.Join(data, "topics", fmt.Sprint(topic.ID))
+	if err := os.MkdirAll(filepath.Dir(inTheWay), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in.open(n - 1)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var failed *wal.FailedError
+	if err := rt.Wait(ctx, true); !errors.As(err, &failed) || !strings.Contains(err.Error(), "topic store") || !strings.Contains(err.Error(), fmt.Sprintf("%d/0/", topic.ID)) {
+		t.Fatalf("the runtime ends with %v", err)
+	}
+	if err := rt.Stop(); !errors.As(err, &failed) {
+		t.Errorf("stopped: %v", err)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	in.open(n)
+	rt = start(t, cfg, job())
+	wait(t, rt)
+	until(t, rt, "the log is short", func() bool { return rt.Status().Log.Bytes <= cfg.LogBytes })
+	zero := bus.Offset(0)
+	if got := tailed(t, rt, runtime.Tail{Topic: "numbers", Partition: -1, From: &zero})[0]; len(got) != n {
+		t.Errorf("%d of %d records are there", len(got), n)
 	}
 	stop(t, rt)
 }
