@@ -326,8 +326,12 @@ func TestRetentionOfQuietTopic(t *testing.T) {
 func TestStats(t *testing.T) {
 	r := someBus(t)
 	st := r.Stats()
-	if len(st) != 2 || st[0].Name != "alerts" || st[1].Name != "late" || !st[1].Hidden || st[0].Hidden || !st[1].Full {
+	if len(st) != 2 || st[0].Name != "alerts" || st[1].Name != "late" || st[1].Hidden || st[0].Hidden || !st[1].Full {
 		t.Fatalf("%+v", st)
+	}
+	r.define(9, TopicSpec{Name: "job/output", Retention: Retention{MaxBytes: KeepNothing}})
+	if st := r.Stats(); len(st) != 3 || st[1].Name != "job/output" || !st[1].Hidden {
+		t.Errorf("an output on its way outside: %+v", st)
 	}
 	if p := st[0].Partitions[1]; p.Next != 3 || p.Bytes != 9 || p.Memory == 0 {
 		t.Errorf("%+v", p)

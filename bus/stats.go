@@ -50,7 +50,7 @@ func (b *Bus) Stats() []TopicStat {
 	out := make([]TopicStat, 0, len(b.topics))
 	for _, name := range slices.Sorted(maps.Keys(b.byName)) {
 		t := b.topics[b.byName[name]]
-		st := TopicStat{ID: t.id, Name: name, Hidden: t.spec.Retention.MaxBytes == KeepNothing, Producers: slices.Clone(t.producers),
+		st := TopicStat{ID: t.id, Name: name, Hidden: t.spec.Private(), Producers: slices.Clone(t.producers),
 			Full: t.full, OnFull: t.spec.onFull(), Limit: t.spec.limit(), Retention: t.spec.keep(), MaxAge: t.spec.Retention.MaxAge}
 		for _, p := range t.parts {
 			p.mu.Lock()

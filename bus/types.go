@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/wal"
@@ -124,6 +125,10 @@ func (s TopicSpec) Check() error {
 	}
 	return nil
 }
+
+// Private reports whether a topic is its writer's alone, an output on its way outside: its name has a slash, which no name that
+// people give has. Nobody sets how it keeps its records.
+func (s TopicSpec) Private() bool { return strings.Contains(s.Name, "/") }
 
 func (s TopicSpec) partitions() int { return max(1, s.Partitions) }
 

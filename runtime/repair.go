@@ -386,7 +386,7 @@ func (k *keptLog) describe() {
 		if t.Gone {
 			t.Name = k.seen.topics[at.topic]
 		}
-		hidden := spec.Retention.MaxBytes == bus.KeepNothing
+		hidden := spec.Private()
 		if t.To > t.From && !hidden {
 			k.say.Topics = append(k.say.Topics, t)
 		}

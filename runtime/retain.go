@@ -26,6 +26,9 @@ func (rt *Runtime) PurgeTopic(ctx context.Context, topic string, before Place, d
 	if !ok {
 		return res, missing("topic", topic, ErrNoTopic)
 	}
+	if err := rt.shared(id); err != nil {
+		return res, err
+	}
 	if res.Before, err = before.offsets(rt.bus, id); err != nil {
 		return res, err
 	}
@@ -63,6 +66,14 @@ func (rt *Runtime) PurgeTopic(ctx context.Context, topic string, before Place, d
 	return res, rt.sweep()
 }
 
+// shared refuses a topic that is an output on its way outside: it keeps what is yet to be sent, and nothing else.
+func (rt *Runtime) shared(id bus.TopicID) error {
+	if spec := rt.bus.Spec(id); spec.Private() {
+		return fmt.Errorf("topic %s is an output on its way outside: it keeps what is yet to be sent, and that alone", spec.Name)
+	}
+	return nil
+}
+
 // untimed reports whether the newest record of some partition has no event time.
 func (rt *Runtime) untimed(ctx context.Context, topic string) (some bool) {
 	err := rt.Tail(ctx, Tail{Topic: topic, Partition: -1, Last: 1}, func(r TopicRecord) error {
@@ -81,6 +92,9 @@ func (rt *Runtime) SetRetention(ctx context.Context, topic string, r bus.Retenti
 		id, ok := c.bus.TopicByName(topic)
 		if !ok {
 			return missing("topic", topic, ErrNoTopic)
+		}
+		if err := rt.shared(id); err != nil {
+			return err
 		}
 		spec := c.bus.Spec(id)
 		was, spec.Retention, spec.RetentionSet = spec.Retention, r, true

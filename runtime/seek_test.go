@@ -216,3 +216,26 @@ func firstOf(rt *runtime.Runtime, topic string) bus.Offset {
 	st, _ := rt.Topic(topic)
 	return st.Partitions[0].First
 }
+
+// TestOutputsArePrivate: what an output has yet to send is kept for its sender, and nobody sets how; a topic of the bus is one
+// that people see, however little it keeps.
+func TestOutputsArePrivate(t *testing.T) {
+	noLeaks(t)
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	rt := start(t, runtime.Config{DataDir: t.TempDir()}, writerJob("writer", newTap(20, 10), topic), copier("reader", topic, t.TempDir()))
+	defer stop(t, rt)
+	if _, err := rt.SetRetention(t.Context(), "reader/main", bus.Retention{MaxBytes: 5}, false); err == nil {
+		t.Error("the retention of an output is set")
+	}
+	if _, err := rt.PurgeTopic(t.Context(), "reader/main", runtime.Place{}, true); err == nil {
+		t.Error("an output is purged")
+	}
+	if _, err := rt.SetRetention(t.Context(), "numbers", bus.Retention{MaxBytes: bus.KeepNothing}, false); err != nil {
+		t.Fatal(err)
+	}
+	for name, hidden := range map[string]bool{"numbers": false, "reader/main": true} {
+		if st, ok := rt.Topic(name); !ok || st.Hidden != hidden {
+			t.Errorf("topic %s, there: %v, hidden: %v; want %v", name, ok, st.Hidden, hidden)
+		}
+	}
+}

@@ -98,6 +98,7 @@ func (s *Server) registerTopics() {
 			if err != nil {
 				return nil, err
 			}
+			s.cfg.Logger.Info("asked for over the admin API", "what", "purge", "topic", in.Topic, "before", in.Body.Before, "dry_run", in.Body.DryRun)
 			res, err := rt.PurgeTopic(ctx, in.Topic, before, in.Body.DryRun)
 			return &body[runtime.PurgeResult]{res}, err
 		})
@@ -109,6 +110,7 @@ func (s *Server) registerTopics() {
 				return nil, err
 			}
 			keep := bus.Retention{MaxBytes: in.Body.MaxBytes, MaxAge: age}
+			s.cfg.Logger.Info("asked for over the admin API", "what", "retention", "topic", in.Topic, "keeps", keep, "dry_run", in.Body.DryRun)
 			was, err := rt.SetRetention(ctx, in.Topic, keep, in.Body.DryRun)
 			return &body[TopicRetention]{TopicRetention{in.Topic, keep, was, in.Body.DryRun}}, err
 		})
