@@ -69,10 +69,11 @@ type Node struct {
 	ID          string // unique within the job
 	Kind        string
 	In          []Edge
-	Ports       []Port // what it emits; empty for an output
-	Parallelism int    // 0 means the job's
-	Keyed       bool   // it reads keyed state, so that a key must always meet the same subtask
-	KeyType     string // of the keys that a keyed step keeps state by, as far as it is known; "" where it is not
+	Ports       []Port        // what it emits; empty for an output
+	Parallelism int           // 0 means the job's
+	Keyed       bool          // it reads keyed state, so that a key must always meet the same subtask
+	KeyType     string        // of the keys that a keyed step keeps state by, as far as it is known; "" where it is not
+	Span        time.Duration // how far back in event time records may lie of which a step makes one; 0 is none but its own time
 	Source      *SourceSpec
 	Output      *OutputSpec
 	Place       Place // where its definition has it

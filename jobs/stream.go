@@ -54,7 +54,9 @@ type Op[In, Out, Side any] struct {
 	ID          string // "" for one from kind and place
 	Parallelism int
 	Keyed       bool // it keeps keyed state: records are brought to the subtask that owns their key
-	Rekeys      bool // the records it emits carry a new key
+	// Span is how far back in event time the records may lie of which it makes one, up to that one's own time; 0 is only there.
+	Span   time.Duration
+	Rekeys bool // the records it emits carry a new key
 	// Atomic promises that an instance whose Process fails has emitted and changed nothing for that record.
 	Atomic     bool
 	EncodeOut  func(dst []byte, v Out) ([]byte, error)  // nil means as In if it is the same type, else JSON
@@ -91,7 +93,7 @@ func Attach[In, Out, Side any](s *Stream[In], op Op[In, Out, Side]) (*Stream[Out
 	encode := s.encode
 	n := s.job.add(&Node{
 		ID: op.ID, Kind: op.Kind, In: []Edge{from},
-		Ports: []Port{portOf[Out]{}, portOf[Side]{}}, Parallelism: op.Parallelism, Keyed: op.Keyed, KeyType: s.keyType,
+		Ports: []Port{portOf[Out]{}, portOf[Side]{}}, Parallelism: op.Parallelism, Keyed: op.Keyed, KeyType: s.keyType, Span: op.Span,
 		Build: func(env *Env, outs [][]any) (Built, error) { return buildOp(env, op, encode, outs) },
 	})
 	main := &Stream[Out]{job: s.job, node: n, port: 0, encode: op.EncodeOut, keyed: s.keyed, keyType: s.keyType, spread: spread, onError: s.onError}

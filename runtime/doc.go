@@ -14,7 +14,7 @@
 //	sp, err := rt.Savepoint(ctx, "j", "before")     Savepoints, DeleteSavepoint; ApplyOptions.From begins with one
 //	res, err := rt.RemoveJob(ctx, "j", runtime.RemoveOptions{KeepState: true})
 //	moved, err := rt.Seek(ctx, "j", "topic", runtime.Place{Latest: true}, false)     Detach, PurgeTopic, SetRetention
-//	res, err := rt.Replay(ctx, "j", "topic", runtime.ReplayOptions{})
+//	res, err := rt.Replay(ctx, "j", "topic", runtime.ReplayOptions{})     Shadow(ctx, "topic", ShadowOptions{Definition: j2, …})
 //
 // Each is whole or absent, also across a crash, and has happened and is durable when it returns nil; an error other than the
 // log's says that nothing has changed. Two changes of one job come one after the other; one that waits ends with its context.
@@ -47,6 +47,7 @@
 //	apply.go, remove.go, lifecycle.go  what can be done to jobs         diff.go      what a definition changes
 //	probation.go what comes back                  savepoint.go snapshots with names
 //	seek.go, place.go, retain.go  places of readers, and what topics keep      replay.go  reading a topic again
+//	shadow.go, shadow_range.go, shadow_run.go, shadow_compare.go  another definition on what a job has read
 //	members.go   which jobs and senders there are                       events.go, joblog.go  what has happened
 //	plan.go      a graph cut into tasks           build.go     an attempt's subtasks
 //	execution.go the master of one attempt        task.go      a subtask's loop

@@ -137,6 +137,7 @@ type inputEntry struct {
 	Sub    bus.SubID      `json:"sub"`
 	Start  bus.Start      `json:"start"`
 	States []bus.SubState `json:"states,omitempty"` // where it began
+	At     wal.LSN        `json:"at,omitempty"`     // the frame that began it
 }
 
 // outputEntry is a job's output: a topic of the bus, or a hidden one that a sender takes outside.

@@ -282,8 +282,12 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) error {
 
 // replace gives a job other inputs, outputs and steps.
 func (l *ledger) replace(lsn wal.LSN, j *jobEntry, c jobChange) {
-	j.Inputs, j.Outputs, j.Steps = c.Inputs, c.Outputs, c.Steps
-	for _, in := range c.Inputs {
+	j.Inputs, j.Outputs, j.Steps = slices.Clone(c.Inputs), c.Outputs, c.Steps
+	for i := range j.Inputs {
+		in := &j.Inputs[i]
+		if in.At == 0 {
+			in.At = lsn
+		}
 		l.used(uint32(in.Sub))
 		for _, s := range in.States {
 			upsertSub(&j.header, in.Sub, s)

@@ -39,6 +39,7 @@ type Runtime struct {
 
 	changes *changes
 	events  eventRing
+	shadows shadows
 
 	mu      sync.Mutex
 	jobs    []*job

@@ -90,7 +90,7 @@ func (rt *Runtime) Seek(ctx context.Context, who, topic string, to Place, dryRun
 			m := Moved{Job: e.Name, Subscription: e.Name + "/" + in.Step, Topic: topic}
 			var err error
 			old := in.Sub
-			in.Sub = bus.SubID(r.id())
+			in.Sub, in.At = bus.SubID(r.id()), 0
 			if in.States, err = to.states(r.core.bus, c.topic, offsets); err != nil {
 				return err
 			}

@@ -344,6 +344,14 @@ func (d *simSnapshots) savedHeader(savepoint string) (checkpoint.Header, error) 
 	return d.files["savepoint "+savepoint].meta.Header, nil
 }
 
+func (d *simSnapshots) header(file string) (checkpoint.Header, error) {
+	return d.files[file].meta.Header, nil
+}
+
+func (d *simSnapshots) readSaved(savepoint string, into restorer) error {
+	return d.read("savepoint "+savepoint, into)
+}
+
 func (d *simSnapshots) beginWith(savepoint string, job uint32, epoch checkpoint.Epoch) (string, error) {
 	f, file := d.files["savepoint "+savepoint], fmt.Sprintf("%d-%d", job, epoch)
 	f.meta.Job, f.meta.Epoch = job, epoch

@@ -61,10 +61,12 @@ type snapshotFiles interface {
 	write(meta checkpoint.SnapshotMeta, bodies [][]byte) (file string, bytes int64, err error)
 	read(file string, into restorer) error
 	keep(job uint32, oldest checkpoint.Epoch) error // removes those before oldest
+	header(file string) (checkpoint.Header, error)
 	remove(file string) error
 
 	saveAs(file, savepoint string) error // keeps a snapshot's file under the name of a savepoint too
 	savedHeader(savepoint string) (checkpoint.Header, error)
+	readSaved(savepoint string, into restorer) error
 	beginWith(savepoint string, job uint32, epoch checkpoint.Epoch) (file string, err error) // makes a savepoint the first snapshot of a job
 	dropSavepoint(savepoint string) error
 }
@@ -132,7 +134,15 @@ func (d snapshotDir) write(meta checkpoint.SnapshotMeta, bodies [][]byte) (file 
 
 // read reads and checks the whole file before it gives away the first entry.
 func (d snapshotDir) read(file string, into restorer) error {
-	r, err := checkpoint.OpenSnapshot(filepath.Join(string(d), file))
+	return readState(filepath.Join(string(d), file), into)
+}
+
+func (d snapshotDir) readSaved(savepoint string, into restorer) error {
+	return readState(d.savepoint(savepoint), into)
+}
+
+func readState(path string, into restorer) error {
+	r, err := checkpoint.OpenSnapshot(path)
 	if err != nil {
 		return err
 	}
@@ -204,7 +214,15 @@ func (d snapshotDir) saveAs(file, savepoint string) error {
 }
 
 func (d snapshotDir) savedHeader(savepoint string) (checkpoint.Header, error) {
-	r, err := checkpoint.OpenSnapshot(d.savepoint(savepoint))
+	return headerIn(d.savepoint(savepoint))
+}
+
+func (d snapshotDir) header(file string) (checkpoint.Header, error) {
+	return headerIn(filepath.Join(string(d), file))
+}
+
+func headerIn(path string) (checkpoint.Header, error) {
+	r, err := checkpoint.OpenSnapshot(path)
 	if err != nil {
 		return checkpoint.Header{}, err
 	}

@@ -19,21 +19,29 @@ import (
 
 func (a *app) replayCommand() *cobra.Command {
 	c := a.command(cobra.Command{
-		Use:   "replay TOPIC --from PLACE [--to PLACE] (--job JOB | --to-stdout)",
-		Short: "Look back: read a topic again, into a job or out as JSON lines",
+		Use:   "replay TOPIC --from PLACE [--to PLACE] (--job JOB | --to-stdout | --shadow FILE)",
+		Short: "Look back: read a topic again, into a job, out as JSON lines, or into a new definition to compare",
 		Long: `Replay into a job sets its places in topics, its state and its watermarks back in one durable change: to nothing, or with
 --from savepoint:NAME to what a savepoint holds. It reads up to where it was, or to --to, and goes on from where it was. What it
 gives out meanwhile are new records, beside those it gave before; the header sidestream-replay tells them by the replay's id.
 A job that has failed or ended goes on. --dry-run says how much it is and which outputs repeat.
 
-Replay --to-stdout writes records as a line of JSON each and claims nothing; where no process runs, the directory is read.`,
+Replay --to-stdout writes records as a line of JSON each and claims nothing; where no process runs, the directory is read.
+
+Replay --shadow runs a definition over what the job has read, with its outputs muted, and compares what it gives with what the
+job gave of exactly these records, as far as that is in topics. Nothing is disturbed by it. It exits with 0 where both are the
+same, and with 1 where something is missing or extra.`,
 		Example: `  sidestream replay ticks --from earliest --job counts --dry-run
   sidestream replay ticks --from -1h --job counts
+  sidestream replay ticks --from earliest --shadow more.yaml
   sidestream replay ticks --from earliest --to offset:3 --to-stdout --filter 'value.reading >= 0'`,
 		Args: one("a topic", "bus list"),
 	}, a.doReplay)
 	c.ValidArgsFunction = a.completeWith(topicNames, 1)
 	c.Flags().String("from", "", "earliest, offset:N, a time such as 2026-01-31T08:00:00Z (of events), -2h for two hours ago, or savepoint:NAME")
+	c.Flags().String("shadow", "", "a definition, of which the outputs are compared with those of the job of its name, or of --job")
+	c.Flags().String("warm-up", "", "with --shadow: begin reading at this place, and comparing at --from")
+	c.Flags().Int("show", 10, "with --shadow: so many differences, at most 1000")
 	c.Flags().String("to", "", "stop before this place; to where it ends now if not given")
 	c.Flags().String("job", "", "the job that reads it again")
 	c.Flags().Bool("to-stdout", false, "write the records to stdout")
@@ -49,10 +57,10 @@ Replay --to-stdout writes records as a line of JSON each and claims nothing; whe
 }
 
 func (a *app) doReplay(cmd *cobra.Command, args []string) error {
-	job := text(cmd, "job")
+	job, shadow := text(cmd, "job"), text(cmd, "shadow")
 	out, _ := cmd.Flags().GetBool("to-stdout")
-	if (job == "") != out {
-		return withCode(exitUsage, errors.New("say where to: --job JOB or --to-stdout, one of the two"))
+	if shadow == "" && (job == "") != out || shadow != "" && out {
+		return withCode(exitUsage, errors.New("say where to: --job JOB, --to-stdout or --shadow FILE, one of them"))
 	}
 	now := time.Now()
 	from, err := runtime.ParsePlace(text(cmd, "from"), now, !out)
@@ -75,12 +83,24 @@ func (a *app) doReplay(cmd *cobra.Command, args []string) error {
 			return withCode(exitUsage, fmt.Errorf("--%s goes with --to-stdout: a job reads all there is, as fast as it can", f))
 		}
 	}
-	r := admin.ReplayRequest{Topic: args[0], From: from.String()}
-	if to != nil {
-		r.To = to.String()
+	if shadow != "" {
+		return a.shadow(cmd, shadow, admin.ShadowRequest{Topic: args[0], From: from.String(), To: placeString(to), Against: job})
 	}
+	for _, f := range []string{"warm-up", "show"} {
+		if cmd.Flags().Changed(f) {
+			return withCode(exitUsage, fmt.Errorf("--%s goes with --shadow", f))
+		}
+	}
+	r := admin.ReplayRequest{Topic: args[0], From: from.String(), To: placeString(to)}
 	r.DryRun, _ = cmd.Flags().GetBool("dry-run")
 	return a.replayInto(cmd, job, r)
+}
+
+func placeString(p *runtime.Place) string {
+	if p == nil {
+		return ""
+	}
+	return p.String()
 }
 
 // replayInto lets a job read a topic again, and shows what that is.

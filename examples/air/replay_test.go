@@ -14,6 +14,7 @@ import (
 	"github.com/sidestream-dev/sidestream/jobs/connector/all"
 	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/casetest"
 )
 
 const rawJob = `
@@ -69,6 +70,39 @@ func TestReplayDays(t *testing.T) {
 			t.Errorf("from %v: %d windows, want %d", from, len(got), len(wanted))
 		}
 		t.Logf("from %v: %d records again, %d windows", from, res.Records, len(got))
+	}
+}
+
+// TestShadowDays: a new definition of the job that makes days is run over the raw readings. The one that runs gives the same; one
+// with another mean differs in every window; over the later half of the readings, with nothing to begin with, what the days at
+// the range's beginning lack is told apart.
+func TestShadowDays(t *testing.T) {
+	d := airdata.Asked(t)
+	rt := replayRuntime(t, d.Dir, daysJob)
+	all := days(t, rt, 0, time.Time{})
+	last := windowStart(t, all[len(all)-1])
+	middle := windowStart(t, all[0]).Add(last.Sub(windowStart(t, all[0])) / 2)
+	shadow := func(text string, from time.Time) runtime.ShadowResult {
+		res, err := rt.Shadow(t.Context(), "raw", runtime.ShadowOptions{Definition: loadText(t, "", text)[0], From: runtime.Place{Time: from}, Show: 3,
+			Engine: func(c runtime.ShadowSetup) (runtime.ShadowEngine, error) {
+				return casetest.NewMuted(casetest.MutedConfig{Job: c.Job, Partitions: c.Partitions, Restored: c.Restored, State: c.State, Out: c.Out})
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d records, %d equal, %d missing, %d extra, %d apart; state %s; %v", res.Records, res.Equal, res.Missing, res.Extra, res.Apart, res.State, res.Notes)
+		return res
+	}
+	if res := shadow(daysJob, time.Time{}); !res.Same || !res.Exact || res.Equal != int64(len(all)) {
+		t.Errorf("the same: %+v", res)
+	}
+	if res := shadow(daysJob, middle); !res.Same || res.Equal == 0 {
+		t.Errorf("the same from the middle on: %+v", res)
+	}
+	wrong := strings.Replace(daysJob, "mean(value.value)", "mean(value.value + 1)", 1)
+	res := shadow(wrong, time.Time{})
+	if res.Same || res.Missing != int64(len(all)) || res.Extra != res.Missing || len(res.Differences) != 3 || res.Differences[0].Kind != "differs" {
+		t.Errorf("another: %+v", res)
 	}
 }
 

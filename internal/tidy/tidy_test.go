@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"jobs/connector/all": {"jobs/connector", "jobs/connector/"},
 	"jobs/spec":          {"jobs", "jobs/operator", "jobs/connector", "jobs/spec/"},
 	"runtime":            {"jobs", "bus", "checkpoint", "wal"},
-	"runtime/admin":      {"runtime", "jobs", "jobs/spec", "bus", "checkpoint", "wal"},
+	"runtime/admin":      {"runtime", "runtime/casetest", "jobs", "jobs/spec", "bus", "checkpoint", "wal"},
 	"runtime/casetest":   {"jobs", "jobs/spec", "jobs/spec/", "checkpoint"},
 	// dev runs exactly examples/air, whose files are embedded there.
 	"cmd":      {"cmd/", "runtime", "runtime/", "jobs", "jobs/", "bus", "checkpoint", "wal", "bench", "examples/air"},
@@ -49,7 +49,7 @@ var testsMayImport = map[string][]string{
 	"bus":        {"internal/"},
 	"checkpoint": {"internal/"},
 	"jobs":       {"internal/", "jobs", "jobs/"},
-	"runtime":    {"internal/", "jobs/", "cmd/", "examples/", "runtime/admin"},
+	"runtime":    {"internal/", "jobs/", "cmd/", "examples/", "runtime/admin", "runtime/casetest"},
 	// The same cases are run by the runtime itself.
 	"runtime/casetest": {"runtime", "jobs/"},
 	"cmd":              {"internal/", "examples/"},

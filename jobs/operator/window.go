@@ -71,7 +71,7 @@ func (w Window[In, Out]) Op() (jobs.Op[In, Out, In], error) {
 		return jobs.Op[In, Out, In]{}, fmt.Errorf("window: it has nothing to aggregate")
 	}
 	return jobs.Op[In, Out, In]{
-		Kind: "window", ID: w.ID, Parallelism: w.Parallelism, Keyed: true, Atomic: true,
+		Kind: "window", ID: w.ID, Parallelism: w.Parallelism, Keyed: true, Atomic: true, Span: w.Size,
 		EncodeOut: w.EncodeOut, EncodeSide: w.EncodeLate,
 		New: func(env *jobs.Env, emit func(*jobs.Rec[Out]), late func(*jobs.Rec[In])) (jobs.Instance[In], error) {
 			agg, err := w.New(env)

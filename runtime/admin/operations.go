@@ -33,7 +33,7 @@ const (
 // Operation is work that goes on behind the answer to the request that asked for it. It ends with the process.
 type Operation struct {
 	ID        string           `json:"id"`
-	Kind      string           `json:"kind" doc:"stop, remove, savepoint"`
+	Kind      string           `json:"kind" doc:"stop, remove, savepoint, replay, shadow"`
 	Job       string           `json:"job,omitempty"`
 	State     OperationState   `json:"state" enum:"running,done,failed,cancelled"`
 	Progress  string           `json:"progress,omitempty" doc:"what is waited for"`
@@ -43,6 +43,7 @@ type Operation struct {
 	Savepoint string           `json:"savepoint,omitempty" doc:"its name"`
 
 	Replay  *runtime.ReplayResult `json:"replay,omitempty" doc:"what is read again"`
+	Shadow  *runtime.ShadowResult `json:"shadow,omitempty" doc:"what a shadow run found"`
 	Problem *Problem              `json:"problem,omitempty" doc:"why it failed"`
 }
 
@@ -96,7 +97,7 @@ func (s *Server) begin(kind, job string, progress func() string, do func(context
 		defer o.mu.Unlock()
 		defer close(op.over)
 		now := time.Now()
-		op.Replay = result.Replay
+		op.Replay, op.Shadow = result.Replay, result.Shadow
 		op.Ended, op.Dropped, op.Savepoint, op.State = &now, result.Dropped, result.Savepoint, OperationDone
 		o.running--
 		if failed != nil {

@@ -136,6 +136,8 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusNotFound, KindNotFound, "%v", err)
 	case errors.Is(err, runtime.ErrNotRunning):
 		return problem(http.StatusServiceUnavailable, KindBusy, "the process is starting or stopping; try again later")
+	case errors.Is(err, runtime.ErrShadowsBusy):
+		return problem(http.StatusServiceUnavailable, KindBusy, "%v", err)
 	case errors.As(err, &phase), errors.Is(err, runtime.ErrSavepointExists):
 		return problem(http.StatusConflict, KindRefused, "%v", err)
 	case errors.As(err, &unsent):

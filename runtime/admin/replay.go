@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/runtime/casetest"
 )
 
 // ReplayRequest lets a job read a topic again.
@@ -52,6 +56,97 @@ func (s *Server) registerReplay() {
 				return replayed(ctx, rt, in.Name, res.ID)
 			})
 		})
+}
+
+// ShadowRequest lets a definition of a job read what the job has read, with its outputs muted.
+type ShadowRequest struct {
+	Files   []DefinitionFile `json:"files" minItems:"1" maxItems:"1" doc:"the definition, of one job"`
+	Topic   string           `json:"topic" minLength:"1" maxLength:"512"`
+	From    string           `json:"from" minLength:"1" maxLength:"512" doc:"earliest, offset:N, a time as RFC 3339 has it (of events), -2h for two hours ago, or savepoint:NAME"`
+	To      string           `json:"to,omitempty" maxLength:"512" doc:"where it ends; where the job stands if not given"`
+	WarmUp  string           `json:"warm_up,omitempty" maxLength:"512" doc:"a place to read from, with nothing compared before from"`
+	Against string           `json:"against,omitempty" maxLength:"256" doc:"the job that it is compared with, if not the definition's own name"`
+	Show    int              `json:"show,omitempty" minimum:"0" maximum:"1000" doc:"so many differences"`
+}
+
+func (s *Server) registerShadow() {
+	addAlways(s, route{access: accessLogin, bytes: s.cfg.Limits.DefinitionBytes}, huma.Operation{Method: http.MethodPost, Path: "/v1/shadow", OperationID: "shadow", DefaultStatus: http.StatusAccepted,
+		Summary: "Run a definition over what a job has read, and compare what it gives with what the job gave; this is an operation",
+		Description: "Its outputs are muted, and nothing else is disturbed: it has no subscription and no place in the log. Its state is in memory, within a bound. " +
+			"Cancelling the operation ends it. What came of it is the operation's shadow."},
+		attached(s, func(ctx context.Context, rt *runtime.Runtime, in *body[ShadowRequest]) (*body[Operation], error) {
+			o := runtime.ShadowOptions{Against: in.Body.Against, Show: in.Body.Show, Engine: muted}
+			var err error
+			if o.Definition, err = s.definition(in.Body.Files); err != nil {
+				return nil, err
+			}
+			if o.From, err = place("from", in.Body.From, true); err != nil {
+				return nil, err
+			}
+			if o.To, err = optionalPlace("to", in.Body.To); err != nil {
+				return nil, err
+			}
+			if o.WarmUp, err = optionalPlace("warm_up", in.Body.WarmUp); err != nil {
+				return nil, err
+			}
+			var done, all atomic.Int64
+			o.Progress = func(d, a int64) { done.Store(d); all.Store(a) }
+			progress := func() string {
+				if a := all.Load(); a > 0 {
+					return fmt.Sprintf("%d of %d records", done.Load(), a)
+				}
+				return ""
+			}
+			if o.Against == "" {
+				o.Against = o.Definition.Name
+			}
+			return s.beginOn(rt, "shadow", o.Against, progress, func(ctx context.Context, op *Operation) error {
+				res, err := rt.Shadow(ctx, in.Body.Topic, o)
+				if err == nil {
+					op.Shadow = &res
+				}
+				return err
+			})
+		}))
+}
+
+// definition loads the one job of a request.
+func (s *Server) definition(files []DefinitionFile) (*jobs.Job, error) {
+	var texts []spec.File
+	for _, f := range files {
+		texts = append(texts, spec.File{Name: f.Name, Content: []byte(f.Content)})
+	}
+	js, problems, _ := spec.CheckFiles(s.cfg.Spec, texts...)
+	if len(problems) > 0 {
+		p := problem(http.StatusUnprocessableEntity, KindBadDefinition, "the definition has %d mistakes; nothing was run", len(problems))
+		for _, q := range problems {
+			p.Problems = append(p.Problems, PositionOf(q))
+		}
+		return nil, p
+	}
+	if len(js) != 1 {
+		return nil, problem(http.StatusUnprocessableEntity, KindBadRequest, "the definitions are of %d jobs; a shadow run is of one", len(js))
+	}
+	return js[0], nil
+}
+
+// muted makes an engine of package casetest.
+func muted(c runtime.ShadowSetup) (runtime.ShadowEngine, error) {
+	m, err := casetest.NewMuted(casetest.MutedConfig{Job: c.Job, Partitions: c.Partitions, Restored: c.Restored, State: c.State, Out: c.Out})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Shadow begins a shadow run.
+func (c *Client) Shadow(ctx context.Context, files []spec.File, r ShadowRequest) (op Operation, err error) {
+	r.Files = nil
+	for _, f := range files {
+		r.Files = append(r.Files, DefinitionFile{Name: f.Name, Content: string(f.Content)})
+	}
+	err = c.call(ctx, http.MethodPost, "/v1/shadow", r, &op)
+	return op, err
 }
 
 // replayed waits until a job is behind a replay. One that rests, or fails, is not waited for.

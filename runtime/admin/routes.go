@@ -53,6 +53,7 @@ func (s *Server) register() {
 	s.registerRecords()
 	s.registerTopics()
 	s.registerReplay()
+	s.registerShadow()
 	s.registerEvents()
 	s.registerDescription()
 	schemas := s.api.OpenAPI().Components.Schemas.Map()

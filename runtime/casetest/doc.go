@@ -26,5 +26,6 @@
 //	run.go      a case from its input to its verdict; match.go compares
 //	blame.go    which step decided
 //	update.go   what a case would have to expect
+//	muted.go    one job on records from elsewhere, for a shadow run
 //	text.go, junit.go    reports
 package casetest

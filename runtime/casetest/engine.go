@@ -16,6 +16,7 @@ type engine struct {
 	jobs   []*jobRun // each behind those whose topics it reads
 	topics map[string]*topic
 	trace  *trace
+	muted  *MutedConfig // nil for a case
 
 	firing  bool // event time moves in a step
 	sending []sending
@@ -198,22 +199,25 @@ func (e *engine) send(deliver func()) {
 // fire moves event time in the subtasks of a step. What they emit goes on in the order of event times, then of keys.
 func (e *engine) fire(nr *nodeRun, marks []jobs.Watermark) {
 	e.firing = true
-	e.trace.moved(slices.Max(marks), func() {
-		for k, s := range nr.subs {
-			if marks[k] > s.mark && !nr.job.failed {
-				s.mark = marks[k]
-				if s.built.Watermark != nil {
-					s.built.Watermark(s.mark)
-				}
-			}
-		}
-	})
+	e.trace.moved(slices.Max(marks), func() { nr.move(marks) })
 	e.firing = false
 	all := e.sending
 	e.sending = nil
 	slices.SortStableFunc(all, func(a, b sending) int { return inTime(a.span.msg, b.span.msg) })
 	for _, s := range all {
 		e.trace.inside(s.span, s.deliver)
+	}
+}
+
+// move tells the subtasks of a step how far event time has come.
+func (nr *nodeRun) move(marks []jobs.Watermark) {
+	for k, s := range nr.subs {
+		if marks[k] > s.mark && !nr.job.failed {
+			s.mark = marks[k]
+			if s.built.Watermark != nil {
+				s.built.Watermark(s.mark)
+			}
+		}
 	}
 }
 
@@ -230,6 +234,9 @@ func (e *engine) env(nr *nodeRun, k int) *jobs.Env {
 		env.OnError = nr.source.OnError
 	}
 	env.Fail = func(err error) { r.fail(n.ID, err) }
+	if e.muted != nil {
+		env.Restored = e.muted.restored(n.ID)
+	}
 	env.Table = func(name string) jobs.Table {
 		if s.store == nil {
 			lo, hi := groupsOf(k, len(nr.subs))
@@ -238,6 +245,9 @@ func (e *engine) env(nr *nodeRun, k int) *jobs.Env {
 				panic(err) // key groups of a checked width are always right
 			}
 			s.store = st
+			if e.muted != nil {
+				e.muted.restore(n.ID, st, lo, hi)
+			}
 		}
 		return s.store.Table(n.ID, name)
 	}
@@ -317,7 +327,7 @@ type out struct {
 
 // Partitions implements jobs.Out.
 func (o *out) Partitions() int {
-	if n := o.to.node.Output; n.Sink == nil {
+	if n := o.to.node.Output; n.Sink == nil && o.engine.muted == nil {
 		return o.engine.topic(n.Topic).partitions
 	}
 	return 1
@@ -328,6 +338,10 @@ func (o *out) Payload(func(int) any) {}
 
 // Write implements jobs.Out.
 func (o *out) Write(m *jobs.Message, key jobs.Key) int {
+	if x := o.engine.muted; x != nil {
+		x.Out(o.to.node, m)
+		return 0
+	}
 	p, n := 0, o.Partitions()
 	if n > 1 {
 		if key.IsZero() {

@@ -46,7 +46,7 @@ type paneKey struct {
 	end            jobs.Time
 }
 
-// trace keeps what became of every record.
+// trace keeps what became of every record. A nil one keeps nothing.
 type trace struct {
 	roots []*span             // inputs and moves of event time, in order
 	now   *span               // what is happening
@@ -67,6 +67,10 @@ func (t *trace) add(s *span) *span {
 
 // inside does f as a part of s.
 func (t *trace) inside(s *span, f func()) {
+	if t == nil {
+		f()
+		return
+	}
 	before := t.now
 	t.now = s
 	f()
@@ -89,15 +93,26 @@ func (t *trace) moved(w jobs.Watermark, f func()) {
 }
 
 func (t *trace) written(job, output string, m jobs.Message, key jobs.Key) *span {
+	if t == nil {
+		return nil
+	}
 	return t.add(&span{kind: spanWritten, job: job, step: output, msg: m, key: key})
 }
 
 func (t *trace) rejected(job, step string, on jobs.OnError, err error) {
+	if t == nil {
+		return
+	}
 	t.add(&span{kind: spanRejected, job: job, step: step, on: on, err: err})
 }
 
 // of returns the jobs.Trace of a job.
-func (t *trace) of(job string) jobs.Trace { return &jobTrace{t, job} }
+func (t *trace) of(job string) jobs.Trace {
+	if t == nil {
+		return nil
+	}
+	return &jobTrace{t, job}
+}
 
 type jobTrace struct {
 	*trace
