@@ -71,3 +71,21 @@ func (b *Bus) Stats() []TopicStat {
 	}
 	return out
 }
+
+// Past returns how much of what a topic held when a subscription was registered that has yet to pass, in bytes, and how full
+// the topic is by it.
+func (b *Bus) Past(id SubID) (left int64, fill float64) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	s := b.subs[id]
+	if s == nil || b.topics[s.topic] == nil {
+		return 0, 0
+	}
+	t := b.topics[s.topic]
+	for i, p := range t.parts {
+		p.mu.Lock()
+		left += max(0, s.parts[i].base-p.bytesAt(s.parts[i].sealed))
+		p.mu.Unlock()
+	}
+	return left, float64(b.unread(t, s)) / float64(t.spec.limit())
+}

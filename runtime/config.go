@@ -21,6 +21,7 @@ type Config struct {
 	TopicMemory    int64         // of each topic for live readers beyond what is not durable; 0 means 16 MiB
 	SnapshotBytes  int64         // a job writes a snapshot after so many bytes of frames, or its state's if that is more; 0 means 64 MiB
 	LogBytes       int64         // past this, who pins the log is named and acted on; 0 means 4 GiB
+	CatchUpPercent int           // of the machine's time, for all jobs that catch up while others are at work; 0 means 12, 100 paces none
 	AttemptsMax    int           // attempts in a row that seal nothing before a job is failed; 0 means 10
 	BackoffMin     time.Duration // before the second attempt; 0 means 100 ms
 	BackoffMax     time.Duration // between later ones; 0 means 30 s
@@ -52,6 +53,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.TopicMemory, 16<<20)
 	def(&c.SnapshotBytes, 64<<20)
 	def(&c.LogBytes, 4<<30)
+	def(&c.CatchUpPercent, 12)
 	def(&c.AttemptsMax, 10)
 	def(&c.BackoffMin, 100*time.Millisecond)
 	def(&c.BackoffMax, 30*time.Second)
@@ -66,6 +68,8 @@ func (c Config) withDefaults() (Config, error) {
 	case c.CommitInterval < 0 || c.EpochBytes < 0 || c.FrameBytes < 0 || c.AttemptsMax < 0:
 		return c, fmt.Errorf("runtime: Config: CommitInterval %v, EpochBytes %d, FrameBytes %d and AttemptsMax %d must be positive",
 			c.CommitInterval, c.EpochBytes, c.FrameBytes, c.AttemptsMax)
+	case c.CatchUpPercent < 0 || c.CatchUpPercent > 100:
+		return c, fmt.Errorf("runtime: Config: CatchUpPercent is %d; 1 to 100 are possible", c.CatchUpPercent)
 	case c.SealedBytes < c.EpochBytes:
 		return c, fmt.Errorf("runtime: Config: SealedBytes %d is less than EpochBytes %d", c.SealedBytes, c.EpochBytes)
 	case c.BackoffMax < c.BackoffMin:

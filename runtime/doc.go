@@ -52,6 +52,7 @@
 //	plan.go      a graph cut into tasks           build.go     an attempt's subtasks
 //	execution.go the master of one attempt        task.go      a subtask's loop
 //	feed.go      outside and bus sources          discover.go  splits that come later
+//	pace.go      jobs that catch up leave those that are live their time
 //	edge.go, out.go  what leaves a subtask
 //	core.go      seal(epoch) → LSN, pure of goroutines; the simulator drives it
 //	committer.go its goroutine and queues         ledger.go    what the log says, folded frame by frame

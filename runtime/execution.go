@@ -34,8 +34,9 @@ type execution struct {
 	result   chan outcome
 
 	replay       atomic.Pointer[replayMark] // under way; nil if there is none
-	snapping     atomic.Bool                // the header of each sealed epoch is wanted
-	snapshotBusy *atomic.Bool               // the job's: one is being written
+	catchUp      catchUp
+	snapping     atomic.Bool  // the header of each sealed epoch is wanted
+	snapshotBusy *atomic.Bool // the job's: one is being written
 	trial        *atomic.Pointer[trial]
 
 	durableMu sync.Mutex

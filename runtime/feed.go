@@ -263,6 +263,8 @@ type busFeed struct {
 
 	ends []replayEnd // of the replay under way; nil once it is over, or where there is none
 	told bool        // that the reader has come there
+
+	pace feedPace
 }
 
 func (f *busFeed) open(_ context.Context, s *subtask) error {
@@ -284,6 +286,7 @@ func (f *busFeed) open(_ context.Context, s *subtask) error {
 		f.reader.StopAt(end.Partition, end.At)
 	}
 	f.shared.Store(f.reader)
+	f.beginCatchUp(s.ex)
 	return nil
 }
 
@@ -291,14 +294,16 @@ func (f *busFeed) poll(s *subtask) (int, error) {
 	if err := f.pastReplay(s); err != nil {
 		return 0, err
 	}
-	b, ok, err := f.reader.Next(s.ex.rt.chunkRecords)
+	most := f.records(s.ex.rt.chunkRecords)
+	b, ok, err := f.reader.Next(most)
 	for ok && err == nil && b.Len() == 0 { // marks alone
-		b, ok, err = f.reader.Next(s.ex.rt.chunkRecords)
+		b, ok, err = f.reader.Next(most)
 	}
 	if err != nil {
 		return 0, &JobError{Job: s.ex.name, Step: f.node.ID, Subtask: s.index, Err: err}
 	}
 	if !ok {
+		f.endCatchUp()
 		if f.ends != nil && !f.told && f.reader.Stopped() {
 			f.told = true
 			s.changed() // the epoch that holds the rest of the replay is to end
@@ -350,4 +355,8 @@ func sameState(a, b bus.SubState) bool {
 
 func (f *busFeed) ready() <-chan struct{} { return f.wakes }
 func (f *busFeed) idleIn() time.Duration  { return f.reader.QuietIn() }
-func (f *busFeed) close() error           { return f.reader.Close() }
+
+func (f *busFeed) close() error {
+	f.endCatchUp()
+	return f.reader.Close()
+}

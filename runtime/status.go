@@ -70,6 +70,7 @@ type JobStatus struct {
 	StateBytes int64            `json:"state_bytes"`
 	Counters   JobCounters      `json:"counters"`
 	Lag        int64            `json:"lag"` // records on the bus that it has yet to read
+	CatchUp    *CatchUp         `json:"catch_up,omitempty"`
 	Subtasks   []SubtaskStatus  `json:"subtasks,omitempty"`
 	Outputs    []OutputStatus   `json:"outputs,omitempty"`
 }
@@ -163,9 +164,11 @@ func (j *job) status() JobStatus {
 }
 
 func (x *execution) fillStatus(st *JobStatus) {
-	now := time.Now()
+	now, read := time.Now(), int64(0)
 	for _, s := range x.subtasks {
-		st.Counters.add(s.counters())
+		c := s.counters()
+		read += c.In
+		st.Counters.add(c)
 		st.StateBytes += s.stats.stateBytes.Load()
 		sub := SubtaskStatus{Task: s.plan.name(), Index: s.index, In: s.stats.in.Load(), Busy: time.Duration(s.stats.busy.Load()),
 			Watermark: jobs.Watermark(s.stats.watermark.Load())}
@@ -189,6 +192,7 @@ func (x *execution) fillStatus(st *JobStatus) {
 	if x.rt.committer.noRoom.Load() && x.barrier.Load() != 0 {
 		st.Waiting = append(st.Waiting, waitDisk())
 	}
+	st.CatchUp = x.catchUp.status(now, read)
 	st.Counters.Epochs += x.epochs.Load()
 	if last := x.lastSeal.Load(); last != nil {
 		st.Epoch, st.LastCommit = last.epoch, last.at

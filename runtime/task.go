@@ -39,6 +39,7 @@ type subtask struct {
 	marked    jobs.Watermark // watermark and idleness in the last piece
 	markIdle  bool
 	dry       bool
+	rest      time.Time   // until when the source rests, see pacer; zero if it does not
 	begun     bool        // the source has read something in this epoch
 	scans     []*nodeScan // of the snapshot under way
 
@@ -201,6 +202,7 @@ func (s *subtask) step(ctx context.Context) (progressed, last bool, err error) {
 	d := s.addBusy(began, held)
 	if e.n > 0 {
 		s.measure(d, e.n)
+		s.ex.noteWork(began)
 	}
 	return true, last, err
 }
@@ -224,7 +226,7 @@ func (s *subtask) stepSource(ctx context.Context) (progressed, last bool, err er
 		}
 		return true, last, nil
 	}
-	if s.ended || s.ex.epochFull.Load() || s.ex.held.Load() && !s.begun {
+	if s.ended || s.ex.epochFull.Load() || s.ex.held.Load() && !s.begun || s.rests() {
 		return false, false, nil
 	}
 	_, held := s.stats.waits.read()
@@ -258,7 +260,7 @@ func (s *subtask) stepSource(ctx context.Context) (progressed, last bool, err er
 		s.setDry(true)
 	}
 	if n > 0 || moved {
-		s.addBusy(began, held)
+		s.pace(s.addBusy(began, held), n)
 	}
 	return n > 0, false, nil
 }
@@ -457,8 +459,15 @@ func (s *subtask) wait(ctx context.Context) error {
 	var timer <-chan time.Time
 	held := s.feed != nil && (s.ex.held.Load() || s.ex.epochFull.Load())
 	if s.feed != nil && !s.ended && !held {
-		ready = s.feed.ready()
-		if d := s.feed.idleIn(); d > 0 {
+		d := time.Duration(0)
+		if !s.rest.IsZero() {
+			d = time.Until(s.rest)
+		}
+		if d <= 0 {
+			ready = s.feed.ready()
+			d = s.feed.idleIn()
+		}
+		if d > 0 {
 			t := time.NewTimer(d)
 			defer t.Stop()
 			timer = t.C

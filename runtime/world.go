@@ -26,6 +26,7 @@ type world struct {
 	do        func(func(*core) error) error // runs a func between two seals
 	spawn     func(func())                  // runs a func beside the jobs, which Stop waits for
 	now       func() time.Time
+	pacer     *pacer                                                // nil paces nobody
 	newTimer  func(func()) timer                                    // one that has not been started
 	await     func(ctx context.Context, done <-chan struct{}) error // returns nil once done is closed, or ctx's error
 	supervise func(*job)                                            // makes a job's attempts beside the others, and closes its done behind the last
@@ -73,7 +74,7 @@ type snapshotFiles interface {
 
 func (rt *Runtime) realWorld(log *wal.Log) world {
 	return world{log: log, frames: walFrames{log}, snapshots: snapshotDir(filepath.Join(rt.cfg.DataDir, "snapshots")), storeDisk: bus.OSDisk{}, now: time.Now,
-		chunkRecords: chunkRecords, snapshotChunk: snapshotChunk,
+		chunkRecords: chunkRecords, pacer: newPacer(rt.cfg.CatchUpPercent), snapshotChunk: snapshotChunk,
 		do: func(f func(*core) error) error { return rt.committer.do(f) },
 		spawn: func(f func()) {
 			rt.background.Add(1)

@@ -47,6 +47,7 @@ var settings = []setting{
 	{name: "topic-memory", def: "16MiB", doc: "of each topic that is kept in memory for live readers"},
 	{name: "snapshot-bytes", def: "64MiB", doc: "a job writes a snapshot after so many bytes of log, or its state's size if that is more"},
 	{name: "log-max-bytes", def: "4GiB", doc: "past this, whoever keeps the log from being cut is named and acted on"},
+	{name: "catch-up-percent", def: "12", doc: "of the machine's time for all jobs together that catch up with a topic's history, while others are at work; 100 paces none"},
 	{name: "attempts-max", def: "10", doc: "attempts of a job in a row that commit nothing before it is failed"},
 	{name: "backoff-max", def: "30s", doc: "the longest wait between two attempts of a failing job"},
 	{name: "stuck-after", def: "5s", doc: "a step that has not returned for so long is named"},
@@ -58,7 +59,7 @@ var settings = []setting{
 
 // tuning is what run sets of a runtime.Config.
 var tuning = []string{"commit-interval", "epoch-bytes", "sealed-bytes", "frame-bytes", "topic-memory", "snapshot-bytes", "log-max-bytes",
-	"attempts-max", "backoff-max", "stuck-after", "update-probation"}
+	"catch-up-percent", "attempts-max", "backoff-max", "stuck-after", "update-probation"}
 
 // frameBytesMax leaves room in the log's frames, of 16 MiB at most, for a record that is larger than the rest.
 const frameBytesMax = 8 << 20
@@ -212,6 +213,9 @@ func (a *app) tune(cmd *cobra.Command, cfg *runtime.Config) error {
 	cfg.FrameBytes, errs = int(frame), append(errs, err)
 	if cfg.AttemptsMax, err = strconv.Atoi(text(cmd, "attempts-max")); err != nil || cfg.AttemptsMax < 1 {
 		errs = append(errs, a.bad(cmd, "attempts-max", "a number, 1 or more"))
+	}
+	if cfg.CatchUpPercent, err = strconv.Atoi(text(cmd, "catch-up-percent")); err != nil || cfg.CatchUpPercent < 1 || cfg.CatchUpPercent > 100 {
+		errs = append(errs, a.bad(cmd, "catch-up-percent", "a number from 1 to 100"))
 	}
 	if cfg.Probation, err = a.duration(cmd, "update-probation"); err == nil && cfg.Probation == 0 {
 		cfg.Probation = -1
