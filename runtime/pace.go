@@ -34,11 +34,11 @@ const (
 type pacer struct {
 	cores    float64      // that they get, in all; 0 bounds them not
 	catching atomic.Int32 // their sources
+	begun    atomic.Int64 // sources that ever did
 	live     atomic.Int64 // Unix nanoseconds at which another job was last at work
 
-	mu     sync.Mutex
-	paid   time.Time // until when what they have used is paid for
-	looked time.Time // at who follows them
+	mu   sync.Mutex
+	paid time.Time // until when what they have used is paid for
 }
 
 func newPacer(percent int) *pacer {
@@ -72,6 +72,7 @@ func (p *pacer) use(now time.Time, busy time.Duration) time.Time {
 type catchUp struct {
 	sources atomic.Int32 // that do
 	follows atomic.Bool  // it has only to do what jobs that catch up give it
+	judged  atomic.Int64 // how many sources had begun when that was found
 	paced   atomic.Bool  // its sources rest for others
 
 	mu    sync.Mutex
@@ -102,7 +103,14 @@ func (c *catchUp) status(now time.Time, read int64) *CatchUp {
 
 // noteWork notes that the attempt has something to do, if that counts against those who catch up.
 func (x *execution) noteWork(now time.Time) {
-	if p := x.rt.pacer; p != nil && p.catching.Load() > 0 && x.catchUp.sources.Load() == 0 && !x.catchUp.follows.Load() {
+	p := x.rt.pacer
+	if p == nil || p.catching.Load() == 0 || x.catchUp.sources.Load() > 0 {
+		return
+	}
+	if begun := p.begun.Load(); x.catchUp.judged.Load() != begun {
+		x.rt.findFollowers(begun)
+	}
+	if !x.catchUp.follows.Load() {
 		p.atWork(now)
 	}
 }
@@ -171,7 +179,6 @@ func (f *busFeed) beginCatchUp(x *execution) {
 		return
 	}
 	f.pace.x, f.pace.catching = x, true
-	p.catching.Add(1)
 	c := &x.catchUp
 	c.mu.Lock()
 	if c.began.IsZero() {
@@ -179,6 +186,8 @@ func (f *busFeed) beginCatchUp(x *execution) {
 	}
 	c.mu.Unlock()
 	c.sources.Add(1)
+	p.catching.Add(1)
+	p.begun.Add(1) // last: whoever sees it sees the others
 }
 
 // endCatchUp is called when the reader has come to the end once, or needs no pacing any more, or is closed.
@@ -203,7 +212,7 @@ func (f *busFeed) look(now time.Time) {
 		f.endCatchUp()
 		return
 	}
-	f.pace.x.rt.findFollowers(now)
+	f.pace.x.rt.findFollowers(f.pace.x.rt.pacer.begun.Load())
 }
 
 // records is how many records the next batch may have.
@@ -217,18 +226,9 @@ func (f *busFeed) records(most int) int {
 	return min(most, max(paceRecords, int(paceSlice/f.pace.perRecord)))
 }
 
-// findFollowers marks the attempts that have only to do what jobs that catch up give them: these need not wait for those.
-func (rt *Runtime) findFollowers(now time.Time) {
-	p := rt.pacer
-	p.mu.Lock()
-	due := now.Sub(p.looked) >= paceLook
-	if due {
-		p.looked = now
-	}
-	p.mu.Unlock()
-	if !due {
-		return
-	}
+// findFollowers marks the attempts that have only to do what jobs that catch up give them: these need not wait for those. begun is
+// of before.
+func (rt *Runtime) findFollowers(begun int64) {
 	running := map[bus.ProducerID]*execution{}
 	for _, j := range rt.jobList() {
 		if x := j.exec.Load(); x != nil {
@@ -246,6 +246,7 @@ func (rt *Runtime) findFollowers(now time.Time) {
 	}
 	for _, x := range running {
 		x.catchUp.follows.Store(follows[x])
+		x.catchUp.judged.Store(begun)
 	}
 }
 
