@@ -3,6 +3,7 @@ package runtime
 import (
 	"fmt"
 	goruntime "runtime"
+	"strings"
 )
 
 // JobError says where an attempt of a job failed.
@@ -37,4 +38,17 @@ func recovered(err *error, job, step string, subtask int) {
 		stack = stack[:goruntime.Stack(stack, false)]
 		*err = &JobError{Job: job, Step: step, Subtask: subtask, Err: &PanicError{Value: v, Stack: stack}}
 	}
+}
+
+// errorTextBytes is how much of an error's text is kept: it may quote a record.
+const errorTextBytes = 4 << 10
+
+func errorText(err error) string { return bounded(err.Error(), errorTextBytes) }
+
+// bounded returns s, or its beginning where it is longer than most bytes, and how much is left out.
+func bounded(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return fmt.Sprintf("%s… and %d bytes more", strings.ToValidUTF8(s[:most], ""), len(s)-most)
 }

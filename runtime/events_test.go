@@ -1,9 +1,12 @@
 package runtime_test
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -88,4 +91,43 @@ func TestStatusOfEpochs(t *testing.T) {
 	if st := jobStatus(t, rt, "j"); st.Epoch != paused.Epoch || !st.LastCommit.IsZero() {
 		t.Errorf("in the next process: epoch %s, %v; want epoch %s", st.Epoch, st.LastCommit, paused.Epoch)
 	}
+}
+
+// TestLargeErrors: an error may quote a record as large as records may be. What is kept of it is bounded, and the job has failed
+// for the next process too.
+func TestLargeErrors(t *testing.T) {
+	noLeaks(t)
+	data, out := t.TempDir(), t.TempDir()
+	in := newTap(100, 100)
+	large := errors.New(strings.Repeat("é", 2<<20))
+	def := func() *jobs.Job {
+		return wide(in, out, 1, "one", func(int, int64) error { return large })
+	}
+	cfg := runtime.Config{DataDir: data, AttemptsMax: 2, Logger: slog.New(slog.DiscardHandler)}
+	rt := start(t, cfg, def())
+	failed := func() bool { return jobStatus(t, rt, "j").State == runtime.StateFailed }
+	until(t, rt, "it has failed", failed)
+	for _, again := range []bool{false, true} {
+		if again {
+			stop(t, rt)
+			rt = start(t, cfg, def())
+		}
+		i, err := rt.JobDefinition("j")
+		if err != nil || i.Phase != runtime.PhaseFailed || len(i.Reason) > 5<<10 || !utf8.ValidString(i.Reason) || !strings.Contains(i.Reason, "ééé") {
+			t.Errorf("next process: %v: %v, phase %s, a reason of %d bytes", again, err, i.Phase, len(i.Reason))
+		}
+		if e := jobStatus(t, rt, "j").Error; !failed() || e == "" || len(e) > 5<<10 {
+			t.Errorf("next process: %v: the status tells %d bytes", again, len(e))
+		}
+		lines, _, err := rt.JobLog("j", 0)
+		if err != nil || !again && len(lines) == 0 {
+			t.Error(len(lines), err)
+		}
+		for _, l := range lines {
+			if b, err := json.Marshal(l); err != nil || len(b) > 20<<10 {
+				t.Errorf("a line of %d bytes, %v", len(b), err)
+			}
+		}
+	}
+	stop(t, rt)
 }

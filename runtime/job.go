@@ -225,7 +225,7 @@ func (j *job) run(ctx context.Context) {
 
 // fail gives the job up: the log says so, and it stays failed until it is restarted by hand or changed.
 func (j *job) fail(attempts int, err error) {
-	logged := j.rt.setPhase(j.id, PhaseFailed, err.Error())
+	logged := j.rt.setPhase(j.id, PhaseFailed, errorText(err))
 	if logged != nil && j.rt.log.Err() == nil {
 		j.logger.Error("that the job has failed could not be written; the next start tries it again", "err", logged)
 	}

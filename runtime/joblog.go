@@ -6,8 +6,10 @@ import (
 	"time"
 )
 
-// logLinesMax is how many lines of a job's log are kept.
-const logLinesMax = 1000
+const (
+	logLinesMax  = 1000     // of a job's log that are kept
+	logTextBytes = 16 << 10 // of a message, or an attribute of one
+)
 
 // LogLine is a line of a job's log. Lines of a job are numbered from 1, in one process.
 type LogLine struct {
@@ -48,7 +50,7 @@ func (h *keepingHandler) Enabled(ctx context.Context, l slog.Level) bool {
 
 func (h *keepingHandler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelInfo {
-		line := LogLine{Time: r.Time, Level: r.Level, Message: r.Message}
+		line := LogLine{Time: r.Time, Level: r.Level, Message: bounded(r.Message, logTextBytes)}
 		for _, a := range h.attrs {
 			line.add(a)
 		}
@@ -75,7 +77,7 @@ func (l *LogLine) add(a slog.Attr) {
 	case slog.KindInt64, slog.KindUint64, slog.KindFloat64, slog.KindBool:
 		l.Attrs[a.Key] = v.Any()
 	default:
-		l.Attrs[a.Key] = v.String()
+		l.Attrs[a.Key] = bounded(v.String(), logTextBytes)
 	}
 }
 

@@ -109,7 +109,7 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 			return err
 		}
 		n.def, n.plan, n.stores = prev, plan, nil
-		n.lastErr, n.took = nil, &RolledBack{At: rt.now(), Error: cause.Error()}
+		n.lastErr, n.took = nil, &RolledBack{At: rt.now(), Error: errorText(cause)}
 		n.trial.Store(nil)
 		rt.putJob(n)
 		return nil
@@ -121,7 +121,7 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 		return err
 	}
 	n.logger.Warn("the changed definition failed on probation; the one before is back", "err", cause)
-	rt.tell(Event{Kind: EventRolledBack, Job: name, Text: cause.Error()})
+	rt.tell(Event{Kind: EventRolledBack, Job: name, Text: errorText(cause)})
 	rt.replaceSenders(n, e)
 	rt.settleIn(n, e.Phase)
 	return nil

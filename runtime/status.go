@@ -147,7 +147,7 @@ func (j *job) status() JobStatus {
 	}
 	x := j.exec.Load()
 	if j.lastErr != nil {
-		st.Error = j.lastErr.Error()
+		st.Error = errorText(j.lastErr)
 	}
 	for _, step := range slices.Sorted(maps.Keys(j.waiting)) {
 		st.Waiting = append(st.Waiting, j.waiting[step])
@@ -232,7 +232,7 @@ func (s *sender) status() OutputStatus {
 	defer s.mu.Unlock()
 	st := OutputStatus{Name: s.entry.Name, Kind: s.sink.Kind(), Sent: s.sent.Load(), Unsent: s.unsent(), Waiting: s.waiting, Stopped: s.stopped.Load()}
 	if s.lastErr != nil {
-		st.Error = s.lastErr.Error()
+		st.Error = errorText(s.lastErr)
 	}
 	return st
 }

@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -202,4 +203,15 @@ func TestHostileFiles(t *testing.T) {
 			t.Errorf("it holds, with %d MiB and %v: the limits show nothing", o.bytes>>20, took)
 		}
 	})
+}
+
+// TestFileWithoutEnd: a file that has no size and no end is read as far as says that it is too large.
+func TestFileWithoutEnd(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "job.yaml")
+	if err := os.Symlink("/dev/zero", name); err != nil {
+		t.Fatal(err)
+	}
+	if _, problems := Load(testConfig(), name); len(problems) != 1 || !strings.Contains(problems[0].Msg, "has more than") {
+		t.Errorf("%v", problems)
+	}
 }

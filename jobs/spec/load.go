@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,16 +88,14 @@ func ReadFiles(paths ...string) (files []File, problems []Problem) {
 	return files, problems
 }
 
-// readFile reads no more of a file than says that it is too large.
-func readFile(name string) ([]byte, error) {
-	info, err := os.Stat(name)
+// readFile reads no more of a file than says that it is too large: some have no size, and no end.
+func readFile(name string) (b []byte, err error) {
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > MaxFileBytes {
-		return make([]byte, MaxFileBytes+1), nil
-	}
-	return os.ReadFile(name)
+	defer func() { _ = f.Close() }() // it was only read
+	return io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 }
 
 type loader struct {
