@@ -63,6 +63,11 @@ type Exclusive interface {
 	Place() string // such as "file /data/out.jsonl"
 }
 
+// Beholder is a Source that can say whether it reads what an Exclusive sink writes: a second job that does should read a topic.
+type Beholder interface {
+	Reads(place string) bool // such as "file /data/out.jsonl"
+}
+
 // Writer takes records outside, in order. One goroutine calls it.
 type Writer interface {
 	// Write returns once every record is safe outside. state, which is stored with the position behind ms, comes

@@ -125,7 +125,7 @@ func (a *app) bench() *cobra.Command {
 ratios are not. Run it on an idle machine, in a directory of the disk that is meant (--dir): fsync costs nothing on a RAM disk.`)
 	for _, m := range measurements {
 		sub := a.command(cobra.Command{Use: m.name, Short: m.short, Long: m.short + ".\nWhat is wanted of each ratio, and whether it was reached, stands beside it.",
-			Example: "  sidestream bench " + m.name + m.example, Args: cobra.NoArgs}, func(cmd *cobra.Command, _ []string) error {
+			Example: "  sidestream bench " + m.name + m.example, Args: noArgs}, func(cmd *cobra.Command, _ []string) error {
 			reps, err := a.measure(cmd, []measurement{m})
 			if err != nil {
 				return err
@@ -145,7 +145,7 @@ ratios are not. Run it on an idle machine, in a directory of the disk that is me
 		Short:   "All of them, one behind the other",
 		Long:    "All runs every measurement, each with its defaults, which takes some minutes.",
 		Example: `  sidestream bench all --dir .`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		reps, err := a.measure(cmd, measurements)
 		return errors.Join(err, a.showReports(cmd, reps))

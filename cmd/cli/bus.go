@@ -74,6 +74,8 @@ func reached(err error) error {
 	switch {
 	case errors.As(err, &away):
 		return withCode(exitUnreachable, fmt.Errorf("%w; start one with 'sidestream run', or name another with --socket, --data-dir or --context", err))
+	case errors.As(err, &said) && (said.Kind() == admin.KindUnauthorized || said.Kind() == admin.KindForbidden):
+		return withCode(exitConfig, fmt.Errorf("%w; the context's token_file (or cert_file) must be what the process was started with: 'sidestream context show' says which is asked", err))
 	case errors.As(err, &said) && said.Kind() == admin.KindNotFound:
 		return notThere(err, said.Missing, said.Near)
 	case errors.Is(err, runtime.ErrNoTopic):
@@ -100,7 +102,7 @@ func (a *app) busList() *cobra.Command {
 		Long:  "List asks the process that runs on the data directory, or on --socket; where none does, it reads the directory.",
 		Example: `  sidestream bus list
   sidestream bus list --all -o name   # outputs on their way outside too`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		src, err := a.topicsOf(cmd.Context(), cmd)
 		if err != nil {

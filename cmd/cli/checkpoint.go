@@ -30,7 +30,7 @@ func (a *app) checkpointList() *cobra.Command {
 		Short:   "List the snapshots and savepoints of a data directory",
 		Long:    "List names every snapshot there is, the newest of each job first, and then the savepoints. One that is not announced is of no use to recovery: the next run removes it.",
 		Example: `  sidestream checkpoint list`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		list, broken, err := runtime.Checkpoints(text(cmd, "data-dir"))
 		if err != nil {
@@ -42,17 +42,19 @@ func (a *app) checkpointList() *cobra.Command {
 		if broken != nil {
 			a.say("the log cannot be read, so jobs have numbers for names: %v", mend(broken))
 		}
-		return show(a, cmd, view[runtime.Checkpoint]{
-			head: []string{"NAME", "KIND", "LSN", "BYTES", "AGE", "ANNOUNCED"},
-			row: func(c runtime.Checkpoint) []string {
-				return []string{c.Name, c.Kind, c.LSN.String(), fmt.Sprint(c.Bytes), time.Since(c.Written).Round(time.Second).String(), fmt.Sprint(c.Announced)}
-			},
-			name: func(c runtime.Checkpoint) string { return c.Name },
-		}, list)
+		return show(a, cmd, checkpointView, list)
 	})
 	take(c, "data-dir")
 	prints(c)
 	return c
+}
+
+var checkpointView = view[runtime.Checkpoint]{
+	head: []string{"NAME", "KIND", "LSN", "BYTES", "AGE", "ANNOUNCED"},
+	row: func(c runtime.Checkpoint) []string {
+		return []string{c.Name, c.Kind, c.LSN.String(), fmt.Sprint(c.Bytes), time.Since(c.Written).Round(time.Second).String(), fmt.Sprint(c.Announced)}
+	},
+	name: func(c runtime.Checkpoint) string { return c.Name },
 }
 
 func (a *app) checkpointInspect() *cobra.Command {
@@ -176,9 +178,10 @@ themselves. It takes the lock of the data directory.`,
 			return err
 		}
 		a.say("%s is removed (%d bytes)", c.Name, c.Bytes)
-		return nil
+		return showOne(a, cmd, checkpointView, c)
 	})
 	take(c, "data-dir")
+	prints(c)
 	c.ValidArgsFunction = a.completeWith(checkpointNames, 1)
 	return c
 }

@@ -69,6 +69,7 @@ func TestScripts(t *testing.T) {
 			"sequence": sequence,
 			"timeless": timeless,
 			"junit":    junit,
+			"free":     freeAddress,
 			"hangup": func(ts *testscript.TestScript, neg bool, args []string) { // SIGHUP to what runs in the background
 				for _, c := range ts.BackgroundCmds() {
 					ts.Check(c.Process.Signal(syscall.SIGHUP))
@@ -85,6 +86,19 @@ func TestScripts(t *testing.T) {
 
 // patience is how long what must happen may take on a machine that is busy with other things.
 const patience = 90 * time.Second
+
+// freeAddress puts a free address into a variable, and in its place wherever a file has that variable: free ADDR FILE.
+func freeAddress(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: free VARIABLE FILE")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], l.Addr().String())
+	file := ts.MkAbs(args[1])
+	ts.Check(os.WriteFile(file, []byte(strings.ReplaceAll(ts.ReadFile(args[1]), "$"+args[0], l.Addr().String())), 0o600))
+}
 
 // exits runs a command and wants its exit code: exits 65 sidestream check bad.yaml.
 func exits(ts *testscript.TestScript, neg bool, args []string) {

@@ -28,7 +28,7 @@ answers within 300 ms, none are offered.
 		Example: `  sidestream completion bash
   sidestream completion zsh
   sidestream completion fish`,
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		Args:      oneOf("a shell", "bash", "zsh", "fish", "powershell"),
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 	}, func(cmd *cobra.Command, args []string) error {
 		switch root := cmd.Root(); args[0] {

@@ -177,7 +177,7 @@ func (a *app) contextList() *cobra.Command {
 		Long:  "List shows every context of ./sidestream.yaml and of the user's own file; of two with one name, the nearer's.",
 		Example: `  sidestream context list
   sidestream context list -o name`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		infos := []contextInfo{}
 		for _, name := range slices.Sorted(maps.Keys(a.contexts)) {
@@ -196,7 +196,7 @@ func (a *app) contextShow() *cobra.Command {
 		Short:   "Say which server commands ask, and who says so",
 		Long:    "Show says where commands look for the process: at the context, socket or data directory that was named nearest.",
 		Example: `  sidestream context show`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		p, err := a.site(cmd)
 		if err != nil {
@@ -244,9 +244,10 @@ leaves the rest of it as it is. SIDESTREAM_CONTEXT, and a ./sidestream.yaml that
 		if now := a.from["context"]; now.where != "" && text(cmd, "context") != args[0] && (now.rank == byEnv || filepath.Dir(now.where) == ".") {
 			a.say("here %s is still asked, for %s says so", text(cmd, "context"), now.where)
 		}
-		return nil
+		return showOne(a, cmd, contextView, infoOf(a.contexts[args[0]], args[0]))
 	})
 	take(c, "context")
+	prints(c)
 	c.Flags().Lookup("context").Hidden = true // it is read to say what still wins
 	c.ValidArgsFunction = a.completeWith(contextNames, 1)
 	return c

@@ -38,7 +38,7 @@ day with three or more pollutants over their limits.
 Everything is kept in a temporary directory that goes when dev ends, or in --data-dir, and then the next dev goes on.`,
 		Example: `  sidestream dev
   sidestream dev --data-dir air-demo --rate 10000   # is kept, and faster`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}, a.doDev)
 	// No setting: what is set there is the directory of the user's own jobs.
 	c.Flags().String("data-dir", "", "keep everything here; empty takes a temporary directory and removes it at the end")

@@ -124,5 +124,8 @@ func knownKeys(name string, all []string) string {
 	if near := expr.Nearest(name, all); near != "" {
 		return "did you mean " + near + "?"
 	}
+	if len(all) == 0 {
+		return "there is none"
+	}
 	return "there are " + strings.Join(all, ", ")
 }

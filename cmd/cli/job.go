@@ -74,6 +74,8 @@ func (a *app) said(cmd *cobra.Command, err error) error {
 		return reached(err)
 	case !errors.As(err, &p):
 		return err
+	case p.Kind() == admin.KindUnauthorized, p.Kind() == admin.KindForbidden:
+		return reached(err)
 	case p.Kind() == admin.KindBadDefinition:
 		bad := &badDefinitions{}
 		for _, at := range p.Problems {
@@ -261,7 +263,7 @@ func (a *app) jobList() *cobra.Command {
 		Long:  "List shows every job of the data directory: its state, whose its definition is (a file's or the API's), and what it waits for.",
 		Example: `  sidestream job list
   sidestream job list -o name`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		client, err := a.client(cmd)
 		if err != nil {

@@ -151,7 +151,7 @@ func (a *app) jobSavepoints() *cobra.Command {
 		Short:   "List the savepoints",
 		Long:    "List shows every savepoint of the data directory, with its job and how large it is.",
 		Example: `  sidestream job savepoints list`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		client, err := a.client(cmd)
 		if err != nil {
@@ -176,12 +176,22 @@ func (a *app) jobSavepoints() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.said(cmd, client.DeleteSavepoint(cmd.Context(), args[0]))
+		if err := client.DeleteSavepoint(cmd.Context(), args[0]); err != nil {
+			return a.said(cmd, err)
+		}
+		return showOne(a, cmd, view[deleted]{head: []string{"DELETED"}, row: func(d deleted) []string { return []string{d.Savepoint} },
+			name: func(d deleted) string { return d.Savepoint }}, deleted{args[0]})
 	})
 	asks(del)
+	prints(del)
 	del.ValidArgsFunction = a.completeWith(savepointNames, 1)
 	c.AddCommand(list, del)
 	return c
+}
+
+// deleted is what is gone.
+type deleted struct {
+	Savepoint string `json:"savepoint"`
 }
 
 // savepointNames are the savepoints of the process.

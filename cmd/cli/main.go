@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -64,6 +65,9 @@ func (a *app) main(args []string) (code int) {
 		err = fmt.Errorf("--%s is needed", strings.ReplaceAll(m[1], `", "`, " and --"))
 	}
 	if msg := err.Error(); msg != "" {
+		for _, room := range []string{"admin: ", "runtime: "} { // of ours, and nobody else's business
+			msg = strings.TrimPrefix(msg, room)
+		}
 		a.say("%s", strings.TrimRight(msg, "\n"))
 	}
 	if code == exitUsage {
@@ -141,6 +145,29 @@ func noSuch(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("unknown command %q; did you mean %s?", args[0], near)
 	}
 	return fmt.Errorf("unknown command %q; known are %s", args[0], strings.Join(names, ", "))
+}
+
+// noArgs wants none.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%q is too much: %s takes flags only", args[0], cmd.Name())
+	}
+	return nil
+}
+
+// oneOf wants one of some words.
+func oneOf(what string, words ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return fmt.Errorf("name %s: %s", what, strings.Join(words, ", "))
+		case !slices.Contains(words, args[0]):
+			return fmt.Errorf("%q is no %s; %s", args[0], strings.TrimPrefix(strings.TrimPrefix(what, "an "), "a "), expr.DidYouMean(args[0], words))
+		case len(args) > 1:
+			return fmt.Errorf("name %s, and one only: %q is too much", what, args[1])
+		}
+		return nil
+	}
 }
 
 // badFlag puts what the parser of flags says into our words.

@@ -38,7 +38,7 @@ behind whatever may have been removed, so that no offset, epoch or position ever
 		Example: `  sidestream wal repair
   sidestream wal repair --write
   sidestream wal repair --new-id --write`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}, a.repair)
 	take(c, "data-dir")
 	prints(c, "table", "json", "yaml")

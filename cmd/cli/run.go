@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,13 +64,12 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 		return withCode(exitUsage, errors.New("--watch follows the files or directories that are named, and does not go with --until-done"))
 	}
 	var defs []*jobs.Job
+	var warnings []spec.Problem
 	var err error
 	if len(args) > 0 || len(a.defs) > 0 || untilDone {
-		var warnings []spec.Problem
 		if defs, warnings, err = a.load(cmd, args); err != nil {
 			return a.problems(cmd, err)
 		}
-		a.warn(warnings)
 	}
 	if untilDone {
 		if err := allBounded(defs); err != nil {
@@ -86,8 +87,10 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	defer cancel()
 	signal.Ignore(syscall.SIGHUP) // until the reloader takes it: it must not end the process
 	if err := p.start(cfg, defs); err != nil {
+		a.warn(warnings)
 		return err
 	}
+	a.warn(stillOdd(warnings, p.rt.Status().Topics))
 	r := &reloader{p: p, paths: args, watch: watch, told: map[string]bool{}, load: func() ([]*jobs.Job, error) {
 		js, _, err := a.load(cmd, args)
 		return js, err
@@ -256,6 +259,19 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	return nil
 }
 
+// stillOdd leaves out what jobs of the API make right, which the files do not know.
+func stillOdd(warnings []spec.Problem, topics []bus.TopicStat) []spec.Problem {
+	return slices.DeleteFunc(slices.Clone(warnings), func(w spec.Problem) bool {
+		return slices.ContainsFunc(topics, func(t bus.TopicStat) bool {
+			return w.Topic == t.Name && len(t.Subscriptions) > 0 && (len(t.Producers) > 0 || isWritten(t))
+		})
+	})
+}
+
+func isWritten(t bus.TopicStat) bool {
+	return slices.ContainsFunc(t.Partitions, func(p bus.PartitionStat) bool { return p.Next > 0 })
+}
+
 // waits is a job that reads a topic.
 type waits struct{ job, topic string }
 
@@ -263,9 +279,7 @@ type waits struct{ job, topic string }
 func waitsForNobody(defs []*jobs.Job, topics []bus.TopicStat) (ws []waits) {
 	written := map[string]bool{}
 	for _, t := range topics {
-		for _, p := range t.Partitions {
-			written[t.Name] = written[t.Name] || p.Next > 0
-		}
+		written[t.Name] = isWritten(t) || len(t.Producers) > 0
 	}
 	for _, d := range defs {
 		for _, n := range d.Outputs() {
@@ -285,11 +299,14 @@ func waitsForNobody(defs []*jobs.Job, topics []bus.TopicStat) (ws []waits) {
 // opened adds to an error of opening a data directory what can be done.
 func opened(err error) error {
 	var locked *wal.LockedError
+	var path *fs.PathError
 	switch {
 	case errors.As(err, &locked):
 		return fmt.Errorf("%w; stop that process first, or give this one another --data-dir", err)
 	case damaged(err):
 		return mend(err)
+	case errors.As(err, &path) && path.Op == "mkdir":
+		return fmt.Errorf("%w; name a folder that can be written with --data-dir", err)
 	}
 	return err
 }

@@ -19,7 +19,7 @@ func (a *app) schema() *cobra.Command {
 		Long: `Schema prints what a definition may contain, for editors that complete and check YAML. An editor with a YAML language server
 finds it by the first line of a definition: # yaml-language-server: $schema=job.schema.json`,
 		Example: `  sidestream schema >job.schema.json`,
-		Args:    cobra.NoArgs,
+		Args:    noSuch,
 	}, func(cmd *cobra.Command, _ []string) error {
 		b := spec.Schema(all.Registry())
 		if text(cmd, "output") == "yaml" {
@@ -40,7 +40,7 @@ func (a *app) schemaJob() *cobra.Command {
 		Long: `Job prints what schema alone prints. With --write it goes to a file, whole or not at all; an editor finds it by the first line
 of a definition beside it: # yaml-language-server: $schema=job.schema.json`,
 		Example: `  sidestream schema job`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		var b bytes.Buffer
 		if text(cmd, "output") == "yaml" {
@@ -72,7 +72,7 @@ func (a *app) schemaTest() *cobra.Command {
 		Short:   "Print the JSON Schema of files of cases, for an editor",
 		Long:    "Test prints what a NAME.test.yaml file may contain, for editors that complete and check YAML.",
 		Example: `  sidestream schema test >test.schema.json`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		if text(cmd, "output") == "yaml" {
 			return writeYAML(a.stdout, json.RawMessage(spec.CaseSchema()))
@@ -90,7 +90,7 @@ func (a *app) schemaAPI() *cobra.Command {
 		Short:   "Print the description of the admin API, as OpenAPI 3.1",
 		Long:    "Api prints what a running process serves at /v1/openapi.json, for tools that make clients of it.",
 		Example: `  sidestream schema api -o yaml >sidestream-api.yaml`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		b, err := admin.OpenAPI(buildOf().Version)
 		if err != nil {

@@ -105,7 +105,7 @@ func (a *app) status() *cobra.Command {
 waits for whom and why, with the next command to type. 'top' shows the same live, 'doctor' looks at the machine too.`,
 		Example: `  sidestream status
   sidestream status -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		at, err := a.site(cmd)
 		if err != nil {

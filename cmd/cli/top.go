@@ -28,7 +28,7 @@ On a terminal it is drawn in place until q or Ctrl-C. Keys: n name, s state, i i
 once more the other way round; space holds the picture still. Elsewhere, and with --once or -n, it prints and ends.`,
 		Example: `  sidestream top --once --interval 200ms
   sidestream top -n 2 --interval 200ms -o jsonl   # two lines for a program`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}, a.doTop)
 	c.Flags().Duration("interval", time.Second, "between two looks")
 	c.Flags().Bool("once", false, "print what one interval shows, and end")

@@ -33,24 +33,25 @@ type trial struct {
 
 // trials is for the commands that need one. Every other example is run as it stands, and must exit with 0.
 var trials = map[string]trial{
-	"run":                 {alone: true, endless: true, prints: "what jobs with a stdout output write"},
-	"dev":                 {alone: true, endless: true, prints: "how the jobs stand, for people; status is for programs"},
-	"job remove":          {before: "sidestream job apply gone.yaml"},
-	"bus detach":          {before: "sidestream job remove gone --drop-unsent -o name >/dev/null 2>&1; sidestream job apply gone.yaml"},
-	"checkpoint list":     {alone: true, before: withSnapshot},
-	"checkpoint inspect":  {alone: true, before: withSnapshot},
-	"checkpoint export":   {alone: true, before: withSnapshot},
-	"checkpoint delete":   {alone: true, before: withSnapshot},
-	"wal repair":          {alone: true, before: "sidestream run bounded/ --until-done"},
-	"completion":          {prints: "a script for a shell"},
-	"bench all":           {long: true, by: "TestDocs, as README has it"},
-	"bench bus":           {long: true},
-	"bench latency":       {long: true},
-	"bench restart":       {long: true},
-	"bench five-plus-one": {long: true},
-	"bench isolation":     {long: true},
-	"bench hot-add":       {long: true},
-	"bench catch-up":      {long: true},
+	"run":                   {alone: true, endless: true, prints: "what jobs with a stdout output write"},
+	"dev":                   {alone: true, endless: true, prints: "how the jobs stand, for people; status is for programs"},
+	"job remove":            {before: "sidestream job apply gone.yaml"},
+	"bus detach":            {before: "sidestream job remove gone --drop-unsent -o name >/dev/null 2>&1; sidestream job apply gone.yaml"},
+	"checkpoint list":       {alone: true, before: withSnapshot},
+	"checkpoint inspect":    {alone: true, before: withSnapshot},
+	"checkpoint export":     {alone: true, before: withSnapshot},
+	"checkpoint delete":     {alone: true, before: withSnapshot},
+	"wal repair":            {alone: true, before: "sidestream run bounded/ --until-done"},
+	"job savepoints delete": {before: "sidestream job savepoint ticks before-upgrade -o name >/dev/null 2>&1 || true"},
+	"completion":            {prints: "a script for a shell"},
+	"bench all":             {long: true, by: "TestDocs, as README has it"},
+	"bench bus":             {long: true},
+	"bench latency":         {long: true},
+	"bench restart":         {long: true},
+	"bench five-plus-one":   {long: true},
+	"bench isolation":       {long: true},
+	"bench hot-add":         {long: true},
+	"bench catch-up":        {long: true},
 }
 
 // withSnapshot makes a data directory of the job all with a snapshot, which the next run removes as one that was never announced.
@@ -184,6 +185,9 @@ func tryCommand(t *testing.T, name string, c *cobra.Command, shapes map[string]s
 		}
 		if tr.by != "" || tr.long && os.Getenv("SIDESTREAM_DOCS_LONG") == "" {
 			return
+		}
+		if formats == nil && tr.prints == "" {
+			t.Error("it has no -o, and nothing says why it needs none")
 		}
 		for _, line := range lines {
 			if !strings.HasPrefix(line, "sidestream "+name+" ") && line != "sidestream "+name {

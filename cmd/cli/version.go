@@ -40,7 +40,7 @@ func (a *app) version() *cobra.Command {
 		Short:   "Say what this program was built from",
 		Long:    "Version says the module's version, the commit, whether files differed from it, and Go's version and platform.",
 		Example: `  sidestream version -o json`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	},
 		func(cmd *cobra.Command, _ []string) error {
 			return showOne(a, cmd, view[build]{

@@ -68,7 +68,7 @@ func (a *app) walInfo() *cobra.Command {
 It reads little, whatever the log's length; 'wal verify' reads it all.`,
 		Example: `  sidestream wal info
   sidestream wal info --data-dir sidestream-data -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	},
 		func(cmd *cobra.Command, _ []string) error {
 			d, err := wal.Info(logDir(cmd))
@@ -125,7 +125,7 @@ func (a *app) walVerify() *cobra.Command {
 		Long: `Verify reads every frame of the log and checks its checksum. A torn tail, as a crash leaves it, is no damage: the next run
 cuts it off. Nothing is changed, and the log may be in use.`,
 		Example: `  sidestream wal verify && echo sound`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		rep, err := wal.Verify(logDir(cmd))
 		if err != nil {
@@ -209,7 +209,7 @@ func (a *app) walDump() *cobra.Command {
 job or a topic). Contents, which may be secret, are not shown.`,
 		Example: `  sidestream wal dump --to 3
   sidestream wal dump --from 2 --to 2 -o yaml`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
 		from, _ := cmd.Flags().GetUint64("from")
 		to, _ := cmd.Flags().GetUint64("to")

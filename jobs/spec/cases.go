@@ -129,7 +129,9 @@ func (l *caseLoader) files(path string) []string {
 	missing := "there is no file with cases (NAME" + caseExt + ".yaml) in it"
 	names, problem := filesAt(path, IsCaseFile, missing)
 	if len(names) == 1 && names[0] == path && !IsCaseFile(path) {
-		names, problem = filesAt(caseFileOf(path), IsCaseFile, missing)
+		if names, problem = filesAt(caseFileOf(path), IsCaseFile, missing); problem != nil && problem.Msg == noSuchFile {
+			problem = &Problem{File: path, Msg: "there are no cases beside it", Hint: "write them in " + caseFileOf(path)}
+		}
 	}
 	if problem != nil {
 		l.problems = append(l.problems, *problem)

@@ -257,6 +257,7 @@ func (w *draft) build() *jobs.Job {
 		return nil
 	}
 	w.uses()
+	w.loader.beholds(g.job)
 	return g.job
 }
 

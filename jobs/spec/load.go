@@ -1,7 +1,9 @@
 package spec
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -105,6 +107,7 @@ type loader struct {
 	warnings []Problem
 	named    map[string]Problem // jobs by name, with where
 	owned    map[string]Problem // places that one output may have, with where
+	readers  []reader           // sources that may read what outputs write
 	topics   map[string]described
 	uses     []use
 }
@@ -134,6 +137,7 @@ func (l *loader) check(files []File, unread []Problem) (js []*jobs.Job, problems
 
 func (l *loader) result() (js []*jobs.Job, problems, warnings []Problem) {
 	l.checkCycles()
+	l.overFiles()
 	if len(l.problems) > 0 {
 		return nil, l.problems[:min(len(l.problems), maxProblems)], nil
 	}
@@ -149,18 +153,30 @@ func isDefinition(name string) bool {
 	return (ext == ".yaml" || ext == ".yml") && !IsCaseFile(name)
 }
 
+// because is why something of a file cannot be done, without its name.
+func because(err error) string {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err.Error()
+	}
+	return err.Error()
+}
+
 // filesAt lists the files at a path: itself, or of a directory those that are wanted; where it has none, missing is said.
 func filesAt(path string, wanted func(name string) bool, missing string) ([]string, *Problem) {
 	info, err := os.Stat(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, &Problem{File: path, Msg: noSuchFile}
+	case err != nil:
+		return nil, &Problem{File: path, Msg: because(err)}
 	}
 	if !info.IsDir() {
 		return []string{path}, nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return nil, &Problem{File: path, Msg: err.Error()}
+		return nil, &Problem{File: path, Msg: because(err)}
 	}
 	var names []string
 	for _, e := range entries {

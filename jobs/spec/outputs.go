@@ -219,8 +219,19 @@ func (w *draft) settingErrors(n *yaml.Node, what string, err error) {
 				at = i
 			}
 		}
-		w.problem(at, e.Hint, "%s: %s", name, e.Msg)
+		w.problem(at, e.Hint, "%s: %s", name, w.unprefixed(e.Msg))
 	}
+}
+
+// unprefixed takes the connector's own name from the beginning of what it says, for the place says it already.
+func (w *draft) unprefixed(msg string) string {
+	for _, k := range w.cfg.Connectors.Sources {
+		msg = strings.TrimPrefix(msg, k.Name+": ")
+	}
+	for _, k := range w.cfg.Connectors.Sinks {
+		msg = strings.TrimPrefix(msg, k.Name+": ")
+	}
+	return msg
 }
 
 // settingNode returns the value of a field of a mapping, or nil.

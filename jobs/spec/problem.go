@@ -15,6 +15,7 @@ type Problem struct {
 	Hint   string  // what to write instead; may be empty
 	Source string  // the line, or the part of a long one; what looks like a secret is ***
 	Also   []Place // what else has a part in it
+	Topic  string  // of a warning: that nobody here reads or writes; a process may know somebody
 
 	mark int // where Column is in Source, of a long line a part
 }

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"go.yaml.in/yaml/v4"
@@ -44,6 +45,7 @@ func (l *loader) beside(j *jobs.Job) {
 	for _, t := range j.Topics {
 		l.meet(t, func(string) Problem { return Problem{} })
 	}
+	l.beholds(j)
 	for _, n := range j.Nodes {
 		switch {
 		case n.Source != nil && n.Source.Source == nil:
@@ -132,6 +134,36 @@ func (l *loader) circle(job string) []use {
 // dropOldest is what a topic says that holds back nobody.
 const dropOldest = "drop_oldest"
 
+// reader is a source that may read what an output writes.
+type reader struct {
+	job, step string
+	source    jobs.Beholder
+}
+
+func (l *loader) beholds(j *jobs.Job) {
+	for _, n := range j.Nodes {
+		if n.Source == nil {
+			continue
+		}
+		if b, ok := n.Source.Source.(jobs.Beholder); ok {
+			l.readers = append(l.readers, reader{j.Name, n.ID, b})
+		}
+	}
+}
+
+// overFiles warns where one job reads the file that another writes: it would see lines that are cut back or come again behind a
+// crash, and have no watermark of the writer's. A topic is for that.
+func (l *loader) overFiles() {
+	for _, place := range slices.Sorted(maps.Keys(l.owned)) {
+		at := l.owned[place]
+		for _, r := range l.readers {
+			if at.File != "" && r.source.Reads(place) {
+				l.warn(at, "give the output a topic too (bus: NAME), and let the job read that: what a file has may be cut back or come again behind a crash", "job %s reads this file too (%s)", r.job, r.step)
+			}
+		}
+	}
+}
+
 // lonely warns of topics that nobody reads or nobody writes. Dead letters are for people to look at, and so is what a
 // topic is told to retain.
 func (l *loader) lonely() {
@@ -151,11 +183,11 @@ func (l *loader) lonely() {
 		switch {
 		case u.at.File == "":
 		case u.reads && !isWritten:
-			l.warn(u.at, near(u.topic, written, "it may be right, if a job outside these files writes it"), "nobody writes the topic %s", u.topic)
+			l.lone(u, near(u.topic, written, "it may be right, if a job outside these files writes it"), "nobody writes the topic %s")
 		case u.writes && !isRead && !u.dead && kept.RetentionBytes == 0 && kept.RetentionAge == 0:
-			l.warn(u.at, near(u.topic, read, elsewhere), "nobody reads the topic %s", u.topic)
+			l.lone(u, near(u.topic, read, elsewhere), "nobody reads the topic %s")
 		case !u.reads && !u.writes && !isRead && !isWritten:
-			l.warn(u.at, near(u.topic, append(read, written...), "remove it, or let a job write it"), "nobody reads or writes the topic %s", u.topic)
+			l.lone(u, near(u.topic, append(read, written...), "remove it, or let a job write it"), "nobody reads or writes the topic %s")
 		}
 	}
 }
@@ -168,6 +200,12 @@ func near(name string, candidates []string, otherwise string) string {
 		return "did you mean " + n + "?"
 	}
 	return otherwise
+}
+
+// lone warns of a topic; format has its name.
+func (l *loader) lone(u use, hint, format string) {
+	u.at.Topic = u.topic
+	l.warn(u.at, hint, format, u.topic)
 }
 
 func (l *loader) warn(at Problem, hint, format string, args ...any) {

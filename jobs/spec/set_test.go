@@ -126,3 +126,34 @@ func TestSetProblems(t *testing.T) {
 		})
 	}
 }
+
+// TestOverFiles: who reads the file that another job writes is warned, also by a pattern, and where the reader is written in Go.
+func TestOverFiles(t *testing.T) {
+	const hint = "give the output a topic too (bus: NAME), and let the job read that: what a file has may be cut back or come again behind a crash"
+	files := filepath.Join(t.TempDir(), "out-%s.jsonl")
+	writer := fmt.Sprintf("version: 1\njob: writer\nsource: {generator: {count: 1}}\noutputs:\n  main: {file: {path: %q}}\n", fmt.Sprintf(files, "1"))
+	reader := func(path string) string {
+		return fmt.Sprintf("version: 1\njob: reader\nsource: {file: {path: %q}}\noutputs: {main: {stdout: {}}}\n", path)
+	}
+	inGo := jobs.New("go")
+	jobs.To(jobs.From(inGo, fileconn.Source{Path: fmt.Sprintf(files, "*")}, jobs.JSON[string]()), "main", fileconn.Sink{Path: fmt.Sprintf(files, "go")}, jobs.JSON[string]())
+	tests := []struct {
+		name   string
+		beside []*jobs.Job
+		path   string
+		want   string
+	}{
+		{"the file itself", nil, fmt.Sprintf(files, "1"), "writer.yaml:5:23: job reader reads this file too (file-1) | " + hint},
+		{"a pattern", nil, fmt.Sprintf(files, "?"), "writer.yaml:5:23: job reader reads this file too (file-1) | " + hint},
+		{"another", nil, fmt.Sprintf(files, "2"), ""},
+		{"written in Go", []*jobs.Job{inGo}, fmt.Sprintf(files, "2"), "writer.yaml:5:23: job go reads this file too (file-1) | " + hint},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, problems, warnings := checkAll(t, tt.beside, map[string]string{"writer.yaml": writer, "reader.yaml": reader(tt.path)})
+			if problems != "" || warnings != tt.want {
+				t.Errorf("problems %q, warnings\n%s\nwant\n%s", problems, warnings, tt.want)
+			}
+		})
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -95,7 +96,12 @@ type UnreachableError struct {
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
 func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("admin: no process answers at %s: %v", e.Where, e.Err)
+	why := e.Err
+	var sys syscall.Errno
+	if errors.As(e.Err, &sys) {
+		why = sys // the rest of it says once more where
+	}
+	return fmt.Sprintf("no process answers at %s: %v", e.Where, why)
 }
 
 // Status returns how everything stands.

@@ -77,7 +77,7 @@ func (c TCP) Listen() (*Listener, error) {
 		return nil, fmt.Errorf("admin: address %q can be reached from other machines: it needs TLS (--tls-cert and --tls-key) and a login (--token-file, or --tls-client-ca for certificates of clients); or listen on 127.0.0.1", c.Addr)
 	}
 	if l.listener, err = net.Listen("tcp", c.Addr); err != nil {
-		return nil, fmt.Errorf("admin: %w", err)
+		return nil, fmt.Errorf("admin: address %q cannot be had: %w; choose another", c.Addr, err)
 	}
 	if conf != nil {
 		l.names = conf.Certificates[0].Leaf

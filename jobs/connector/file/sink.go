@@ -43,8 +43,10 @@ func (s Sink) Place() string {
 	if err != nil {
 		p = s.Path
 	}
-	return "file " + p
+	return placePrefix + p
 }
+
+const placePrefix = "file "
 
 // Open makes the file agree with env.State, and creates nothing yet where there is none. See the package comment for
 // what it cuts and when it stops the output.

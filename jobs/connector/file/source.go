@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -45,7 +46,19 @@ type Source struct {
 var (
 	_ jobs.Source     = Source{}
 	_ jobs.Discoverer = Source{}
+	_ jobs.Beholder   = Source{}
 )
+
+// Reads reports whether the source reads a place of a [Sink].
+func (s Source) Reads(place string) bool {
+	file, ok := strings.CutPrefix(place, placePrefix)
+	pattern, err := filepath.Abs(s.Path)
+	if !ok || err != nil {
+		return false
+	}
+	match, err := filepath.Match(pattern, file)
+	return err == nil && match || pattern == file
+}
 
 func (s Source) withDefaults() (Source, error) {
 	if s.Path == "" {
