@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -20,6 +21,9 @@ func (b *Bus) Resolve(topic TopicID, start Start) (Start, error) {
 	out := Start{Offsets: make([]Offset, len(t.parts))}
 	for i := range t.parts {
 		o, err := b.offsetAt(t, i, start.Time)
+		for gone := new(OffsetError); errors.As(err, &gone) && b.First(topic, i) > gone.Offset; { // let go while it was read
+			o, err = b.offsetAt(t, i, start.Time)
+		}
 		if err != nil {
 			return start, err
 		}

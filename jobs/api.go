@@ -60,6 +60,17 @@ func StartAt(offset int64) Option {
 	return func(o *options) { o.start = BusStart{At: offset, Exact: true} }
 }
 
+// StartTime lets a new subscription of a topic begin, in every partition, at the first record whose event time is t or later;
+// where none is so late yet, behind the newest. That is found when the job is added, and once.
+func StartTime(t time.Time) Option {
+	return func(o *options) { o.start = BusStart{ByTime: true, Time: TimeOf(t)} }
+}
+
+// StartAgo is StartTime, at a time so long before the job is added.
+func StartAgo(d time.Duration) Option {
+	return func(o *options) { o.start = BusStart{ByTime: true, Ago: d} }
+}
+
 // From adds a source outside the process.
 func From[T any](j *Job, src Source, codec Codec[T], opts ...Option) *Stream[T] {
 	o := optionsOf(j, opts)

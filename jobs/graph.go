@@ -92,11 +92,14 @@ type SourceSpec struct {
 	OnError        OnError
 }
 
-// BusStart is where a new subscription begins.
+// BusStart is where a new subscription begins: at the oldest record that is still there, unless it says something else.
 type BusStart struct {
-	Latest bool  // behind the newest record; else the oldest that is still there
+	Latest bool  // behind the newest record
 	At     int64 // an offset, if Exact
 	Exact  bool
+	Time   Time          // if ByTime: in each partition at the first record of that event time or later
+	Ago    time.Duration // if more than 0: ByTime, so long before the job is added
+	ByTime bool
 }
 
 // OutputSpec is what runtime must know of an output node.

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
 )
 
@@ -47,7 +48,45 @@ func (rt *Runtime) inspect(d *jobs.Job, o Origin) (def *definition, err error) {
 	for _, id := range slices.Sorted(maps.Keys(b.opened)) {
 		def.steps = append(def.steps, stepEntry{ID: id, Key: d.Node(id).KeyType, Tables: slices.Sorted(maps.Keys(b.opened[id]))})
 	}
-	return def, nil
+	return def, rt.findStarts(def)
+}
+
+// findStarts finds where the subscriptions begin that are new and begin at a time. It may have to read records, for which the
+// committer must not wait: the frame that adds the job takes what was found here, and later ones and other processes go on
+// from there.
+func (rt *Runtime) findStarts(d *definition) error {
+	var have *jobEntry
+	for _, n := range d.Nodes {
+		if n.Source == nil || !n.Source.Start.ByTime {
+			continue
+		}
+		topic, ok := rt.bus.TopicByName(n.Source.Topic)
+		if !ok {
+			continue
+		}
+		if have == nil {
+			var err error
+			if have, err = rt.entry(d.Name); err != nil && !errors.Is(err, ErrNoJob) {
+				return err
+			}
+		}
+		if have != nil && have.Phase != PhaseEnded && slices.ContainsFunc(have.Inputs, func(in inputEntry) bool { return in.Step == n.ID && in.Topic == topic }) {
+			continue
+		}
+		at := int64(n.Source.Start.Time)
+		if ago := n.Source.Start.Ago; ago > 0 {
+			at = rt.now().Add(-ago).UnixMilli()
+		}
+		found, err := rt.bus.Resolve(topic, bus.Start{ByTime: true, Time: at})
+		if err != nil {
+			return fmt.Errorf("step %s: finding where to begin in topic %s: %w", n.ID, n.Source.Topic, err)
+		}
+		if d.starts == nil {
+			d.starts = map[string][]bus.Offset{}
+		}
+		d.starts[n.ID] = found.Offsets
+	}
+	return nil
 }
 
 // textOf is a job's definition: what it was made from, or its graph.

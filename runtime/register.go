@@ -268,10 +268,24 @@ func (rt *Runtime) sayOver(job string, changed bool) {
 type definition struct {
 	*jobs.Job
 	origin Origin
-	text   []byte              // what it was made from
-	steps  []stepEntry         // that keep state
-	splits map[string][]string // of its sources, by step, where they were asked
-	moved  map[string]bool     // sources that read something else than those of that name before
+	text   []byte                  // what it was made from
+	steps  []stepEntry             // that keep state
+	splits map[string][]string     // of its sources, by step, where they were asked
+	moved  map[string]bool         // sources that read something else than those of that name before
+	starts map[string][]bus.Offset // of new subscriptions that begin at a time, by step, once they are found
+}
+
+// start is where a new subscription of a step begins.
+func (d *definition) start(n *jobs.Node) bus.Start {
+	switch s := n.Source.Start; {
+	case s.Latest:
+		return bus.Start{Latest: true}
+	case s.Exact:
+		return bus.Start{At: bus.Offset(s.At)}
+	case s.ByTime && len(d.starts[n.ID]) > 0:
+		return bus.Start{Offsets: slices.Clone(d.starts[n.ID])}
+	}
+	return bus.Start{Earliest: true} // by time too, where the topic is made by the same change
 }
 
 // placeOf is where outside an output goes; another place is another output.
@@ -434,7 +448,10 @@ func (r *registration) inputs(d *definition, have *jobEntry, jc *jobChange) erro
 				continue
 			}
 		}
-		start := bus.Start{Earliest: !n.Source.Start.Latest && !n.Source.Start.Exact, Latest: n.Source.Start.Latest, At: bus.Offset(n.Source.Start.At)}
+		start := d.start(n)
+		for p, o := range start.Offsets { // what has gone since they were found is left out
+			start.Offsets[p] = max(o, r.core.bus.First(topic.ID, p))
+		}
 		in := inputEntry{Step: n.ID, Topic: topic.ID, Sub: bus.SubID(r.id()), Start: start}
 		var err error
 		if in.States, err = r.begin(topic, start); err != nil {

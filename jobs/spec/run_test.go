@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/jobstest"
@@ -238,6 +239,24 @@ func TestTextOfATopicIsDecoded(t *testing.T) {
 		}
 		if _, ok := built.Payload(nil, 0, published, 0, 1); ok != want {
 			t.Errorf("%q takes what the publisher attached: %v, want %v", src, ok, want)
+		}
+	}
+}
+
+// TestBusStart: where a subscription begins, as `bus tail`, `bus seek` and `replay` say it too; the schema takes the same.
+func TestBusStart(t *testing.T) {
+	at := jobs.TimeOf(time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC))
+	for text, want := range map[string]jobs.BusStart{
+		"earliest": {}, "beginning": {}, "latest": {Latest: true}, "end": {Latest: true}, "17": {At: 17, Exact: true}, `"offset:17"`: {At: 17, Exact: true},
+		"2026-01-31T08:00:00Z": {ByTime: true, Time: at}, `"2026-01-31T09:00:00.5+01:00"`: {ByTime: true, Time: at + 500}, "-2h": {ByTime: true, Ago: 2 * time.Hour},
+		"-1h30m": {ByTime: true, Ago: 90 * time.Minute}, "-0.5s": {ByTime: true, Ago: time.Second / 2}, `"${env:NOPE:--2h}"`: {ByTime: true, Ago: 2 * time.Hour},
+	} {
+		src := small("  bus: {topic: t, start: "+text+"}\n", "outputs: {main: {stdout: {}}}\n")
+		if got := mustLoad(t, src).Nodes[0].Source.Start; got != want {
+			t.Errorf("%s is %+v, want %+v", text, got, want)
+		}
+		if err := validateYAML(t, src); err != nil {
+			t.Errorf("the schema refuses %s: %v", text, err)
 		}
 	}
 }

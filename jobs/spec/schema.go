@@ -183,6 +183,9 @@ func kindsOf(names []string) []object {
 	return kinds
 }
 
+// timePattern is a time as RFC 3339 has it.
+const timePattern = `[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})`
+
 func sourceSchema(reg connector.Registry) object {
 	s := blockSchema(sourceFields)
 	p := s["properties"].(object)
@@ -190,7 +193,7 @@ func sourceSchema(reg connector.Registry) object {
 		{"type": "object", "properties": object{"to": object{"type": "string"}}, "required": []string{"to"}, "additionalProperties": false}}}, docOf(sourceFields, "on_error"))
 	bus := blockSchema(busSourceFields)
 	bus["properties"].(object)["start"] = withDoc(object{"type": []string{"string", "integer"}, "minimum": 0,
-		"pattern": `\$\{env:|^(earliest|latest|[0-9]+)$`}, docOf(busSourceFields, "start"))
+		"pattern": `\$\{env:|^(earliest|beginning|latest|end|(offset:)?[0-9]+|-([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+|` + timePattern + `)$`}, docOf(busSourceFields, "start"))
 	p["bus"] = object{"anyOf": []object{nameSchema(), bus}}
 	ends := []string{"bus"}
 	for _, k := range reg.Sources {

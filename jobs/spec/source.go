@@ -104,18 +104,31 @@ func (w *draft) busSource(b block) {
 		w.source.idleAfter = w.duration(f.get("idle_after"), "idle_after")
 	}
 	if f.has("start") {
-		s, ok := w.text(f.get("start"), "start")
-		at, err := strconv.ParseInt(s, 10, 64)
-		switch {
-		case !ok || s == "earliest":
-		case s == "latest":
-			w.source.start.Latest = true
-		case err == nil && at >= 0:
-			w.source.start = jobs.BusStart{At: at, Exact: true}
-		default:
-			w.problem(f.get("start"), "", "start: want earliest, latest or an offset, not %s", describe(f.get("start")))
+		if s, ok := w.text(f.get("start"), "start"); ok {
+			if w.source.start, ok = busStart(s); !ok {
+				w.problem(f.get("start"), "", "start: want earliest, latest, an offset, a time such as 2026-01-31T08:00:00Z, or -2h for two hours before the job is added, not %s", describe(f.get("start")))
+			}
 		}
 	}
+}
+
+// busStart reads where a new subscription begins; ok is false if s says nothing of the kind.
+func busStart(s string) (start jobs.BusStart, ok bool) {
+	if s == "earliest" || s == "beginning" {
+		return start, true
+	}
+	if s == "latest" || s == "end" {
+		return jobs.BusStart{Latest: true}, true
+	}
+	if at, err := strconv.ParseInt(strings.TrimPrefix(s, "offset:"), 10, 64); err == nil && at >= 0 {
+		return jobs.BusStart{At: at, Exact: true}, true
+	}
+	if ago, back := strings.CutPrefix(s, "-"); back {
+		d, err := time.ParseDuration(ago)
+		return jobs.BusStart{ByTime: true, Ago: d}, err == nil && d > 0
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	return jobs.BusStart{ByTime: true, Time: jobs.TimeOf(t)}, err == nil
 }
 
 func (w *draft) outsideSource(b block, name string) {
