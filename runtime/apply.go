@@ -35,11 +35,16 @@ func (rt *Runtime) Apply(ctx context.Context, defs []Definition, o ApplyOptions)
 		}
 		names = append(names, d.Job.Name)
 	}
+	return rt.apply(ctx, &application{rt: rt, options: o}, defs, names)
+}
+
+// apply does what a says.
+func (rt *Runtime) apply(ctx context.Context, a *application, defs []Definition, names []string) (ApplyResult, error) {
+	o := a.options
 	ctx, leave, err := rt.changes.enter(ctx, "apply", append(savepointNamed(o.From), names...)...)
 	if err != nil {
 		return ApplyResult{}, refuse("", err)
 	}
-	a := &application{rt: rt, options: o}
 	if err := a.saved(defs); err != nil {
 		leave()
 		return ApplyResult{}, refuse("", err)
@@ -70,6 +75,7 @@ type application struct {
 	options ApplyOptions
 	result  ApplyResult
 	changed []*newDefinition
+	begins  func(*registration, *jobChange) error // where a new job begins; nil: where its definition says
 
 	from   *savepointEntry // nil: none
 	header checkpoint.Header
@@ -274,6 +280,9 @@ func (a *application) write(c *core) (wal.LSN, error) {
 			a.file, err = r.from(d.definition, a.from, a.header, a.rt.snapshots)
 		case have == nil:
 			err = r.job(d.definition, nil, PhaseActive, 0)
+			if err == nil && a.begins != nil {
+				err = a.begins(r, &r.change.Jobs[len(r.change.Jobs)-1])
+			}
 		case d.diff.Action == ActionAdopt, have.Phase == PhaseEnded:
 			r.name(d.definition, have)
 		default:

@@ -47,6 +47,7 @@
 //	apply.go, remove.go, lifecycle.go  what can be done to jobs         diff.go      what a definition changes
 //	probation.go what comes back                  savepoint.go snapshots with names
 //	seek.go, place.go, retain.go  places of readers, and what topics keep      replay.go  reading a topic again
+//	copy.go      reading a topic again into another one
 //	shadow.go, shadow_range.go, shadow_run.go, shadow_compare.go  another definition on what a job has read
 //	members.go   which jobs and senders there are                       events.go, joblog.go  what has happened
 //	plan.go      a graph cut into tasks           build.go     an attempt's subtasks

@@ -263,6 +263,7 @@ type busFeed struct {
 
 	ends []replayEnd // of the replay under way; nil once it is over, or where there is none
 	told bool        // that the reader has come there
+	rate *recordRate // of a copy; nil: as fast as can be
 
 	pace feedPace
 }
@@ -294,7 +295,10 @@ func (f *busFeed) poll(s *subtask) (int, error) {
 	if err := f.pastReplay(s); err != nil {
 		return 0, err
 	}
-	most := f.records(s.ex.rt.chunkRecords)
+	most := f.rate.allow(s.ex.rt.now(), f.records(s.ex.rt.chunkRecords))
+	if most == 0 {
+		return 0, nil
+	}
 	b, ok, err := f.reader.Next(most)
 	for ok && err == nil && b.Len() == 0 { // marks alone
 		b, ok, err = f.reader.Next(most)
@@ -311,6 +315,7 @@ func (f *busFeed) poll(s *subtask) (int, error) {
 		return 0, nil
 	}
 	n := b.Len()
+	f.rate.took(n)
 	s.stats.in.Add(int64(n))
 	split := f.splits[b.Partition]
 	if b.Payload != nil {
@@ -354,7 +359,13 @@ func sameState(a, b bus.SubState) bool {
 }
 
 func (f *busFeed) ready() <-chan struct{} { return f.wakes }
-func (f *busFeed) idleIn() time.Duration  { return f.reader.QuietIn() }
+
+func (f *busFeed) idleIn() time.Duration {
+	if d := f.rate.in(); d > 0 {
+		return d
+	}
+	return f.reader.QuietIn()
+}
 
 func (f *busFeed) close() error {
 	f.endCatchUp()

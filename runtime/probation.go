@@ -63,8 +63,8 @@ func (rt *Runtime) retry(j *job) {
 	}
 	defer leave()
 	if rt.findJob(j.def.Name) == j {
-		if j.trial.Load().open(rt.now()) {
-			j.trial.Store(nil)
+		if t := j.trial.Load(); t.open(rt.now()) {
+			j.trial.Store(&trial{until: t.until}) // it is not taken back any more; when its time is over it is settled as any
 		}
 		rt.goOn(j)
 	}

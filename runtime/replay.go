@@ -32,6 +32,9 @@ const extraReplay = "replay"
 type replayMark struct {
 	ID   string      `json:"id"`
 	Ends []replayEnd `json:"ends"`
+
+	Copy bool    `json:"copy,omitempty"` // the job is there for it alone, and goes when it is over (copy.go)
+	Rate float64 `json:"rate,omitempty"` // records a second that a copy takes; 0 is any
 }
 
 // replayEnd is where it ends in a partition.
@@ -384,7 +387,7 @@ func (rt *Runtime) Replaying(job string) (id string, left int64, err error) {
 // where they go on.
 func (x *execution) endReplay(r *sealRequest, pieces []*piece) error {
 	mark := x.replay.Load()
-	if mark == nil || slices.ContainsFunc(pieces, func(p *piece) bool { return !p.replayed }) {
+	if mark == nil || mark.Copy || slices.ContainsFunc(pieces, func(p *piece) bool { return !p.replayed }) {
 		return nil
 	}
 	h := &r.header
@@ -421,6 +424,7 @@ func (f *busFeed) stopAt(mark *replayMark) {
 	if mark == nil {
 		return
 	}
+	f.rate = newRecordRate(mark.Rate)
 	for _, end := range mark.Ends {
 		if end.Sub == f.sub && slices.ContainsFunc(f.states, func(s bus.SubState) bool { return s.Partition == end.Partition }) {
 			f.ends = append(f.ends, end)

@@ -198,6 +198,7 @@ func (rt *Runtime) Start(defs []*jobs.Job) error {
 	rt.background.Add(1)
 	go rt.janitor()
 	rt.spawn(rt.endTrials)
+	rt.endCopies(entries)
 	return nil
 }
 

@@ -19,12 +19,16 @@ import (
 
 func (a *app) replayCommand() *cobra.Command {
 	c := a.command(cobra.Command{
-		Use:   "replay TOPIC --from PLACE [--to PLACE] (--job JOB | --to-stdout | --shadow FILE)",
-		Short: "Look back: read a topic again, into a job, out as JSON lines, or into a new definition to compare",
+		Use:   "replay TOPIC --from PLACE [--to PLACE] (--job JOB | --into TOPIC | --to-stdout | --shadow FILE)",
+		Short: "Look back: read a topic again, into a job, another topic, out as JSON lines, or into a new definition to compare",
 		Long: `Replay into a job sets its places in topics, its state and its watermarks back in one durable change: to nothing, or with
 --from savepoint:NAME to what a savepoint holds. It reads up to where it was, or to --to, and goes on from where it was. What it
 gives out meanwhile are new records, beside those it gave before; the header sidestream-replay tells them by the replay's id.
 A job that has failed or ended goes on. --dry-run says how much it is and which outputs repeat.
+
+Replay --into copies records to another topic, which is made with the same partitions where there is none. A job of its own does
+it, each record once over any crash, up to what is there now or --to, and is removed when it is done. The copies keep key, time
+and headers, and have the header sidestream-replay with the job's name.
 
 Replay --to-stdout writes records as a line of JSON each and claims nothing; where no process runs, the directory is read.
 
@@ -33,24 +37,27 @@ job gave of exactly these records, as far as that is in topics. Nothing is distu
 same, and with 1 where something is missing or extra.`,
 		Example: `  sidestream replay ticks --from earliest --job counts --dry-run
   sidestream replay ticks --from -1h --job counts
+  sidestream replay ticks --from -1h --into again --filter 'value.reading > 50'
   sidestream replay ticks --from earliest --shadow more.yaml
   sidestream replay ticks --from earliest --to offset:3 --to-stdout --filter 'value.reading >= 0'`,
 		Args: one("a topic", "bus list"),
 	}, a.doReplay)
 	c.ValidArgsFunction = a.completeWith(topicNames, 1)
 	c.Flags().String("from", "", "earliest, offset:N, a time such as 2026-01-31T08:00:00Z (of events), -2h for two hours ago, or savepoint:NAME")
+	c.Flags().String("into", "", "another topic that the records are copied to")
 	c.Flags().String("shadow", "", "a definition, of which the outputs are compared with those of the job of its name, or of --job")
 	c.Flags().String("warm-up", "", "with --shadow: begin reading at this place, and comparing at --from")
 	c.Flags().Int("show", 10, "with --shadow: so many differences, at most 1000")
 	c.Flags().String("to", "", "stop before this place; to where it ends now if not given")
 	c.Flags().String("job", "", "the job that reads it again")
 	c.Flags().Bool("to-stdout", false, "write the records to stdout")
-	c.Flags().String("filter", "", "with --to-stdout: only records of which this expression is true")
-	c.Flags().String("rate", "", "with --to-stdout: at most so many records a second, such as 100/s")
+	c.Flags().String("filter", "", "with --into and --to-stdout: only records of which this expression is true")
+	c.Flags().String("rate", "", "with --into and --to-stdout: at most so many records a second, such as 100/s")
 	c.Flags().Bool("dry-run", false, "say how much it is, and do nothing")
 	must(c.MarkFlagRequired("from"))
 	completes(c, "from", "earliest", "offset:", "-1h", "savepoint:")
 	completeFlag(c, "job", a, jobNames)
+	completeFlag(c, "into", a, topicNames)
 	asks(c)
 	prints(c, "table", "json", "yaml", "jsonl", "name")
 	return c
@@ -59,11 +66,12 @@ same, and with 1 where something is missing or extra.`,
 func (a *app) doReplay(cmd *cobra.Command, args []string) error {
 	job, shadow := text(cmd, "job"), text(cmd, "shadow")
 	out, _ := cmd.Flags().GetBool("to-stdout")
-	if shadow == "" && (job == "") != out || shadow != "" && out {
-		return withCode(exitUsage, errors.New("say where to: --job JOB, --to-stdout or --shadow FILE, one of them"))
+	into := text(cmd, "into")
+	if n := count(out, shadow != "", into != ""); n > 1 || (n == 1) == (job != "") && shadow == "" {
+		return withCode(exitUsage, errors.New("say where to: --job JOB, --into TOPIC, --to-stdout or --shadow FILE, one of them"))
 	}
 	now := time.Now()
-	from, err := runtime.ParsePlace(text(cmd, "from"), now, !out)
+	from, err := runtime.ParsePlace(text(cmd, "from"), now, !out && into == "")
 	if err != nil {
 		return withCode(exitUsage, fmt.Errorf("--from: %w", err))
 	}
@@ -78,9 +86,12 @@ func (a *app) doReplay(cmd *cobra.Command, args []string) error {
 	if out {
 		return a.replayOut(cmd, runtime.Tail{Topic: args[0], Partition: -1, Begin: &from, End: to})
 	}
+	if into != "" {
+		return a.replayTopic(cmd, args[0], admin.CopyRequest{Into: into, From: from.String(), To: placeString(to), Filter: text(cmd, "filter")})
+	}
 	for _, f := range []string{"filter", "rate"} {
 		if text(cmd, f) != "" {
-			return withCode(exitUsage, fmt.Errorf("--%s goes with --to-stdout: a job reads all there is, as fast as it can", f))
+			return withCode(exitUsage, fmt.Errorf("--%s goes with --into and --to-stdout: a job reads all there is, as fast as it can", f))
 		}
 	}
 	if shadow != "" {
@@ -101,6 +112,53 @@ func placeString(p *runtime.Place) string {
 		return ""
 	}
 	return p.String()
+}
+
+func count(all ...bool) (n int) {
+	for _, b := range all {
+		if b {
+			n++
+		}
+	}
+	return n
+}
+
+// replayTopic copies a range into another topic, and waits until that is done.
+func (a *app) replayTopic(cmd *cobra.Command, topic string, r admin.CopyRequest) error {
+	if r.Filter != "" {
+		if _, err := filterOf(r.Filter); err != nil {
+			return withCode(exitUsage, err)
+		}
+	}
+	var err error
+	if r.Rate, err = rateOf(text(cmd, "rate")); err != nil {
+		return withCode(exitUsage, err)
+	}
+	r.DryRun, _ = cmd.Flags().GetBool("dry-run")
+	client, err := a.client(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, stop := untilInterrupt(cmd)
+	defer stop()
+	op, err := client.ReplayInto(ctx, topic, r)
+	if err != nil {
+		return a.said(cmd, err)
+	}
+	op, err = client.Await(ctx, op, a.underWay())
+	switch {
+	case ctx.Err() != nil:
+		return withCode(exitFailed, errors.New("no longer watched; the replay goes on as a job: 'sidestream job list' shows it, 'sidestream job remove' ends it"))
+	case err != nil:
+		return a.said(cmd, err)
+	case op.Replay == nil:
+		return withCode(exitFailed, errors.New("the process does not say what it replayed"))
+	}
+	if r.DryRun {
+		op.Replay.Job = "-"
+		a.say("nothing was done: this is a dry run")
+	}
+	return showOne(a, cmd, replayView, *op.Replay)
 }
 
 // replayInto lets a job read a topic again, and shows what that is.
@@ -261,12 +319,12 @@ func filterOf(src string) (func(runtime.TopicRecord) (bool, error), error) {
 
 // paceOf makes what waits so that no more records come than so many a second; "" waits for nothing.
 func paceOf(s string) (func(context.Context), error) {
-	if s == "" {
-		return func(context.Context) {}, nil
+	n, err := rateOf(s)
+	if err != nil {
+		return nil, err
 	}
-	n, err := strconv.ParseFloat(strings.TrimSuffix(s, "/s"), 64)
-	if err != nil || !(n > 0 && n <= 1e9) {
-		return nil, fmt.Errorf("--rate is %q; it is a number of records a second, such as 100/s", s)
+	if n == 0 {
+		return func(context.Context) {}, nil
 	}
 	next := time.Now()
 	return func(ctx context.Context) {
@@ -278,4 +336,16 @@ func paceOf(s string) (func(context.Context), error) {
 		}
 		next = next.Add(time.Duration(float64(time.Second) / n))
 	}, nil
+}
+
+// rateOf reads a number of records a second; "" is 0, which is any.
+func rateOf(s string) (float64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseFloat(strings.TrimSuffix(s, "/s"), 64)
+	if err != nil || !(n > 0 && n <= 1e9) {
+		return 0, fmt.Errorf("--rate is %q; it is a number of records a second, such as 100/s", s)
+	}
+	return n, nil
 }

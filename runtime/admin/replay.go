@@ -2,8 +2,11 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -110,6 +113,94 @@ func (s *Server) registerShadow() {
 		}))
 }
 
+// CopyRequest copies a range of a topic into another.
+type CopyRequest struct {
+	Into   string  `json:"into" minLength:"1" maxLength:"512" doc:"the topic that is written; made with the same partitions where there is none"`
+	From   string  `json:"from" minLength:"1" maxLength:"512" doc:"earliest, offset:N, a time as RFC 3339 has it (of events), or -2h for two hours ago"`
+	To     string  `json:"to,omitempty" maxLength:"512" doc:"stop before this place; at the topic's end as of now if not given"`
+	Filter string  `json:"filter,omitempty" maxLength:"65536" doc:"copy only records of which this expression is true"`
+	Rate   float64 `json:"rate,omitempty" minimum:"0" maximum:"1000000000" doc:"at most so many records a second"`
+	Job    string  `json:"job,omitempty" maxLength:"128" doc:"the name of the job that does it; one of the topic and the time if not given"`
+	DryRun bool    `json:"dry_run,omitempty" doc:"say what would be copied, and do nothing"`
+}
+
+func (s *Server) registerCopy() {
+	add(s, accessLogin, huma.Operation{Method: http.MethodPost, Path: "/v1/topics/{topic}/replay", OperationID: "replay-into", DefaultStatus: http.StatusAccepted,
+		Summary: "Copy a range of a topic into another one; this is an operation",
+		Description: "A job of its own does it, each record once over any crash, and is removed when it is done. Its records have the header " + runtime.ReplayHeader +
+			" with its name. Cancelling the operation leaves the job: remove it to end it."},
+		func(ctx context.Context, rt *runtime.Runtime, in *struct {
+			Topic string `path:"topic" maxLength:"512"`
+			Body  CopyRequest
+		}) (*body[Operation], error) {
+			o := runtime.CopyOptions{Rate: in.Body.Rate, DryRun: in.Body.DryRun}
+			var err error
+			if o.From, err = place("from", in.Body.From, false); err != nil {
+				return nil, err
+			}
+			if o.To, err = optionalPlace("to", in.Body.To); err != nil {
+				return nil, err
+			}
+			def, err := s.copyJob(rt, in.Topic, in.Body)
+			if err != nil {
+				return nil, err
+			}
+			progress := func() string {
+				if id, left, err := rt.Replaying(def.Name); err == nil && id != "" {
+					return fmt.Sprintf("replay %s: %d records to go", id, left)
+				}
+				return ""
+			}
+			s.audit("replay", def.Name)
+			op, err := s.begin("replay", def.Name, progress, func(ctx context.Context, op *Operation) error {
+				res, err := rt.ReplayInto(ctx, def, in.Topic, o)
+				if err != nil {
+					return err
+				}
+				op.Replay = &res
+				return replayed(ctx, rt, def.Name, res.ID)
+			})
+			return &body[Operation]{op}, err
+		})
+}
+
+// copyJob writes the definition of a job that copies. The process that goes on with it reads it as any other.
+func (s *Server) copyJob(rt *runtime.Runtime, topic string, r CopyRequest) (*jobs.Job, error) {
+	if r.Into == topic {
+		return nil, problem(http.StatusConflict, KindRefused, "topic %s cannot be replayed into itself: it would read what it writes", topic)
+	}
+	if r.Filter != "" {
+		if _, err := spec.NewFilter(r.Filter); err != nil {
+			return nil, problem(http.StatusUnprocessableEntity, KindBadRequest, "filter: %v", err)
+		}
+	}
+	name := r.Job
+	if name == "" {
+		name = fmt.Sprintf("replay-%.80s-%s", topic, time.Now().UTC().Format("20060102T150405.000"))
+	}
+	out := map[string]any{"topic": r.Into}
+	if _, there := rt.Topic(r.Into); !there {
+		if st, ok := rt.Topic(topic); ok {
+			out["partitions"] = len(st.Partitions)
+		}
+	}
+	def := map[string]any{"version": 1, "job": name, "source": map[string]any{"bus": topic}, "outputs": map[string]any{"main": map[string]any{"bus": out}}}
+	if r.Filter != "" {
+		def["steps"] = []any{map[string]any{"filter": map[string]any{"if": r.Filter}}}
+	}
+	b, err := json.Marshal(def) // which is YAML too
+	if err != nil {
+		return nil, err
+	}
+	return s.definition([]DefinitionFile{{Name: name + ".yaml", Content: string(b) + "\n"}})
+}
+
+// ReplayInto begins to copy a range of a topic.
+func (c *Client) ReplayInto(ctx context.Context, topic string, r CopyRequest) (op Operation, err error) {
+	err = c.call(ctx, http.MethodPost, "/v1/topics/"+url.PathEscape(topic)+"/replay", r, &op)
+	return op, err
+}
+
 // definition loads the one job of a request.
 func (s *Server) definition(files []DefinitionFile) (*jobs.Job, error) {
 	var texts []spec.File
@@ -153,6 +244,9 @@ func (c *Client) Shadow(ctx context.Context, files []spec.File, r ShadowRequest)
 func replayed(ctx context.Context, rt *runtime.Runtime, job, id string) error {
 	for id != "" {
 		at, left, err := rt.Replaying(job)
+		if errors.Is(err, runtime.ErrNoJob) && job == id {
+			return nil // a copy is removed when it is done
+		}
 		if err != nil || at != id {
 			return err
 		}

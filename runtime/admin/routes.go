@@ -54,6 +54,7 @@ func (s *Server) register() {
 	s.registerTopics()
 	s.registerReplay()
 	s.registerShadow()
+	s.registerCopy()
 	s.registerEvents()
 	s.registerDescription()
 	schemas := s.api.OpenAPI().Components.Schemas.Map()
