@@ -205,6 +205,9 @@ func (l *ledger) applyControl(lsn wal.LSN, c *control) error {
 		if j == nil {
 			return fmt.Errorf("runtime: frame %s announces a snapshot of job %d, which the log does not know", lsn, s.Job)
 		}
+		if n := len(j.Snapshots); n > 0 && j.Snapshots[n-1].File == s.Snapshot.File {
+			j.Snapshots = slices.Clone(j.Snapshots[:n-1]) // it was written again
+		}
 		j.Snapshots = append(j.Snapshots, s.Snapshot)
 		j.FrameBytes = 0
 		keep := keptSnapshots

@@ -167,3 +167,44 @@ func TestSavepointInUse(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSavepointBehindALoss: a job at rest whose state was cut down by a change, with no epoch since, is saved as it is now: a
+// snapshot of that epoch from before the change is not it.
+func TestSavepointBehindALoss(t *testing.T) {
+	noLeaks(t)
+	data, out := t.TempDir(), t.TempDir()
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	full := version(readTopic("j", topic, out, nil), "full")
+	bare := jobs.New("j")
+	bare.Delivery = jobs.ExactlyOnce
+	jobs.To(jobs.FromTopic(bare, topic), "main", file.Sink{Path: filepath.Join(out, "j.jsonl")}, jobs.JSON[int64]())
+	version(bare, "bare")
+	rt := start(t, runtime.Config{DataDir: data}, writerJob("writer", newTap(200, 100), topic))
+	defer stop(t, rt)
+	apply(t, rt, full)
+	until(t, rt, "all is read", func() bool { return linesOf(t, filepath.Join(out, "j.jsonl")) == 100 })
+	if err := rt.PauseJob(t.Context(), "j"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.Savepoint(t.Context(), "j", "before"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.Apply(t.Context(), byAPI(bare), runtime.ApplyOptions{AllowStateLoss: true, Probation: -1}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := rt.Savepoint(ctx, "j", "behind"); err != nil {
+		t.Fatal(err)
+	}
+	for name, entries := range map[string]bool{"before": true, "behind": false} {
+		c, err := runtime.FindCheckpoint(data, filepath.Join(data, "savepoints", name+".savepoint"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := runtime.Inspect(c)
+		if err != nil || (d.Entries > 0) != entries {
+			t.Errorf("savepoint %s has %d entries, %v", name, d.Entries, err)
+		}
+	}
+}

@@ -172,16 +172,19 @@ func (rt *Runtime) saveSnapshot(meta checkpoint.SnapshotMeta, bodies [][]byte) e
 	gone, said := false, false
 	err = rt.do(func(c *core) (err error) {
 		j := c.ledger.Jobs[meta.Job]
+		named := false
 		if j != nil && len(j.Snapshots) > 0 {
 			// Who cuts the log may have written one of a job between two attempts meanwhile. What the log keeps must be two files.
-			newest := j.Snapshots[len(j.Snapshots)-1].Epoch
-			said, gone = newest == meta.Epoch, newest > meta.Epoch
+			// One of the same epoch may lack what a change has made of the state since: then this one takes its place.
+			newest := j.Snapshots[len(j.Snapshots)-1]
+			named = newest.File == file
+			said, gone = named && newest.LSN >= meta.LSN, newest.Epoch > meta.Epoch
 			if said || gone {
 				return nil
 			}
 		}
 		if j == nil || meta.LSN < j.Since || j.onTrial(rt.now()) {
-			gone = true // the job, or what it was; or there may be a way back to state that this one lacks
+			said, gone = named, !named // the job, or what it was; or there may be a way back to state that this one lacks
 			return nil
 		}
 		lsn, err = c.change(&control{Snapshot: &snapshotChange{Job: meta.Job,
