@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -59,6 +60,16 @@ func surfaces(t *testing.T, broker string, jobs map[string]string, name string) 
 	if err := os.WriteFile(filepath.Join(dir, "password"), []byte(canary+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	for file, content := range map[string]string{
+		"token":           canary + "-token\n", // of the API
+		"sidestream.yaml": "contexts:\n  " + name + "far: {url: \"http://127.0.0.1:1\", token_file: token}\n",
+		"changed.yaml":    strings.Replace(jobs["works.yaml"], "count()", "count(), top: max(value.n)", 1),
+		"denied2.yaml":    strings.Replace(jobs["denied.yaml"], "bus: d", "bus: d2", 1),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	program := func(args ...string) *exec.Cmd {
 		c := exec.Command("sidestream", args...)
 		c.Dir = dir
@@ -66,7 +77,7 @@ func surfaces(t *testing.T, broker string, jobs map[string]string, name string) 
 		return c
 	}
 	socket := filepath.Join(dir, "s")
-	run := program("run", "jobs", "--data-dir", "data", "--socket", socket, "--log-level", "debug", "--listen", "127.0.0.1:0")
+	run := program("run", "jobs", "--data-dir", "data", "--socket", socket, "--log-level", "debug", "--listen", "127.0.0.1:0", "--token-file", "token")
 	var out, said syncBuffer
 	run.Stdout, run.Stderr = &out, &said
 	if err := run.Start(); err != nil {
@@ -95,10 +106,19 @@ func surfaces(t *testing.T, broker string, jobs map[string]string, name string) 
 	see("savepoint", "job", "savepoint", name+"works", name+"sp", "--socket", socket)
 	see("status", "status", "-o", "json", "--socket", socket)
 	see("job logs", "job", "logs", name+"fails", "--socket", socket)
+	see("job diff", "job", "diff", "changed.yaml", "--socket", socket)
+	see("job diff json", "job", "diff", "changed.yaml", "-o", "json", "--socket", socket)
+	see("job apply, refused", "job", "apply", "changed.yaml", "-o", "json", "--socket", socket)
+	see("job apply, denied", "job", "apply", "denied2.yaml", "--adopt", "--socket", socket)
+	see("doctor", "doctor", "jobs", "--socket", socket)
+	see("top", "top", "-n", "1", "-o", "json", "--socket", socket)
+	see("completion", "__complete", "job", "get", "--socket", socket, "")
+	see("contexts", "context", "list", "-o", "json")
+	see("context", "context", "show", "--context", name+"far", "-o", "json")
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}}
-	for _, path := range []string{"/v1/status", "/v1/jobs", "/v1/jobs/" + name + "works", "/v1/jobs/" + name + "works/definition", "/v1/topics", "/metrics", "/readyz?verbose"} {
+	for _, path := range []string{"/v1/status", "/v1/jobs", "/v1/jobs/" + name + "works", "/v1/jobs/" + name + "works/definition", "/v1/topics", "/v1/savepoints", "/v1/operations", "/v1/openapi.json", "/metrics", "/readyz?verbose"} {
 		r, err := client.Get("http://sidestream" + path)
 		if err != nil {
 			t.Fatalf("%v; it said %s", err, said.String())
@@ -110,6 +130,7 @@ func surfaces(t *testing.T, broker string, jobs map[string]string, name string) 
 		_ = r.Body.Close() // it has been read
 		seen["GET "+path] = r.Status + "\n" + string(b)
 	}
+	seen["events"] = events(t, client)
 	if err := run.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +156,27 @@ func surfaces(t *testing.T, broker string, jobs map[string]string, name string) 
 		t.Fatal(err)
 	}
 	return seen
+}
+
+// events returns what has happened so far, as the API tells it.
+func events(t *testing.T, client *http.Client) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sidestream/v1/events?after=0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := client.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	var told bytes.Buffer
+	for s := bufio.NewScanner(r.Body); s.Scan() && !strings.Contains(s.Text(), `"kind":"savepoint"`); {
+		told.WriteString(s.Text() + "\n")
+	}
+	return told.String()
 }
 
 func waitFor(t *testing.T, what string, ok func() bool) {
@@ -179,7 +221,7 @@ func TestCanary(t *testing.T) {
 	}
 	leak := "  - map: {k: '\"" + canary + "\"', n: value.n}\n"
 	for where, text := range surfaces(t, broker, canaryJobs(broker, canary+".", leak), canary+".") {
-		bare := where == "run: stdout" || strings.HasPrefix(where, "wal dump") // they hold no names and no contents
+		bare := where == "run: stdout" || where == "GET /v1/openapi.json" || strings.HasPrefix(where, "wal dump") // they hold no names and no contents
 		if !bare && !strings.Contains(text, canary) {
 			t.Errorf("the twin's name is not seen in %s: %.600s", where, text)
 		}
