@@ -88,7 +88,10 @@ func (r *Result) judge() {
 		x := &r.Case.Output[i]
 		o := OutputResult{Expected: x, Got: r.engine.output(x.Job, x.Output)}
 		if n := max(len(x.Records), len(o.Got)); n > recordsMax {
-			r.Err = fmt.Sprintf("output %s: %d records are more than the %d that can be compared", x.Name, n, recordsMax)
+			if r.Err != "" {
+				r.Err += "; "
+			}
+			r.Err += fmt.Sprintf("output %s: %d records are more than the %d that can be compared", x.Name, n, recordsMax)
 			continue
 		}
 		o.pairs = match(x, o.Got)

@@ -224,3 +224,28 @@ func TestFails(t *testing.T) {
 		})
 	}
 }
+
+// TestTooMuchToCompare: that an output has too many records to be compared does not hide why the job failed, nor another output.
+func TestTooMuchToCompare(t *testing.T) {
+	c := load(t, "many.jsonl", strings.Repeat("{\"n\": 1}\n", recordsMax+1)+"{\"n\": {}}\n", "many.yaml", `version: 1
+job: many
+source: {kafka: {brokers: [b:1], topics: [numbers]}, decode: json}
+steps:
+  - side: {if: 'true', to: copy}
+  - set: {m: value.n + 1}
+outputs:
+  main: {kafka: {brokers: [b:1], topic: sums}}
+  copy: {bus: copies}
+`, "many.test.yaml", `version: 1
+cases:
+  - name: many
+    input: [{from_file: many.jsonl}]
+    output: {main: [], copy: []}
+`)[0]
+	r := Run(c)
+	for _, want := range []string{"value.n + 1", "output main: 2001 records", "output copy: 2002 records"} {
+		if !strings.Contains(r.Err, want) {
+			t.Errorf("%q does not say %q", r.Err, want)
+		}
+	}
+}
