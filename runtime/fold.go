@@ -54,8 +54,9 @@ func (rt *Runtime) snapshotIdle(id uint32) error {
 		return err
 	}
 	n := len(j.Snapshots)
-	whole := n > 0 && j.Snapshots[n-1].Epoch == j.Epoch && rt.snapshots.read(j.Snapshots[n-1].File, newJobStores(nil, j.Epoch)) == nil
-	if !whole { // a damaged one is written again, from the one before it
+	_, now := j.saved(j.Epoch)
+	whole := now && rt.snapshots.read(j.Snapshots[n-1].File, newJobStores(nil, j.Epoch)) == nil
+	if !whole { // a damaged one is written again, from the one before it; so is one that a change has left behind
 		l := newLedger()
 		l.Jobs[id] = j
 		state := newJobStores(nil, j.Epoch)
@@ -63,7 +64,7 @@ func (rt *Runtime) snapshotIdle(id uint32) error {
 			return err
 		}
 		logID := rt.log.ID()
-		meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: id, Epoch: j.Epoch, LSN: max(j.LSN, j.Since), Header: j.header}
+		meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: id, Epoch: j.Epoch, LSN: max(j.LSN, j.changed()), Header: j.header}
 		file, bytes, err := rt.snapshots.write(meta, state.bodies())
 		if err != nil {
 			return err

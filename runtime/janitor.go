@@ -203,10 +203,7 @@ func (rt *Runtime) pace(ctx context.Context) func(int) {
 		if owed < 20*time.Millisecond || rt.logBytes() > 2*rt.cfg.LogBytes {
 			return
 		}
-		select {
-		case <-time.After(owed):
-		case <-ctx.Done():
-		}
+		_ = rt.sleep(ctx, owed) // the copying ends with ctx itself
 		owed = 0
 	}
 }

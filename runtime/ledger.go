@@ -31,8 +31,9 @@ type jobEntry struct {
 	Changed    int64             `json:"changed,omitempty"` // when its definition was last changed, in Unix ms
 	Phase      JobPhase          `json:"phase"`
 	Reason     string            `json:"reason,omitempty"`
-	Since      wal.LSN           `json:"since"`          // the frame that added it, or made it begin again
-	From       wal.LSN           `json:"from,omitempty"` // first frame of its first epoch
+	Since      wal.LSN           `json:"since"`           // the frame that added it, or made it begin again
+	From       wal.LSN           `json:"from,omitempty"`  // first frame of its first epoch
+	Moved      wal.LSN           `json:"moved,omitempty"` // the last frame that changed its places beside its epochs
 	Attempt    uint32            `json:"attempt"`
 	Epoch      checkpoint.Epoch  `json:"epoch"` // last sealed
 	LSN        wal.LSN           `json:"lsn"`   // of that epoch
@@ -107,9 +108,9 @@ func (j *jobEntry) saved(first checkpoint.Epoch) (s snapshotEntry, ok bool) {
 	return s, len(j.Snapshots) > 0 && s.Epoch >= first && s.LSN >= j.changed()
 }
 
-// changed is the last frame that changed the job's state beside its epochs.
+// changed is the last frame that changed the job's state or places beside its epochs: a snapshot from before says something else.
 func (j *jobEntry) changed() wal.LSN {
-	lsn := j.Since
+	lsn := max(j.Since, j.Moved)
 	for _, d := range j.Drops {
 		lsn = max(lsn, d.LSN)
 	}
@@ -270,7 +271,9 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) error {
 		j.Epoch = max(j.Epoch, b.Snapshot.Epoch)
 	}
 	if c.Replace {
-		l.replace(lsn, j, c)
+		if err := l.replace(lsn, j, c); err != nil {
+			return err
+		}
 	}
 	if c.Replay != nil {
 		extra := maps.Clone(j.header.Extra)
@@ -284,7 +287,11 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) error {
 }
 
 // replace gives a job other inputs, outputs and steps.
-func (l *ledger) replace(lsn wal.LSN, j *jobEntry, c jobChange) {
+func (l *ledger) replace(lsn wal.LSN, j *jobEntry, c jobChange) error {
+	same := slices.EqualFunc(j.Inputs, c.Inputs, func(a, b inputEntry) bool { return a.Sub == b.Sub })
+	if !same || len(c.Forget) > 0 {
+		j.Moved = lsn
+	}
 	j.Inputs, j.Outputs, j.Steps = slices.Clone(c.Inputs), c.Outputs, c.Steps
 	for i := range j.Inputs {
 		in := &j.Inputs[i]
@@ -305,6 +312,28 @@ func (l *ledger) replace(lsn wal.LSN, j *jobEntry, c jobChange) {
 		return slices.Contains(c.Forget, splitEntry{s.Step, s.Split})
 	})
 	j.forgetSubs()
+	return j.forgetReplay()
+}
+
+// forgetReplay takes the ends of subscriptions that the job no longer has out of the replay it is at; without any it is over.
+func (j *jobEntry) forgetReplay() error {
+	mark, err := replaying(&j.header)
+	if err != nil || mark == nil {
+		return err
+	}
+	subs := j.claims().subs
+	left := slices.DeleteFunc(slices.Clone(mark.Ends), func(e replayEnd) bool { return !subs[e.Sub] })
+	if len(left) == len(mark.Ends) {
+		return nil
+	}
+	j.header.Extra = maps.Clone(j.header.Extra)
+	if len(left) == 0 {
+		delete(j.header.Extra, extraReplay)
+		return nil
+	}
+	mark.Ends = left
+	j.header.Extra[extraReplay], err = json.Marshal(mark)
+	return err
 }
 
 // drop notes state that goes at a place in the log.
@@ -339,7 +368,7 @@ func (j *jobEntry) rollBack(lsn wal.LSN, c jobChange) {
 	}
 	j.Prev = nil
 	j.Definition, j.Origin, j.Changed, j.Phase, j.Reason = p.Definition, p.Origin, p.Changed, c.Phase, c.Reason
-	j.Inputs, j.Outputs, j.Steps, j.Drops = p.Inputs, p.Outputs, p.Steps, p.Drops
+	j.Inputs, j.Outputs, j.Steps, j.Drops, j.Moved = p.Inputs, p.Outputs, p.Steps, p.Drops, lsn
 	j.drop(lsn, c.Drops)
 	for _, s := range p.Splits {
 		if !slices.ContainsFunc(j.header.Splits, func(h checkpoint.SplitState) bool { return h.Step == s.Step && h.Split == s.Split }) {

@@ -37,7 +37,7 @@ const (
 var moves = map[JobState][]JobState{
 	StateStarting:   {StateRunning, StateRestarting, StateStopping, StateUpdating, StateRemoving, StateFailed},
 	StateRunning:    {StateRestarting, StateStopping, StateUpdating, StateRemoving, StateEnded, StateFailed},
-	StateRestarting: {StateStarting, StateStopping, StateUpdating, StateRemoving},
+	StateRestarting: {StateStarting, StateStopping, StateUpdating, StateRemoving, StatePaused, StateStopped, StateFailed}, // the definition before is back, which rested
 	StateStopping:   {StateStarting, StatePaused, StateStopped, StateEnded, StateFailed},
 	StateUpdating:   {StateStarting, StatePaused, StateStopped, StateEnded, StateFailed},
 	StateRemoving:   {StateStarting, StatePaused, StateStopped, StateEnded, StateFailed},

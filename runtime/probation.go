@@ -36,6 +36,8 @@ func (t *trial) on(now time.Time) bool {
 // open reports whether the time is not over.
 func (t *trial) open(now time.Time) bool { return t != nil && now.Before(t.until) }
 
+var errSettled = errors.New("it is not on probation any more")
+
 // failTrial has the old definition brought back, or fails the job where that cannot be. It runs on the job's supervisor, which
 // then ends.
 func (j *job) failTrial(barren int, cause error) {
@@ -81,10 +83,14 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 	if rt.findJob(name) != j && !rt.restsOnTrial(j) {
 		return nil // somebody has changed it meanwhile, or begun it again: then that attempt tells
 	}
+	t := j.trial.Load()
+	if t == nil {
+		return errSettled // by who came before, and did not change it
+	}
 	rt.drainAlone(j)
 	var e *jobEntry
 	var lsn wal.LSN
-	n, prev := j.again(), j.trial.Load().prev
+	n, prev := j.again(), t.prev
 	err = rt.do(func(c *core) error {
 		rt.committer.flushSent()
 		r, err := rt.newRegistration(c)
@@ -93,7 +99,7 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 		}
 		have := c.ledger.Jobs[j.id]
 		if have == nil || !have.onTrial(rt.now()) { // the state of a snapshot made since may lack what the old one had
-			return fmt.Errorf("job %s is not on probation any more", name)
+			return errSettled
 		}
 		phase, reason := have.Phase, have.Reason
 		if phase == PhaseActive {
@@ -130,7 +136,7 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 // restsOnTrial reports whether the job that is there now is j made anew, without an attempt under way.
 func (rt *Runtime) restsOnTrial(j *job) bool {
 	n := rt.findJob(j.def.Name)
-	if n == nil || n.id != j.id || n.trial.Load() != j.trial.Load() {
+	if t := j.trial.Load(); t == nil || n == nil || n.id != j.id || n.trial.Load() != t {
 		return false
 	}
 	select {

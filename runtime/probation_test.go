@@ -104,6 +104,31 @@ func TestRestartOnProbation(t *testing.T) {
 	sameLines(t, "j", fileLines(t, fileOf(out)), tallied(total, nil))
 }
 
+// TestRollBackToRest: where a job that had failed is changed, and fails on probation too, the definition before is back, and has failed.
+func TestRollBackToRest(t *testing.T) {
+	noLeaks(t)
+	const total = 100
+	in, out := newTap(total, total), t.TempDir()
+	fails := func(text string) *jobs.Job {
+		return wide(in, out, 1, text, func(int, int64) error { return errors.New(text) })
+	}
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), Probation: time.Hour, AttemptsMax: 1})
+	defer stop(t, rt)
+	apply(t, rt, fails("first"))
+	// A new job has no probation; it fails for good.
+	until(t, rt, "it has failed", func() bool { return jobStatus(t, rt, "j").State == runtime.StateFailed })
+	apply(t, rt, fails("second"))
+	until(t, rt, "the first is back", func() bool {
+		evs, _ := rt.Events(0)
+		return slices.ContainsFunc(evs, func(e runtime.Event) bool { return e.Kind == runtime.EventRolledBack })
+	})
+	until(t, rt, "it has failed again", func() bool { return jobStatus(t, rt, "j").State == runtime.StateFailed })
+	info, err := rt.JobDefinition("j")
+	if err != nil || info.Phase != runtime.PhaseFailed || !strings.Contains(string(info.Definition), "first") {
+		t.Errorf("the job is %+v, %v", info, err)
+	}
+}
+
 // TestRollBackSendsFirst: what a changed definition gave out to an output that the old one does not have is outside before
 // the old one is back.
 func TestRollBackSendsFirst(t *testing.T) {

@@ -195,9 +195,7 @@ func (rt *Runtime) drain(ctx context.Context, e *jobEntry, senders []*sender) er
 		case stopped:
 			return left
 		}
-		select {
-		case <-time.After(drainLook):
-		case <-ctx.Done():
+		if rt.sleep(ctx, drainLook) != nil {
 			return left
 		}
 	}

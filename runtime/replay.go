@@ -116,9 +116,9 @@ func (rt *Runtime) Replay(ctx context.Context, job, topic string, o ReplayOption
 	if !o.DryRun {
 		r.result.ID = fmt.Sprintf("%s-%s", job, rt.now().UTC().Format("20060102T150405.000"))
 	}
-	err := rt.rewrite(ctx, rewriting{"replay", job, o.DryRun}, r.change, r.begin)
+	err := rt.rewrite(ctx, rewriting{what: "replay", job: job, dryRun: o.DryRun, written: func() { r.file = "" }}, r.change, r.begin)
 	if err != nil {
-		if r.file != "" && rt.log.Err() == nil {
+		if r.file != "" {
 			err = errors.Join(err, rt.snapshots.remove(r.file))
 		}
 		return ReplayResult{}, err
@@ -322,7 +322,6 @@ func (r *replay) begin(n *job, now *jobEntry) *job {
 	if r.saved == nil {
 		n.stores = newJobStores(n.plan, now.Epoch)
 	}
-	r.file = "" // the frame has it
 	for _, s := range r.old {
 		if err := r.rt.snapshots.remove(s.File); err != nil {
 			n.logger.Warn("a snapshot of the job as it was is left; the next start removes it", "err", err)

@@ -173,10 +173,8 @@ func (rt *Runtime) snapshotNow(ctx context.Context, e *jobEntry) (snapshotEntry,
 		} else if x := j.exec.Load(); x != nil && look%10 == 0 {
 			x.post(event{kind: eventSnapshot})
 		}
-		select {
-		case <-time.After(drainLook):
-		case <-ctx.Done():
-			return snapshotEntry{}, nil, ctx.Err()
+		if err := rt.sleep(ctx, drainLook); err != nil {
+			return snapshotEntry{}, nil, err
 		}
 		now, err := rt.entry(e.Name)
 		if err != nil {

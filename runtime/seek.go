@@ -82,7 +82,7 @@ func (rt *Runtime) Seek(ctx context.Context, who, topic string, to Place, dryRun
 	if _, err := to.states(rt.bus, c.topic, offsets); err != nil {
 		return nil, err
 	}
-	err = rt.rewrite(ctx, rewriting{"seek", c.job, dryRun}, func(r *registration, e *jobEntry) error {
+	err = rt.rewrite(ctx, rewriting{what: "seek", job: c.job, dryRun: dryRun}, func(r *registration, e *jobEntry) error {
 		moved = nil
 		jc := asItIs(e)
 		for _, i := range c.of(e) {
@@ -125,7 +125,7 @@ func (rt *Runtime) Detach(ctx context.Context, who, topic string, dryRun bool) (
 	if err != nil {
 		return nil, err
 	}
-	err = rt.rewrite(ctx, rewriting{"detach", c.job, dryRun}, func(r *registration, e *jobEntry) error {
+	err = rt.rewrite(ctx, rewriting{what: "detach", job: c.job, dryRun: dryRun}, func(r *registration, e *jobEntry) error {
 		gone = nil
 		jc := asItIs(e)
 		for _, i := range c.of(e) {
@@ -205,6 +205,9 @@ func (rt *Runtime) rewrite(ctx context.Context, w rewriting, change func(*regist
 			return err
 		}
 		now = c.ledger.job(name).clone()
+		if w.written != nil {
+			w.written()
+		}
 		return nil
 	})
 	if err != nil {
@@ -232,6 +235,7 @@ func (rt *Runtime) rewrite(ctx context.Context, w rewriting, change func(*regist
 type rewriting struct {
 	what, job string
 	dryRun    bool
+	written   func() // is called when the frame is in the log, if it is not nil
 }
 
 // write makes a change of the job and writes it, if lsn is not nil.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -15,17 +18,23 @@ import (
 // hotName is what jobs are called that come, change and go while the process runs: one at a time, each another.
 const hotName = "hot"
 
-// version makes a definition of a hot job: of a new one, or another of the one that old is of.
-func (s *sim) version(old *simJob) *simJob {
+// version makes a definition of a hot job: of a new one, another of the one that old is of, or, as it begins with a savepoint,
+// of a new one that does what old did.
+func (s *sim) version(old *simJob, saved bool) *simJob {
 	var j simJob
 	if old != nil {
 		j = *old
 	} else {
-		j = simJob{idx: len(s.plan.jobs) + len(s.versions), name: hotName, in: "a", direct: s.rng.IntN(2) == 0,
-			delivery: jobs.Delivery(s.rng.IntN(2)), target: &simTarget{}}
+		j = simJob{name: hotName, in: "a", direct: s.rng.IntN(2) == 0, delivery: jobs.Delivery(s.rng.IntN(2))}
+	}
+	if old == nil || saved {
+		j.idx, j.target = len(s.plan.jobs)+len(s.versions), &simTarget{}
 	}
 	j.width = 1 + s.rng.IntN(3)
-	j.number, j.bad = len(s.versions), old != nil && s.rng.IntN(2) == 0
+	j.number, j.bad = len(s.versions), old != nil && !saved && s.rng.IntN(2) == 0
+	if s.rng.IntN(3) == 0 {
+		j.drops = uint8(s.rng.IntN(4)) & (simCount | simSet)
+	}
 	s.versions = append(s.versions, &j)
 	j.build(s)
 	j.def.Definition = fmt.Appendf(nil, "version %d", j.number)
@@ -66,76 +75,281 @@ func (s *sim) atRest() bool {
 	return s.proc.up && !s.changing() && j != nil && (j.state == StatePaused || j.state == StateStopped)
 }
 
-// change begins one change of the hot job.
+// change begins one change of the hot job, or of another that reads a topic alone.
 func (s *sim) change() {
 	p := s.proc
 	if !p.up || p.stopping || s.changing() {
 		return
 	}
-	rt, ctx := p.rt, context.Background()
-	j := rt.findJob(hotName)
+	j := p.rt.findJob(hotName)
 	if j != nil {
 		if t := j.trial.Load(); t != nil && !s.now.Before(t.until) {
-			s.spawn("change", func() { rt.settleTrial(hotName) })
+			s.spawn("change", func() { p.rt.settleTrial(hotName) })
+			return
+		}
+		if j.trial.Load() != nil && s.specOf(j).bad && !s.quiet && s.rng.IntN(8) > 0 {
+			return // it is to fail first
+		}
+	}
+	if !s.quiet && s.rng.IntN(8) == 0 {
+		if other := s.reader(); other != nil {
+			s.moveReader(other)
 			return
 		}
 	}
-	do := func(what string, f func() error) {
-		s.spawn("change", func() {
-			s.tracef("%s the hot job", what)
-			err := f()
-			s.tracef("%s: %v", what, err)
-			if err == nil {
-				s.count("changes: " + what)
-			} else if !s.refusable(err) {
-				s.violate("error", "%s: %v", what, err)
-			}
-			s.forgetGone()
-		})
+	switch {
+	case j != nil:
+		s.changeHot(j)
+	case !s.quiet:
+		s.add()
 	}
-	apply := func(v *simJob) func() error {
-		o := ApplyOptions{Probation: -1}
-		if s.rng.IntN(2) == 0 {
-			o.Probation = time.Duration(1+s.rng.IntN(200)) * time.Millisecond
+}
+
+// ask makes one change in a task of its own. Where the committer is lazy meanwhile, the job fails as it is halted (heed), and
+// what it has handed over by then comes behind the change.
+func (s *sim) ask(what string, f func() error) {
+	s.asked, s.lazy = what, s.rng.IntN(3) == 0 && !s.quiet
+	s.model.rememberAll(s.model.job(hotName), what == opSavepoint || what == opKeep)
+	s.spawn("change", func() {
+		s.tracef("%s the hot job", what)
+		err := f()
+		s.tracef("%s: %v", what, err)
+		if err == nil {
+			s.count("changes: " + what)
+		} else if !s.refusable(err) {
+			s.violate("error", "%s: %v", what, err)
 		}
-		return func() error {
-			_, err := rt.Apply(ctx, []Definition{{Job: v.def}}, o)
-			if m := s.model.job(hotName); err == nil && (m == nil || m.j != v) {
-				s.violate("R4", "version %d is applied, and not durable", v.number)
-			}
-			return err
+		if s.log.dead {
+			return // what it came to is seen in what is left of the log
+		}
+		s.asked, s.lazy = "", false
+		s.model.rememberAll(s.model.job(hotName), false)
+		s.forgetGone()
+	})
+}
+
+// What the simulator asks for, as it is counted.
+const (
+	opAdd       = "add"
+	opBegin     = "add with a savepoint"
+	opUpdate    = "update"
+	opLose      = "update, dropping state"
+	opRefused   = "update, refused since it would drop state"
+	opDrop      = "remove, dropping what is unsent"
+	opRemove    = "remove, when all is sent"
+	opKeep      = "remove, keeping state"
+	opSavepoint = "savepoint"
+	opForget    = "savepoint deleted"
+	opSeek      = "seek"
+	opDetach    = "detach"
+	opReplay    = "replay"
+	opReplayTo  = "replay with an end"
+	opReplaySP  = "replay from a savepoint"
+)
+
+func (s *sim) add() {
+	if name := s.aSavepoint(); name != "" && s.rng.IntN(3) > 0 {
+		if of := s.versionOf(s.definitionOf(name)); of != nil {
+			v := s.version(of, true)
+			s.ask(opBegin, s.applied(v, ApplyOptions{Probation: -1, From: name, AllowStateLoss: true}))
+			return
 		}
 	}
-	switch n := s.rng.IntN(9); {
-	case j == nil && s.quiet:
-	case j == nil:
-		do("add", apply(s.version(nil)))
-	case s.quiet:
+	v := s.version(nil, false)
+	s.ask(opAdd, s.applied(v, ApplyOptions{Probation: -1}))
+}
+
+// applied applies a version.
+func (s *sim) applied(v *simJob, o ApplyOptions) func() error {
+	rt := s.proc.rt
+	return func() error {
+		_, err := rt.Apply(context.Background(), []Definition{{Job: v.def}}, o)
+		if m := s.model.job(hotName); err == nil && (m == nil || m.j != v) {
+			s.violate("R4", "version %d is applied, and not durable", v.number)
+		}
+		return err
+	}
+}
+
+// update gives the hot job another definition.
+func (s *sim) update(j *job) {
+	was := s.specOf(j)
+	v := s.version(was, false)
+	o := ApplyOptions{Probation: -1, AllowStateLoss: true}
+	if v.bad || s.rng.IntN(3) > 0 {
+		o.Probation = time.Duration(20+s.rng.IntN(300)) * time.Millisecond
+	}
+	what := opUpdate
+	if v.drops&^was.drops != 0 {
+		if what = opLose; s.rng.IntN(4) == 0 {
+			what, o.AllowStateLoss = opRefused, false
+		}
+	}
+	apply := s.applied(v, o)
+	s.ask(what, func() error {
+		err := apply()
+		var loss *StateLossError
+		if what == opRefused && err == nil && s.model.job(hotName) != nil && !s.model.job(hotName).ended {
+			s.violate("R4", "version %d drops state, and nobody has allowed it", v.number)
+		} else if what == opRefused && errors.As(err, &loss) {
+			return nil
+		}
+		return err
+	})
+}
+
+func (s *sim) changeHot(j *job) {
+	rt, ctx := s.proc.rt, context.Background()
+	do := func(what string, f func(context.Context, string) error) {
+		s.ask(what, func() error { return f(ctx, hotName) })
+	}
+	stop := func(ctx context.Context, name string) error { return rt.StopJob(ctx, name, StopOptions{}) }
+	if s.quiet {
 		if st := j.state; st == StatePaused || st == StateStopped {
-			do("resume", func() error { return rt.ResumeJob(ctx, hotName) })
+			do("resume", rt.ResumeJob)
 		}
-	case n < 3:
-		do("update", apply(s.version(s.specOf(j))))
-	case n < 5:
-		do("remove", func() error {
-			_, err := rt.RemoveJob(ctx, hotName, RemoveOptions{DropUnsent: true})
+		return
+	}
+	switch n := s.rng.IntN(20); {
+	case n < 7:
+		s.update(j)
+	case n < 10:
+		s.remove(rt)
+	case n == 10:
+		do("pause", rt.PauseJob)
+	case n == 11:
+		do("resume", rt.ResumeJob)
+	case n == 12:
+		do("restart", rt.RestartJob)
+	case n == 13:
+		do("stop", stop)
+	case n < 16:
+		s.save(rt)
+	default:
+		s.moveReader(j)
+	}
+}
+
+func (s *sim) remove(rt *Runtime) {
+	what, o := opDrop, RemoveOptions{DropUnsent: true}
+	switch s.rng.IntN(3) {
+	case 0:
+		what, o = opRemove, RemoveOptions{}
+	case 1:
+		what, o.KeepState, o.Savepoint = opKeep, true, s.newSavepointName()
+	}
+	s.ask(what, func() error {
+		_, err := rt.RemoveJob(context.Background(), hotName, o)
+		return err
+	})
+}
+
+const simSavepoints = 3
+
+func (s *sim) newSavepointName() string {
+	s.saves++
+	return fmt.Sprintf("save%d", s.saves)
+}
+
+// save makes a savepoint of the hot job, or deletes one.
+func (s *sim) save(rt *Runtime) {
+	if len(s.model.savepoints) >= simSavepoints {
+		name := s.aSavepoint()
+		s.ask(opForget, func() error { return rt.DeleteSavepoint(context.Background(), name) })
+		return
+	}
+	s.ask(opSavepoint, func() error {
+		_, err := rt.Savepoint(context.Background(), hotName, s.newSavepointName())
+		return err
+	})
+}
+
+// aSavepoint is one of those there are, or "".
+func (s *sim) aSavepoint() string {
+	names := slices.Sorted(maps.Keys(s.model.savepoints))
+	if len(names) == 0 {
+		return ""
+	}
+	return names[s.rng.IntN(len(names))]
+}
+
+func (s *sim) definitionOf(savepoint string) []byte {
+	if sp := s.proc.rt.committer.core.ledger.Savepoints[savepoint]; sp != nil {
+		return sp.Definition
+	}
+	return nil
+}
+
+// reader is the plan's job that reads a topic alone, if it runs.
+func (s *sim) reader() *job {
+	for _, sj := range s.plan.jobs {
+		if j := s.proc.rt.findJob(sj.name); sj.in == "a" && j != nil {
+			return j
+		}
+	}
+	return nil
+}
+
+// moveReader sets a job elsewhere in the topic that it reads: with its state, or, in a replay, with that of before.
+func (s *sim) moveReader(j *job) {
+	rt, ctx, name, topic := s.proc.rt, context.Background(), j.def.Name, "a"
+	switch n := s.rng.IntN(9); {
+	case n < 2:
+		to := s.place(topic)
+		s.ask(opSeek, func() error {
+			_, err := rt.Seek(ctx, name, topic, to, false)
 			return err
 		})
-	case n == 5:
-		do("pause", func() error { return rt.PauseJob(ctx, hotName) })
-	case n == 6:
-		do("resume", func() error { return rt.ResumeJob(ctx, hotName) })
-	case n == 7:
-		do("restart", func() error { return rt.RestartJob(ctx, hotName) })
+	case n == 2 && name == hotName:
+		s.ask(opDetach, func() error {
+			_, err := rt.Detach(ctx, name, topic, false)
+			return err
+		})
 	default:
-		do("stop", func() error { return rt.StopJob(ctx, hotName, StopOptions{}) })
+		what, o := opReplay, ReplayOptions{From: s.place(topic)}
+		if sp := s.aSavepoint(); sp != "" && name == hotName && n < 6 {
+			what, o.From = opReplaySP, Place{Savepoint: sp}
+		}
+		if s.rng.IntN(3) == 0 {
+			to := s.place(topic)
+			what, o.To = opReplayTo, &to
+		}
+		s.ask(what, func() error {
+			_, err := rt.Replay(ctx, name, topic, o)
+			return err
+		})
 	}
+}
+
+// place is some place in a topic.
+func (s *sim) place(topic string) Place {
+	b := s.proc.rt.bus
+	id, _ := b.TopicByName(topic)
+	switch s.rng.IntN(6) {
+	case 0:
+		return Place{Latest: true}
+	case 1:
+		return Place{Time: time.UnixMilli(s.rng.Int64N(1000))}
+	case 2, 3:
+		first, next := b.First(id, 0), b.Next(id, 0)
+		o := first + bus.Offset(s.rng.Int64N(int64(next-first)+1))
+		return Place{Offset: &o}
+	}
+	return Place{}
 }
 
 // refusable says whether a change may fail like this: then nothing has happened.
 func (s *sim) refusable(err error) bool {
 	var phase *PhaseError
-	return errors.As(err, &phase) || errors.Is(err, wal.ErrClosed) || errors.Is(err, wal.ErrNoRoom) || errors.Is(err, ErrNoJob)
+	var offset *bus.OffsetError
+	for _, text := range []string{"may be changed back", "is not settled", "cannot keep", "is damaged", "stands where the topic is no more"} {
+		if strings.Contains(err.Error(), text) {
+			s.count("refused: " + text)
+			return true
+		}
+	}
+	return errors.As(err, &phase) || errors.As(err, &offset) || errors.Is(err, wal.ErrClosed) || errors.Is(err, wal.ErrNoRoom) ||
+		errors.Is(err, ErrNoJob) || errors.Is(err, ErrNoSubscription) || errors.Is(err, ErrNoSavepoint)
 }
 
 // forgetGone takes away the supervisors of jobs that are removed.
@@ -144,6 +358,8 @@ func (s *sim) forgetGone() {
 	for _, a := range s.proc.jobs {
 		if n := s.proc.rt.findJob(a.j.def.Name); n != nil && n.id == a.j.id {
 			kept = append(kept, a)
+		} else {
+			s.leave(a.j)
 		}
 	}
 	s.proc.jobs = kept
@@ -169,6 +385,10 @@ func (s *sim) heed(a *simAttempts) {
 		} else {
 			a.over = true
 		}
+	}
+	if a.x != nil && a.asked && s.lazy && len(s.proc.rt.committer.queues[a.j.id]) > 0 && s.rng.IntN(4) == 0 {
+		a.x.post(event{kind: eventFailed, err: errInjected})
+		s.settle(a)
 	}
 	if a.over && !isClosed(a.j.done) {
 		close(a.j.done)

@@ -121,7 +121,7 @@ func (s *sim) dropped(first, next wal.LSN) {
 		if j.removed {
 			continue
 		}
-		floor := wal.LSN(0)
+		floor := j.since
 		if len(j.snapshots) > 0 {
 			floor = j.snapshots[0].LSN
 		}

@@ -13,7 +13,8 @@ import (
 // simDisk is the topic store's disk in the simulator: what was not synced may be lost.
 type simDisk struct {
 	mem    *crashfs.Mem
-	noSync bool // of a twin
+	noSync bool      // of a twin
+	late   *[]func() // of a twin: syncs that are yet to be done
 }
 
 func (d simDisk) MakeDir(dir string) error {
@@ -41,7 +42,7 @@ func (d simDisk) Open(name string, create bool) (bus.DiskFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return simFile{f, d.noSync}, nil
+	return simFile{f, d.noSync, d.late}, nil
 }
 
 func (d simDisk) Remove(name string) error { return d.mem.Remove(path.Join("/", name)) }
@@ -64,12 +65,17 @@ func (d simDisk) SyncDir(dir string) error {
 	if d.noSync {
 		return nil
 	}
+	if d.late != nil {
+		*d.late = append(*d.late, func() { _ = d.mem.SyncDir(path.Join("/", dir)) }) // it may be gone
+		return nil
+	}
 	return d.mem.SyncDir(path.Join("/", dir))
 }
 
 type simFile struct {
 	*crashfs.File
 	noSync bool
+	late   *[]func()
 }
 
 func (f simFile) ReadAt(b []byte, off int64) (int, error) {
@@ -92,6 +98,10 @@ func (f simFile) Close() error         { return nil }
 
 func (f simFile) Sync() error {
 	if f.noSync {
+		return nil
+	}
+	if f.late != nil {
+		*f.late = append(*f.late, func() { _ = f.File.Sync() }) // it may be gone
 		return nil
 	}
 	return f.File.Sync()

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
-	"math"
+	"slices"
 	"strings"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -13,7 +13,7 @@ import (
 )
 
 // records returns what an epoch publishes, by topic, and appends it to the topics.
-func (m *model) records(f *simFrame, j *modelJob) map[bus.TopicID][]simValue {
+func (m *model) records(f *simFrame, j *modelJob, replay string) map[bus.TopicID][]simValue {
 	out := map[bus.TopicID][]simValue{}
 	body := f.body(bus.SectionIndex)
 	if body == nil {
@@ -35,7 +35,9 @@ func (m *model) records(f *simFrame, j *modelJob) map[bus.TopicID][]simValue {
 		if next := bus.Offset(len(t.parts[p.Partition])); p.Base != next {
 			m.s.violate("R5", "frame %d gives offsets from %d on in topic %s, partition %d, where %d is next", f.lsn, p.Base, t.name, p.Partition, next)
 		}
-		for _, v := range from.values(m.s, p.Section, p.Count) {
+		values := from.values(m.s, p.Section, p.Count)
+		m.checkMarked(f, j, replay, from, p.Section)
+		for _, v := range values {
 			if w, ok := j.marks[p.Topic]; ok && v.Time <= w && !v.Wild && v.Kind != simLate && m.s.plan.idle == 0 {
 				m.s.violate("watermark", "frame %d: %s writes %v to topic %s behind its watermark %d", f.lsn, j.j.name, v, t.name, w)
 			}
@@ -56,6 +58,7 @@ func (f *simFrame) values(s *sim, section, count int) []simValue {
 	}
 	data := f.sections[section].Body
 	out := make([]simValue, 0, count)
+	var headers []simMarked
 	b := bus.New(bus.Config{}, nil)
 	s.must(b.Define(1, bus.TopicSpec{Name: "x"}))
 	b.Publish(1, []bus.Publication{{Topic: 1, Count: count, Data: data}}, nil)
@@ -74,8 +77,21 @@ func (f *simFrame) values(s *sim, section, count int) []simValue {
 				s.violate("R1", "record %v has time %d and key %q", v, r.Time, r.Key)
 			}
 			out = append(out, v)
+			replay := ""
+			for _, h := range r.Headers {
+				if h.Name == ReplayHeader {
+					replay = string(h.Value)
+				}
+			}
+			if m := (simMarked{replay, v.Kind == simWindow}); !slices.Contains(headers, m) {
+				headers = append(headers, m)
+			}
 		}
 	}
+	if f.headers == nil {
+		f.headers = map[int][]simMarked{}
+	}
+	f.headers[section] = headers
 	if f.decoded == nil {
 		f.decoded = map[int][]simValue{}
 	}
@@ -98,7 +114,12 @@ func (m *model) position(f *simFrame, j *modelJob, h *checkpoint.Header) (passed
 		}
 		j.splits[i] = modelSplit{next, sp.Watermark, sp.Ended}
 	}
+	replayed, jumped := m.passReplay(f, j, h)
+	passed = append(passed, replayed...)
 	for _, sp := range h.Subs {
+		if slices.Contains(jumped[bus.SubID(sp.Sub)], sp.Partition) {
+			continue
+		}
 		st, err := bus.DecodeSubState(sp.State)
 		m.s.must(err)
 		sub := m.subs[bus.SubID(sp.Sub)]
@@ -129,8 +150,12 @@ func (m *model) applyEpoch(f *simFrame) {
 		m.s.violate("R4", "frame %d is epoch %d of %s, which stands at %d, ended %v", f.lsn, h.Epoch, j.j.name, j.epoch, j.ended)
 	}
 	m.s.tracef("frame %d is epoch %d of %s (parallelism %d, %s): %v", f.lsn, h.Epoch, j.j.name, j.j.width, j.j.head, h.Steps)
+	replay := ""
+	if j.back != nil {
+		replay = j.back.ID
+	}
 	passed := m.position(f, j, &h)
-	out := m.records(f, j)
+	out := m.records(f, j, replay)
 	for _, p := range h.Parts {
 		if m.parts[p] == nil {
 			m.s.violate("R1", "frame %d names part %d, which is not there", f.lsn, p)
@@ -155,6 +180,7 @@ func (m *model) applyEpoch(f *simFrame) {
 			m.subs[sub].over = true
 		}
 	}
+	m.remember(j)
 	m.s.snapshotsAt(m, j)
 }
 
@@ -222,11 +248,14 @@ func (m *model) fold(f *simFrame, j *modelJob, passed []modelRecord, out map[bus
 	st := &j.state
 	for _, r := range passed {
 		v := r.v
-		addSum(st.count, v.Key, v.Sum)
-		el := v.Key + string(rune('0'+v.Sum%5))
-		if st.set[el] {
+		if j.j.drops&simCount == 0 {
+			addSum(st.count, v.Key, v.Sum)
+		}
+		switch el := v.Key + string(rune('0'+v.Sum%5)); {
+		case j.j.drops&simSet != 0:
+		case st.set[el]:
 			delete(st.set, el)
-		} else {
+		default:
 			st.set[el] = true
 		}
 		l := lateOf(v, j.j)
@@ -264,15 +293,13 @@ func (m *model) fold(f *simFrame, j *modelJob, passed []modelRecord, out map[bus
 	m.foldWindows(f, j, fired)
 }
 
-// foldWindows checks which windows an epoch gives: each whole, once, when its watermark has come there.
+// foldWindows checks which windows an epoch gives: each whole, once, when the watermark of its subtask has come there.
 func (m *model) foldWindows(f *simFrame, j *modelJob, fired tally) {
-	lo, hi := m.watermarks(j)
 	due := tally{}
 	for w, s := range j.state.windows {
 		end := w.start + m.s.plan.window
-		v := windowOut(j.j, w.key, end, s.n, s.sum)
-		if end-1 <= lo || end-1 <= hi && fired[v] > 0 {
-			due.add(v)
+		if end-1 <= m.watermarkOf(j, w.key) {
+			due.add(windowOut(j.j, w.key, end, s.n, s.sum))
 			delete(j.state.windows, w)
 			if j.fired[w] && !j.blurred {
 				m.s.violate("watermark", "frame %d: the window %v of %s fires a second time", f.lsn, w, j.j.name)
@@ -281,33 +308,29 @@ func (m *model) foldWindows(f *simFrame, j *modelJob, fired tally) {
 			m.s.count("windows")
 		}
 	}
-	m.sameTally(f, j, fmt.Sprintf("at watermark %d to %d the window", lo, hi), fired, due)
+	m.sameTally(f, j, fmt.Sprintf("at watermark %d the window", j.step), fired, due)
 }
 
-// watermarks returns between which the watermarks of the step's subtasks are.
-func (m *model) watermarks(j *modelJob) (lo, hi int64) {
-	switch {
-	case j.j.width == 1:
-		return j.step, j.step
-	case j.j.head != "in" && m.s.plan.idle == 0: // at the end of the input a subtask may be ahead of the others, and says so
-		hi = j.step
-		for i := range j.j.width {
-			hi = max(hi, j.steps[fmt.Sprintf("%s/%d/%d", j.j.head, i, j.j.width)])
-		}
-		return j.step, hi
-	case j.j.head != "in": // what was idle for a while one subtask may have seen and another not
-		return j.step, math.MaxInt64
-	}
-	lo, hi = math.MaxInt64, math.MinInt64
-	for _, sub := range j.inputs {
-		for _, p := range m.subs[sub].parts {
-			lo, hi = min(lo, p.Watermark), max(hi, p.Watermark)
-			if len(p.Table) == 0 {
-				hi = math.MaxInt64 // perhaps it has ended
-			}
+// watermarkOf is where the subtask that has a key stands by the last epoch: where the step does, or, if it says so, ahead of that.
+func (m *model) watermarkOf(j *modelJob, key string) int64 {
+	w := j.step
+	if n := j.j.width; n > 1 {
+		if own, ok := j.steps[fmt.Sprintf("%s/%d/%d", j.j.head, jobs.Owner(jobs.GroupOf([]byte(`"`+key+`"`)), n), n)]; ok {
+			w = max(w, own)
 		}
 	}
-	return min(lo, j.step), max(hi, j.step)
+	return w
+}
+
+// uneven reports whether some subtask of the step is ahead of the others: with another parallelism each begins with the lowest
+// of all.
+func (m *model) uneven(j *modelJob) bool {
+	for step, w := range j.steps {
+		if strings.HasPrefix(step, j.j.head+"/") && w > j.step {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *model) mayBeLate(j *modelJob, r modelRecord) bool {
@@ -316,7 +339,7 @@ func (m *model) mayBeLate(j *modelJob, r modelRecord) bool {
 			return true
 		}
 	}
-	return m.s.plan.idle > 0
+	return j.late || m.s.plan.idle > 0
 }
 
 // sameState compares the stores of a job with the model.
@@ -328,7 +351,8 @@ func (m *model) sameState(rule string, j *modelJob, st *jobStores) {
 			have.count[keyText(key)] = sumOf(val)
 			return true
 		})
-		for key := range have.count {
+		for i := range simKeys {
+			key := string(rune('a' + i))
 			k := []byte(`"` + key + `"`)
 			set.Elements(jobs.GroupOf(k), k, 0, func(sub, _ []byte) bool {
 				have.set[key+string(sub)] = true

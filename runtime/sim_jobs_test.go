@@ -29,6 +29,7 @@ type simPlan struct {
 	crashes      int
 	window       int64         // ms
 	idle         time.Duration // after which a split holds nothing back; 0 for never
+	changes      int           // one in so many steps begins a change
 }
 
 // simJob is one job of a plan: it reads an outside of numbered records, or a topic; it counts and sums by key, keeps a set by
@@ -52,12 +53,19 @@ type simJob struct {
 	head     string // id of the first step of the task that keeps state
 	number   int    // of a version of a hot job
 	bad      bool   // it fails while it is on probation
+	drops    uint8  // tables that it does not keep
 	target   *simTarget
 }
 
 const (
 	simOutOfOrder = 30 * time.Millisecond
 	simKeys       = 7
+)
+
+// Tables that a version of a hot job may not keep.
+const (
+	simCount uint8 = 1 << iota
+	simSet
 )
 
 // simValue is a record's value. By and the fields behind it say what caused it.
@@ -192,8 +200,13 @@ func (j *simJob) build(s *sim) {
 	}
 	main, side := jobs.Attach(in, jobs.Op[simValue, simValue, simValue]{Kind: "fold", ID: "fold", Keyed: true, EncodeOut: encodeSim, EncodeSide: encodeSim,
 		New: func(env *jobs.Env, emit, side func(*jobs.Rec[simValue])) (jobs.Instance[simValue], error) {
-			f := &simFold{s: s, j: j, emit: emit, side: side, watermark: env.Restored,
-				count: env.Table("count"), set: env.Table("set"), windows: env.Table("windows")}
+			f := &simFold{s: s, j: j, emit: emit, side: side, watermark: env.Restored, windows: env.Table("windows")}
+			if j.drops&simCount == 0 {
+				f.count = env.Table("count")
+			}
+			if j.drops&simSet == 0 {
+				f.set = env.Table("set")
+			}
 			return jobs.Instance[simValue]{Process: f.process, Watermark: f.advance}, nil
 		}})
 	if j.forward != "" {
@@ -228,14 +241,7 @@ func (f *simFold) process(r *jobs.Rec[simValue]) error {
 		return err
 	}
 	g, k, v := r.Key.Group, r.Key.Bytes, r.Value
-	b, _ := f.count.Edit(g, k, 0, nil, 16)
-	addTo(b, 1, v.Sum)
-	sub := []byte{byte('0' + v.Sum%5)}
-	if _, there := f.set.Get(g, k, 0, sub); there {
-		f.set.Delete(g, k, 0, sub)
-	} else {
-		f.set.Put(g, k, 0, sub, []byte("there"))
-	}
+	f.keep(g, k, v.Sum)
 	start := f.s.windowOf(v.Time)
 	v.Wild = v.Wild || v.Time <= int64(f.watermark)
 	if start+f.s.plan.window-1 <= int64(f.watermark) {
@@ -250,6 +256,23 @@ func (f *simFold) process(r *jobs.Rec[simValue]) error {
 		f.emit(&out)
 	}
 	return nil
+}
+
+// keep counts and sums by key, and has the set.
+func (f *simFold) keep(g uint8, k []byte, sum uint64) {
+	if f.count != nil {
+		b, _ := f.count.Edit(g, k, 0, nil, 16)
+		addTo(b, 1, sum)
+	}
+	if f.set == nil {
+		return
+	}
+	sub := []byte{byte('0' + sum%5)}
+	if _, there := f.set.Get(g, k, 0, sub); there {
+		f.set.Delete(g, k, 0, sub)
+	} else {
+		f.set.Put(g, k, 0, sub, []byte("there"))
+	}
 }
 
 func lateOf(v simValue, j *simJob) simValue {
@@ -406,11 +429,18 @@ func newPlan(rng *rand.Rand) *simPlan {
 		p.steps += 600
 		p.crashes += 2
 	}
+	if p.changes = 12; rng.IntN(2) == 0 { // changes one after another, and all that is written is kept for those who begin later
+		p.changes = 2
+		p.steps += 400
+	}
 	if rng.IntN(5) == 0 {
 		p.idle = time.Duration(1+rng.IntN(10)) * time.Millisecond
 	}
 	topic := func(name string) string {
 		t := jobs.Topic{Name: name, Partitions: 1 + rng.IntN(3), RetentionBytes: 1 + rng.Int64N(1+rng.Int64N(1500))}
+		if p.changes < 12 && rng.IntN(2) == 0 {
+			t.RetentionBytes = 1 << 20
+		}
 		if rng.IntN(3) == 0 {
 			t.LimitBytes = 100 + rng.Int64N(900)
 			if rng.IntN(2) == 0 {
@@ -422,7 +452,11 @@ func newPlan(rng *rand.Rand) *simPlan {
 	}
 	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
 	source := func(idx int) *simJob {
-		return &simJob{idx: idx, splits: 1 + rng.IntN(3), total: 30 + rng.IntN(60), forward: "a"}
+		j := &simJob{idx: idx, splits: 1 + rng.IntN(3), total: 30 + rng.IntN(60), forward: "a"}
+		if p.changes < 12 {
+			j.total += 60
+		}
+		return j
 	}
 	topic("a")
 	topic("b")

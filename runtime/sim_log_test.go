@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -22,7 +24,8 @@ type simFrame struct {
 	given    []wal.Section // what the committer passed, which must not change until the frame is durable
 	bytes    int64
 	decoded  map[int][]simValue // records, by section
-	apart    bool               // of a twin: what belongs to it stands in the next frame
+	headers  map[int][]simMarked
+	apart    bool // of a twin: what belongs to it stands in the next frame
 }
 
 // owner returns the job whose epoch the frame is of, or 0.
@@ -273,6 +276,7 @@ func (r *simReader) Close() error { return nil }
 type simSnapshots struct {
 	s     *sim
 	files map[string]simSnapshot
+	of    map[string]string // by file, the savepoint that it was made of
 }
 
 type simSnapshot struct {
@@ -330,18 +334,27 @@ func (d *simSnapshots) keep(job uint32, oldest checkpoint.Epoch) error {
 }
 
 // Savepoints lie among the snapshots.
+const savedPrefix = "savepoint "
+
 func (d *simSnapshots) saveAs(file, savepoint string) error {
 	f, ok := d.files[file]
 	if !ok {
 		return fmt.Errorf("snapshot %s is not there", file)
 	}
-	f.meta.Job = 0
-	d.files["savepoint "+savepoint] = f
+	if !d.s.parkUntil(nil) {
+		return wal.ErrClosed
+	}
+	f.meta.Job, f.damaged, f.checked = 0, false, true
+	d.files[savedPrefix+savepoint] = f
 	return nil
 }
 
 func (d *simSnapshots) savedHeader(savepoint string) (checkpoint.Header, error) {
-	return d.files["savepoint "+savepoint].meta.Header, nil
+	h := cloneHeader(d.files[savedPrefix+savepoint].meta.Header)
+	if d.s.twin.staleSavepoints {
+		d.s.setBackByOne(&h)
+	}
+	return h, nil
 }
 
 func (d *simSnapshots) header(file string) (checkpoint.Header, error) {
@@ -353,14 +366,15 @@ func (d *simSnapshots) readSaved(savepoint string, into restorer) error {
 }
 
 func (d *simSnapshots) beginWith(savepoint string, job uint32, epoch checkpoint.Epoch) (string, error) {
-	f, file := d.files["savepoint "+savepoint], fmt.Sprintf("%d-%d", job, epoch)
-	f.meta.Job, f.meta.Epoch = job, epoch
+	f, file := d.files[savedPrefix+savepoint], fmt.Sprintf("%d-%d", job, epoch)
+	f.meta.Job, f.meta.Epoch, f.checked = job, epoch, true
 	d.files[file] = f
+	d.of[file] = savepoint
 	return file, nil
 }
 
 func (d *simSnapshots) dropSavepoint(savepoint string) error {
-	delete(d.files, "savepoint "+savepoint)
+	delete(d.files, savedPrefix+savepoint)
 	return nil
 }
 
@@ -372,6 +386,12 @@ func (d *simSnapshots) remove(file string) error {
 // removeUnannounced does at a start what Open does.
 func (d *simSnapshots) removeUnannounced(l *ledger) {
 	for name, f := range d.files {
+		if sp, is := strings.CutPrefix(name, savedPrefix); is {
+			if l.Savepoints[sp] == nil {
+				delete(d.files, name)
+			}
+			continue
+		}
 		j := l.Jobs[f.meta.Job]
 		if j == nil || !slices.ContainsFunc(j.Snapshots, func(s snapshotEntry) bool { return s.File == name }) {
 			delete(d.files, name)
@@ -386,6 +406,7 @@ type simTask struct {
 	stop  func()
 	yield func(struct{}) bool
 	until func() bool // nil: it may go on at once
+	at    time.Time   // when it may go on, if it sleeps
 	done  bool
 }
 
@@ -394,6 +415,14 @@ func (s *sim) spawn(name string, f func()) *simTask {
 	t := &simTask{name: name}
 	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
 		t.yield = yield
+		defer func() {
+			if v := recover(); v != nil {
+				if v != any(s.found) && s.found == nil { // a panic that leaves a coroutine has lost where it came from
+					s.found = &violation{"panic", fmt.Sprintf("%v\n%s", v, debug.Stack())}
+				}
+				panic(s.found)
+			}
+		}()
 		f()
 	})
 	s.tasks = append(s.tasks, t)

@@ -20,6 +20,8 @@ type model struct {
 	subs   map[bus.SubID]*modelSub
 	parts  map[wal.LSN]*simFrame // not yet listed by an epoch
 	gens   []wal.LSN
+
+	savepoints map[string]*modelPast
 }
 
 type modelTopic struct {
@@ -62,6 +64,14 @@ type modelJob struct {
 	state     modelState
 	fired     map[modelWindow]bool
 	blurred   bool // what was late for one subtask may not be for its successor
+
+	since     wal.LSN                         // the frame that let it begin, or begin anew
+	late      bool                            // it was set elsewhere and kept its watermark
+	spare     modelState                      // that prev kept and j does not
+	changedAt checkpoint.Epoch                // where it stood when its definition was changed
+	back      *replayMark                     // that it is at
+	wasBack   string                          // the last that was over
+	pasts     map[checkpoint.Epoch]*modelPast // while a savepoint is made of it
 }
 
 type modelSplit struct {
@@ -107,12 +117,13 @@ type modelPlace struct {
 
 func newModel(s *sim) *model {
 	return &model{s: s, topics: map[bus.TopicID]*modelTopic{}, names: map[string]bus.TopicID{}, jobs: map[uint32]*modelJob{},
-		subs: map[bus.SubID]*modelSub{}, parts: map[wal.LSN]*simFrame{}}
+		subs: map[bus.SubID]*modelSub{}, parts: map[wal.LSN]*simFrame{}, savepoints: map[string]*modelPast{}}
 }
 
 func (m *model) clone() *model {
 	c := newModel(m.s)
 	c.lsn, c.gens, c.parts, c.names = m.lsn, m.gens[:len(m.gens):len(m.gens)], maps.Clone(m.parts), maps.Clone(m.names)
+	c.savepoints = maps.Clone(m.savepoints)
 	for id, t := range m.topics {
 		n := *t
 		n.parts = make([][]modelRecord, len(t.parts))
@@ -125,6 +136,7 @@ func (m *model) clone() *model {
 	for id, j := range m.jobs {
 		n := *j
 		n.splits, n.steps, n.marks, n.state, n.fired = maps.Clone(j.splits), maps.Clone(j.steps), maps.Clone(j.marks), j.state.clone(), maps.Clone(j.fired)
+		n.pasts = maps.Clone(j.pasts)
 		c.jobs[id] = &n
 	}
 	for id, sub := range m.subs {
@@ -173,8 +185,15 @@ func (m *model) applyControl(f *simFrame) {
 			m.names[t.Spec.Name] = t.ID
 		}
 	}
+	if c.Savepoint != nil {
+		m.applySavepoint(c.Savepoint)
+	}
+	delete(m.savepoints, c.DropSavepoint)
 	for _, jc := range c.Jobs {
 		m.applyJob(jc)
+		if j := m.jobs[jc.ID]; j != nil {
+			m.remember(j)
+		}
 	}
 	m.applyDrops(c.Drops)
 	for _, st := range c.Sent {
@@ -205,6 +224,9 @@ func (m *model) applyControl(f *simFrame) {
 			j.snapshots = nil
 			m.s.count("snapshots of jobs that do not run")
 		}
+		if n := len(j.snapshots); n > 0 && j.snapshots[n-1].File == sc.Snapshot.File {
+			j.snapshots = j.snapshots[:n-1]
+		}
 		if j.snapshots = append(j.snapshots[:len(j.snapshots):len(j.snapshots)], sc.Snapshot); len(j.snapshots) > keptSnapshots {
 			j.snapshots = j.snapshots[1:]
 		}
@@ -228,31 +250,26 @@ func (m *model) applyJob(jc jobChange) {
 		delete(m.topics, j.out)
 		return
 	case jc.RollBack:
-		if j.prev == nil {
-			m.s.violate("R4", "frame %d takes back the definition of %s, which is not on probation", m.lsn, j.j.name)
-		}
-		j.j, j.prev = j.prev, nil
-		j.blurred = j.blurred || j.j.direct || m.s.plan.idle > 0
+		m.rollBack(j, j.j.name)
+		j.blurred = j.blurred || j.j.direct || m.s.plan.idle > 0 || m.uneven(j)
 		return
 	case jc.Settle:
-		j.prev = nil
+		j.prev, j.spare = nil, modelState{}
 		return
 	case !jc.Replace:
 		return
-	case j != nil && jc.Restart:
+	case j != nil && (jc.Restart || jc.Replay != nil):
 		m.remove(j)
 		j.removed = false
 		m.begin(j, jc)
 		return
 	case j != nil: // with another parallelism perhaps: then each subtask begins at the lowest watermark
-		if v := m.s.versionOf(jc.Definition); v != nil {
-			j.prev = nil
-			if jc.Until > 0 {
-				j.prev = j.j
-			}
-			j.j = v
+		if v := m.s.versionOf(jc.Definition); v != nil && v != j.j {
+			m.redefine(j, v, jc.Until)
+			j.changedAt = j.epoch
 		}
-		j.blurred = j.blurred || j.j.direct || m.s.plan.idle > 0
+		m.elsewhere(j, jc)
+		j.blurred = j.blurred || j.j.direct || m.s.plan.idle > 0 || m.uneven(j)
 		m.s.count("jobs changed")
 		return
 	}
@@ -270,39 +287,18 @@ func (m *model) applyJob(jc jobChange) {
 func (m *model) remove(j *modelJob) {
 	j.removed = true
 	for _, sub := range append(j.inputs[:len(j.inputs):len(j.inputs)], j.sender) {
-		c := *m.subs[sub]
-		c.over = true
-		m.subs[sub] = &c
+		m.end(sub)
 	}
 }
 
-// begin lets a job begin without state, where a change says.
+// begin lets a job begin where a change says: without state, or with a savepoint's.
 func (m *model) begin(j *modelJob, jc jobChange) {
 	was := *j
 	*j = modelJob{id: jc.ID, j: j.j, epoch: was.epoch, lsn: was.lsn, splits: map[int]modelSplit{}, steps: map[string]int64{}, step: math.MinInt64, marks: map[bus.TopicID]int64{},
 		fired: map[modelWindow]bool{}, state: modelState{map[string]modelSum{}, map[string]bool{}, map[modelWindow]modelSum{}}}
+	j.since, j.pasts = m.lsn, was.pasts
 	for _, in := range jc.Inputs {
-		sub := &modelSub{topic: in.Topic, job: jc.ID}
-		for _, recs := range m.topics[in.Topic].parts {
-			sub.found = append(sub.found, len(recs))
-		}
-		if len(in.States) != len(m.topics[in.Topic].parts) {
-			m.s.violate("R3", "frame %d does not say where %s begins", m.lsn, jc.Name)
-		}
-		for _, st := range in.States {
-			t := m.topics[in.Topic]
-			if st.Next > bus.Offset(len(t.parts[st.Partition])) {
-				m.s.violate("R3", "%s begins at offset %d of topic %s, partition %d, which has %d", jc.Name, st.Next, t.name, st.Partition, len(t.parts[st.Partition]))
-			}
-			taken := 0
-			for taken < len(t.marks) && t.marks[taken].lsn <= st.Marks {
-				taken++
-			}
-			p := modelPlace{st, taken}
-			m.checkTable(t, sub, &p)
-			sub.parts = append(sub.parts, p)
-		}
-		m.subs[in.Sub] = sub
+		m.subscribe(jc.ID, jc.Name, in)
 		j.inputs = append(j.inputs, in.Sub)
 	}
 	for _, o := range jc.Outputs {
@@ -312,6 +308,10 @@ func (m *model) begin(j *modelJob, jc jobChange) {
 			m.subs[o.Sub].parts[0].Next = o.Sent.Next
 		}
 	}
+	if jc.Base != nil {
+		m.base(j, jc)
+	}
+	m.replayBegins(j, jc)
 }
 
 func (m *model) applySent(st sentEntry) {

@@ -32,17 +32,25 @@ type sim struct {
 
 	log       *simLog
 	snapshots *simSnapshots
-	disk      simDisk     // of the topic store
-	versions  []*simJob   // definitions of hot jobs
-	revealed  map[int]int // by job, hidden splits that have come
-	model     *model      // of what is durable
-	jumps     map[simReading][]simJump
-	armed     []int // records until a job fails, 0 for never
-	tasks     []*simTask
-	running   *simTask
-	timers    []*simTimer
-	proc      *simProcess
-	acts      []simAct // scratch
+	disk      simDisk   // of the topic store
+	versions  []*simJob // definitions of hot jobs
+	saves     int       // savepoints that were asked for
+	asked     string    // the change that is under way
+	lazy      bool      // the committer gets less time than others, until the change is written
+	hasty     bool      // and then goes before all others
+
+	beforeTrials map[uint32]beforeTrial // of twins: by job
+	left         *jobStores
+	lateSyncs    []func()
+	revealed     map[int]int // by job, hidden splits that have come
+	model        *model      // of what is durable
+	jumps        map[simReading][]simJump
+	armed        []int // records until a job fails, 0 for never
+	tasks        []*simTask
+	running      *simTask
+	timers       []*simTimer
+	proc         *simProcess
+	acts         []simAct // scratch
 
 	found  *violation
 	trace  *[]string // nil: none is kept
@@ -85,10 +93,13 @@ func runSim(seed uint64, twin simTwin, trace *[]string) *violation {
 }
 
 func newSim(seed uint64, twin simTwin, trace *[]string) *sim {
-	s := &sim{counts: map[string]int{}, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, revealed: map[int]int{}}
+	s := &sim{counts: map[string]int{}, beforeTrials: map[uint32]beforeTrial{}, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, revealed: map[int]int{}}
 	s.plan = newPlan(s.rng)
 	s.disk = simDisk{mem: crashfs.New(), noSync: twin.noStoreSync}
-	s.snapshots = &simSnapshots{s: s, files: map[string]simSnapshot{}}
+	if twin.lateStoreSync {
+		s.disk.late = &s.lateSyncs
+	}
+	s.snapshots = &simSnapshots{s: s, files: map[string]simSnapshot{}, of: map[string]string{}}
 	s.model = newModel(s)
 	s.armed = make([]int, 256)
 	s.log = &simLog{s: s}
@@ -153,6 +164,7 @@ type simSub struct {
 	parked  bool
 	until   time.Time // when a split may become idle, while parked
 	zombie  int       // steps that it makes behind the end of its attempt
+	bad     bool      // it fails sooner or later
 }
 
 // boot begins a process on s.log.
@@ -166,7 +178,10 @@ func (s *sim) boot() {
 	cfg.Logger, cfg.Load = slog.New(slog.DiscardHandler), s.loadVersion
 	rt := s.newRuntime(cfg, s.log)
 	p := &simProcess{rt: rt}
-	s.proc = p
+	s.proc, s.asked, s.lazy, s.hasty = p, "", false, false
+	for _, j := range s.model.jobs {
+		j.pasts = nil
+	}
 	s.must(rt.load())
 	s.snapshots.removeUnannounced(rt.committer.core.ledger)
 	s.twin.put(s, rt, s.log)
@@ -220,6 +235,15 @@ func (s *sim) newRuntime(cfg Config, log *simLog) *Runtime {
 			}
 			return nil
 		},
+		sleep: func(_ context.Context, d time.Duration) error {
+			t, until := s.running, s.now.Add(d)
+			t.at = until
+			defer func() { t.at = time.Time{} }()
+			if !s.parkUntil(func() bool { return !s.now.Before(until) }) {
+				return wal.ErrClosed
+			}
+			return nil
+		},
 		supervise: s.supervise,
 		sending: func(snd *sender) {
 			s.spawn("sender of "+snd.job, func() {
@@ -236,8 +260,11 @@ func (s *sim) newRuntime(cfg Config, log *simLog) *Runtime {
 			if !s.parkUntil(nil) || log.dead {
 				return wal.ErrClosed
 			}
-			attempts := maps.Clone(rt.committer.core.attempts)
+			attempts, last := maps.Clone(rt.committer.core.attempts), log.Last()
 			err := f(rt.committer.core)
+			if t := s.running; s.lazy && t != nil && t.name == "change" && log.Last() > last {
+				s.lazy, s.hasty = false, true
+			}
 			if t := s.running; s.twin.unfenced && t != nil && t.name == "change" {
 				rt.committer.core.attempts = attempts
 			}
@@ -335,7 +362,7 @@ func (s *sim) crash() {
 		m.apply(s.log.frames[k])
 	}
 	s.model = kept
-	s.disk.mem = cut.mem.Crash(s.rng)
+	s.disk.mem, s.lateSyncs = cut.mem.Crash(s.rng), nil
 	s.log = s.log.prefix(keep)
 	s.snapshots.crash(keep)
 	s.damage()
@@ -349,16 +376,20 @@ func (s *sim) damage() {
 	if s.rng.IntN(3) == 0 {
 		return
 	}
+	names := []string{hotName}
 	for _, sj := range s.plan.jobs {
-		j := s.model.job(sj.name)
+		names = append(names, sj.name)
+	}
+	for _, name := range names {
+		j := s.model.job(name)
 		if j == nil || len(j.snapshots) < keptSnapshots || s.snapshots.files[j.snapshots[0].File].damaged {
 			continue
 		}
-		name := j.snapshots[1].File
-		f := s.snapshots.files[name]
+		file := j.snapshots[1].File
+		f := s.snapshots.files[file]
 		f.damaged = true
-		s.snapshots.files[name] = f
-		s.tracef("snapshot %s is damaged", name)
+		s.snapshots.files[file] = f
+		s.tracef("snapshot %s is damaged", file)
 		s.count("snapshots damaged")
 		return
 	}
@@ -400,8 +431,13 @@ func (s *sim) sync() {
 // begin starts the next attempt of a job.
 func (s *sim) begin(a *simAttempts) {
 	spec := s.specOf(a.j)
-	if s.armed[spec.idx] = 0; spec.bad && !s.quiet && a.j.trial.Load().on(s.now) {
+	s.armed[spec.idx] = 0
+	bad := spec.bad && !s.quiet && a.j.trial.Load().on(s.now)
+	if bad && s.rng.IntN(2) == 0 {
 		s.armed[spec.idx] = 1 + s.rng.IntN(4)
+	}
+	if s.twin.inherits && a.j.def.Name == hotName {
+		s.inherit(a.j)
 	}
 	a.j.move(StateStarting)
 	x, err := a.j.begin(a.j.rt.ctx)
@@ -411,7 +447,7 @@ func (s *sim) begin(a *simAttempts) {
 	s.count("attempts")
 	a.x, a.subs = x, nil
 	for _, st := range x.subtasks {
-		a.subs = append(a.subs, &simSub{s: st, x: x})
+		a.subs = append(a.subs, &simSub{s: st, x: x, bad: bad})
 	}
 }
 
@@ -439,6 +475,9 @@ func (s *sim) stepSub(b *simSub) {
 			s.twin.stepping(b.s)
 		}
 		ctx := b.x.ctx
+		if b.bad && s.rng.IntN(30) == 0 {
+			return errInjected
+		}
 		if !b.started {
 			b.started = true
 			return b.s.start(ctx)
@@ -563,7 +602,7 @@ func (s *sim) stepCommitter() {
 	}
 	more, full := c.work()
 	if s.twin.sealed != nil {
-		s.twin.sealed(c.core)
+		s.twin.sealed(s, c.core)
 	}
 	if p.commitParked = !more; more {
 		return

@@ -11,6 +11,12 @@ import (
 // step lets one of those that can go on do so; false is the end.
 func (s *sim) step() bool {
 	s.steps++
+	if len(s.lateSyncs) > 0 && s.rng.IntN(60) == 0 {
+		for _, sync := range s.lateSyncs {
+			sync()
+		}
+		s.lateSyncs = nil
+	}
 	if s.steps > 200_000 {
 		s.violate("stuck", "no end after %d steps", s.steps)
 	}
@@ -28,6 +34,11 @@ func (s *sim) step() bool {
 		s.restart()
 		return true
 	}
+	if s.hasty {
+		s.hasty = false
+		s.do(simAct{})
+		return true
+	}
 	acts := s.runnable()
 	if n := len(acts); n > 0 && s.rng.IntN(n+4) < n {
 		s.do(acts[s.rng.IntN(n)])
@@ -38,8 +49,12 @@ func (s *sim) step() bool {
 		s.now = s.now.Add(time.Duration(s.rng.IntN(2000)) * time.Microsecond)
 		return true
 	}
-	if s.lame != nil {
-		s.lame = nil
+	if s.lame != nil || s.lazy {
+		s.lame, s.lazy = nil, false
+		return true
+	}
+	if s.log.durable < s.log.Last() { // the disk is slow
+		s.now = s.now.Add(time.Millisecond)
 		return true
 	}
 	for _, a := range s.proc.jobs {
@@ -51,7 +66,7 @@ func (s *sim) step() bool {
 	switch {
 	case s.ended() && s.quiet:
 		return false
-	case !s.quiet:
+	case !s.quiet && (next.IsZero() || s.ended()):
 		s.calm() // they wait for a job that comes later, or all have ended
 		return true
 	case next.IsZero() && s.atRest():
@@ -104,7 +119,7 @@ func (s *sim) do(a simAct) {
 // runnable returns what can be done now. Each is what one goroutine would do.
 func (s *sim) runnable() []simAct {
 	p, acts := s.proc, s.acts[:0]
-	if s.committerDue() {
+	if s.committerDue() && (!s.lazy || s.rng.IntN(100) == 0) {
 		acts = append(acts, simAct{}, simAct{})
 	}
 	if s.log.durable < s.log.Last() && (s.quiet || s.rng.IntN(1+s.slow) == 0) {
@@ -118,6 +133,9 @@ func (s *sim) runnable() []simAct {
 		kept = append(kept, t)
 		if t.until == nil || t.until() {
 			acts = append(acts, simAct{task: t})
+			if t.name == "change" {
+				acts = append(acts, simAct{task: t}, simAct{task: t})
+			}
 		}
 	}
 	s.tasks = kept
@@ -167,6 +185,9 @@ func (s *sim) nextTime() (next time.Time) {
 		}
 	}
 	for _, t := range s.timers {
+		take(t.at)
+	}
+	for _, t := range s.tasks {
 		take(t.at)
 	}
 	take(s.proc.flushAt)
@@ -238,7 +259,7 @@ func (s *sim) chores() {
 	if len(p.jobs) > 0 && rng.IntN(25) == 0 {
 		s.reveal(p.jobs[rng.IntN(len(p.jobs))])
 	}
-	if rng.IntN(12) == 0 {
+	if rng.IntN(s.plan.changes) == 0 {
 		s.change()
 	}
 	if len(p.jobs) > 0 && rng.IntN(6) == 0 {
@@ -253,6 +274,11 @@ func (s *sim) stop() {
 	s.tracef("stopping")
 	s.proc.stopping = true
 	s.log.full = false
+	c := s.proc.rt.changes // as close does, which waits
+	c.mu.Lock()
+	c.open = false
+	c.mu.Unlock()
+	c.end()
 	for _, a := range s.proc.jobs {
 		if a.x != nil {
 			a.x.stop()
@@ -276,7 +302,7 @@ func (s *sim) allStopped() bool {
 func (s *sim) calm() {
 	s.tracef("no more faults")
 	s.quiet = true
-	s.log.full, s.lame = false, nil
+	s.log.full, s.lame, s.lazy, s.hasty = false, nil, false, false
 	clear(s.armed)
 	switch {
 	case s.proc.defs == len(s.plan.jobs) || s.proc.stopping:

@@ -131,5 +131,6 @@ func TestSimRepeats(t *testing.T) {
 // simHappenings must come about in any two hundred seeds; a simulator in which they do not proves little.
 var simHappenings = []string{"crashes", "restarts", "attempts", "prefixes checked", "frames: part", "frames: epoch", "frames: control", "frames: catalog",
 	"frames read by a job that lags behind", "generations dropped", "snapshots read", "snapshots checked", "snapshots damaged", "late records", "windows",
-	"drops of the oldest", "ranges lost by a reader", "records sent again", "partitions stored", "partitions let go by the store", "snapshots of jobs that do not run", "jobs held back by a full topic",
-	"changes: add", "changes: update", "changes: remove", "seals refused for want of room", "steps behind the end of an attempt", "producers that joined later"}
+	"drops of the oldest", "ranges lost by a reader",
+	"records sent again", "partitions stored", "partitions let go by the store", "snapshots of jobs that do not run", "jobs held back by a full topic",
+	"changes: add", "changes: update", "seals refused for want of room", "steps behind the end of an attempt", "producers that joined later"}

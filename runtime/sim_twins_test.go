@@ -19,13 +19,16 @@ type simTwin struct {
 	log        func(*simLog) processLog  // what the rest of the runtime takes for the log
 	booted     func(*sim, *Runtime)      // behind a recovery, before the jobs begin
 	stepping   func(*subtask)            // before each step of a subtask
-	sealed     func(*core)               // behind each turn of the committer
+	sealed     func(*sim, *core)         // behind each turn of the committer
 	foundTwice bool                      // a new split is given to subtasks twice
 	unfenced   bool                      // a change does not fence
 	sendSealed bool                      // senders take what is sealed
 	prefixes   func(*sim, *model, int64) // at a crash, for each frame that is not durable: more that may be left of the log
 
-	noStoreSync bool // the topic store syncs nothing
+	noStoreSync     bool // the topic store syncs nothing
+	lateStoreSync   bool // the topic store says that it has synced, and does so later
+	staleSavepoints bool // the positions of savepoints are older than their state
+	inherits        bool // a new job has the state of the last one of its name
 }
 
 func (t simTwin) put(s *sim, rt *Runtime, l *simLog) {
@@ -47,7 +50,7 @@ var simTwins = []simTwin{
 		prefixes: swapped},
 	{name: "retention by what is sealed", rules: []string{"R6", "R4"},
 		log: func(l *simLog) processLog { return hastyLog{l} },
-		sealed: func(c *core) {
+		sealed: func(_ *sim, c *core) {
 			for _, p := range c.passes {
 				c.bus.Passed(p.sub, p.states, true)
 			}
@@ -74,6 +77,26 @@ var simTwins = []simTwin{
 		unfenced: true},
 	{name: "a change is durable in two frames", rules: []string{"R1", "R3", "R4", "R5", "R6", "error"},
 		coreLog: func(l *simLog) frameLog { return twiceLog{l} }},
+	{name: "the topic store is announced before it is synced", rules: []string{"error", "R4", "R5", "R6"},
+		lateStoreSync: true},
+	{name: "the log is cut before the copy is durable", rules: []string{"R6", "R4"},
+		log: func(l *simLog) processLog { return hastyLog{l} }},
+	{name: "a replay keeps the state", rules: []string{"R4", "watermark"},
+		coreLog: changing(keepState)},
+	{name: "a replay is durable in two frames", rules: []string{"R4", "watermark"},
+		coreLog: func(l *simLog) frameLog { return backTwice{l} }},
+	{name: "a seek forgets the watermark", rules: []string{"watermark", "R4"},
+		coreLog: changing(forgetWatermark)},
+	{name: "an update keeps what it drops", rules: []string{"R4"},
+		coreLog: changing(keepDropped)},
+	{name: "a roll-back takes back what is sealed", rules: []string{"R1", "R3", "R4", "watermark"},
+		sealed: takeSealedBack},
+	{name: "a roll-back does not bring the state back", rules: []string{"R4"},
+		coreLog: changing(loseState)},
+	{name: "a new job inherits what a removed one of its name had", rules: []string{"R1", "R3", "R4", "snapshot"},
+		inherits: true},
+	{name: "a savepoint's positions are older than its state", rules: []string{"R3"},
+		staleSavepoints: true},
 }
 
 // apartLog writes an epoch's header, with its positions, in a frame before the one that holds what the epoch did.
@@ -195,7 +218,7 @@ func forgetWatermarks(s *sim, rt *Runtime) {
 }
 
 // forgetNumbers lets the next number be one behind the highest that is in use.
-func forgetNumbers(c *core) {
+func forgetNumbers(_ *sim, c *core) {
 	next := uint32(1)
 	for _, j := range c.ledger.Jobs {
 		next = max(next, j.ID+1)

@@ -29,6 +29,7 @@ type world struct {
 	pacer     *pacer                                                // nil paces nobody
 	newTimer  func(func()) timer                                    // one that has not been started
 	await     func(ctx context.Context, done <-chan struct{}) error // returns nil once done is closed, or ctx's error
+	sleep     func(ctx context.Context, d time.Duration) error      // returns nil when d is over, or ctx's error
 	supervise func(*job)                                            // makes a job's attempts beside the others, and closes its done behind the last
 	sending   func(*sender)                                         // runs a sender beside the jobs, and closes its done when it has returned
 
@@ -86,6 +87,14 @@ func (rt *Runtime) realWorld(log *wal.Log) world {
 		await: func(ctx context.Context, done <-chan struct{}) error {
 			select {
 			case <-done:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		},
+		sleep: func(ctx context.Context, d time.Duration) error {
+			select {
+			case <-time.After(d):
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()
