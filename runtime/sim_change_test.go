@@ -32,8 +32,8 @@ func (s *sim) version(old *simJob, saved bool) *simJob {
 	}
 	j.width = 1 + s.rng.IntN(3)
 	j.number, j.bad = len(s.versions), old != nil && !saved && s.rng.IntN(2) == 0
-	if s.rng.IntN(3) == 0 {
-		j.drops = uint8(s.rng.IntN(4)) & (simCount | simSet)
+	if old != nil && s.rng.IntN(2) == 0 { // what was kept is not, or the other way round
+		j.drops ^= uint8(1 + s.rng.IntN(3))
 	}
 	s.versions = append(s.versions, &j)
 	j.build(s)

@@ -104,7 +104,11 @@ func TestSim(t *testing.T) {
 	if left := goruntime.NumGoroutine() - before; left > 10 { // each holds the memory of its seed
 		t.Errorf("%d tasks of the seeds are left", left)
 	}
-	for _, what := range simHappenings {
+	wanted := simHappenings
+	if n >= 2000 {
+		wanted = append(slices.Clone(wanted), simRare...)
+	}
+	for _, what := range wanted {
 		if counts[what] == 0 && n >= 200 {
 			t.Errorf("no seed brought about %q", what)
 		}
@@ -133,4 +137,10 @@ var simHappenings = []string{"crashes", "restarts", "attempts", "prefixes checke
 	"frames read by a job that lags behind", "generations dropped", "snapshots read", "snapshots checked", "snapshots damaged", "late records", "windows",
 	"drops of the oldest", "ranges lost by a reader",
 	"records sent again", "partitions stored", "partitions let go by the store", "snapshots of jobs that do not run", "jobs held back by a full topic",
-	"changes: add", "changes: update", "seals refused for want of room", "steps behind the end of an attempt", "producers that joined later"}
+	"seals refused for want of room", "steps behind the end of an attempt", "producers that joined later", "replays over",
+	"definitions taken back", "state dropped", "begun with a savepoint", "changes: pause", "changes: resume", "changes: restart", "changes: stop",
+	"changes: " + opAdd, "changes: " + opUpdate, "changes: " + opLose, "changes: " + opRefused, "changes: " + opDrop, "changes: " + opRemove,
+	"changes: " + opKeep, "changes: " + opSavepoint, "changes: " + opSeek, "changes: " + opDetach, "changes: " + opReplay, "changes: " + opReplayTo}
+
+// simRare must come about in any two thousand.
+var simRare = []string{"state brought back", "definitions taken back behind an epoch", "changes: " + opBegin, "changes: " + opForget, "changes: " + opReplaySP}
