@@ -39,9 +39,9 @@ func (r *readerUpTo) Next() (bus.Frame, error) {
 // snapshotIdle writes the state of a job that does not run to a snapshot, so that it needs the log no more: its newest
 // snapshot and the epochs behind that say what it is. That one alone is then kept, since what an older one would need of
 // the log is to go; so it is read back first.
-func (rt *Runtime) snapshotIdle(id uint32) error {
+func (rt *Runtime) snapshotIdle(id uint32) (err error) {
 	var j *jobEntry
-	err := rt.do(func(c *core) error {
+	err = rt.do(func(c *core) error {
 		if e := c.ledger.Jobs[id]; e != nil {
 			j = e.clone()
 		}
@@ -50,6 +50,11 @@ func (rt *Runtime) snapshotIdle(id uint32) error {
 	if err != nil || j == nil || j.Epoch == 0 || j.onTrial(rt.now()) { // on probation it announces none
 		return err
 	}
+	defer func() {
+		if err != nil && rt.beganAnew(j) {
+			err = nil // its files have gone meanwhile, and the log need not keep what they were for
+		}
+	}()
 	if err := rt.log.WaitDurable(rt.ctx, j.LSN); err != nil {
 		return err
 	}
@@ -92,4 +97,14 @@ func (rt *Runtime) snapshotIdle(id uint32) error {
 		return err
 	}
 	return rt.snapshots.keep(id, newest.Epoch)
+}
+
+// beganAnew reports whether a job is gone, or was set back, since e was what the log says of it.
+func (rt *Runtime) beganAnew(e *jobEntry) (anew bool) {
+	err := rt.do(func(c *core) error {
+		now := c.ledger.Jobs[e.ID]
+		anew = now == nil || now.Since != e.Since
+		return nil
+	})
+	return err == nil && anew
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/jobs"
 )
 
 // What the model knows of jobs that are set back, begin with savepoints, change their definitions and get them back. It asks
@@ -61,6 +62,9 @@ func (m *model) applySavepoint(sp *savepointEntry) {
 func (m *model) subscribe(id uint32, name string, in inputEntry) *modelSub {
 	sub := &modelSub{topic: in.Topic, job: id}
 	t := m.topics[in.Topic]
+	for _, recs := range t.parts {
+		sub.found = append(sub.found, len(recs))
+	}
 	if len(in.States) != len(t.parts) {
 		m.s.violate("R3", "frame %d does not say where %s begins", m.lsn, name)
 	}
@@ -104,12 +108,21 @@ func (m *model) base(j *modelJob, jc jobChange) {
 		return
 	}
 	for i, p := range m.subs[j.inputs[0]].parts {
-		if was := sp.parts[i]; p.Next != was.Next || p.Watermark < was.Watermark {
+		was, over := sp.parts[i], p.Next
+		if m.dropsOldest(m.topics[m.subs[j.inputs[0]].topic].name) {
+			over = min(over, was.Next) // what was dropped since it has gone over
+		}
+		if over != was.Next || p.Watermark < was.Watermark {
 			m.s.violate("R3", "frame %d lets %s begin with savepoint %s at offset %d, watermark %d, of partition %d, and its state is as of %d, %d",
 				m.lsn, jc.Name, name, p.Next, p.Watermark, i, was.Next, was.Watermark)
 		}
 	}
 	m.s.count("begun with a savepoint")
+}
+
+// dropsOldest reports whether a topic drops what it has no room for.
+func (m *model) dropsOldest(name string) bool {
+	return slices.ContainsFunc(m.s.plan.topics, func(t jobs.Topic) bool { return t.Name == name && t.OnFull == string(bus.DropOldest) })
 }
 
 // keep takes from a job's state what its definition does not keep, and returns it in spare, if that is not nil.
@@ -264,15 +277,29 @@ func (m *model) passReplay(f *simFrame, j *modelJob, h *checkpoint.Header) (pass
 				m.s.violate("R4", "frame %d ends the replay of %s and does not say that it goes on where it was, at %v", f.lsn, j.j.name, then)
 			}
 			t := m.topics[sub.topic]
-			passed = append(passed, t.parts[end.Partition][next:end.At]...)
+			was := sub.parts[end.Partition].SubState
+			at := was
+			at.Next = end.At
+			for _, jump := range m.s.jumps[simReading{end.Sub, end.Partition, h.Attempt}] {
+				if jump.from < end.At && end.At < jump.to { // it went over the end
+					at.Next = jump.from
+				}
+			}
+			read, _ := m.readOver(f, h.Attempt, end.Sub, was, at, t.parts[end.Partition][next:at.Next])
+			passed = append(passed, read...)
 			sub.parts[end.Partition] = modelPlace{then, t.marksUpTo(then)}
+			sub.recount = maps.Clone(sub.recount)
+			if sub.recount == nil {
+				sub.recount = map[int]bool{}
+			}
+			sub.recount[end.Partition] = true
 			m.checkTable(t, sub, &sub.parts[end.Partition])
 			jumped[end.Sub] = append(jumped[end.Sub], end.Partition)
 			continue
 		case moved:
 			next = there.Next
 		}
-		if next > end.At || over && next != end.At {
+		if next > max(end.At, sub.floors[end.Partition]) || over && next < end.At {
 			m.s.violate("R3", "frame %d: %s stands at offset %d of partition %d, and its replay goes to %d; over %v", f.lsn, j.j.name, next, end.Partition, end.At, over)
 		}
 	}

@@ -107,6 +107,8 @@ type modelSub struct {
 	parts  []modelPlace
 	floors map[int]bus.Offset // by partition; replaced, never changed
 	found  []int              // records of each partition when it came
+
+	recount map[int]bool // by partition: what it has lost is another number from now on
 }
 
 // modelPlace is a subscription's place in a partition: its states of newest and of where it began.
@@ -141,7 +143,7 @@ func (m *model) clone() *model {
 	}
 	for id, sub := range m.subs {
 		n := *sub
-		n.parts = append([]modelPlace(nil), sub.parts...)
+		n.parts, n.recount = append([]modelPlace(nil), sub.parts...), maps.Clone(sub.recount)
 		c.subs[id] = &n
 	}
 	return c
