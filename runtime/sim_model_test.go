@@ -263,6 +263,9 @@ func (m *model) applyJob(jc jobChange) {
 	case j != nil && (jc.Restart || jc.Replay != nil):
 		m.remove(j)
 		j.removed = false
+		if v := m.s.versionOf(jc.Definition); v != nil {
+			j.j = v
+		}
 		m.begin(j, jc)
 		return
 	case j != nil: // with another parallelism perhaps: then each subtask begins at the lowest watermark
