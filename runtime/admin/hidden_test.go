@@ -86,7 +86,8 @@ func read(t *testing.T, url, token string) string {
 	return got.String()
 }
 
-// TestNoBodyIsPassedOver: what is asked for in a body where none is read would be passed over, and is refused.
+// TestNoBodyIsPassedOver: what is asked for in a body where none is read would be passed over, and is refused; so is a name that
+// is none.
 func TestNoBodyIsPassedOver(t *testing.T) {
 	rt, s, _ := start(t)
 	at := "http://" + serve(t, s, admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", token, 0o600)})
@@ -94,6 +95,12 @@ func TestNoBodyIsPassedOver(t *testing.T) {
 	for _, what := range []string{"POST /v1/jobs/reads/stop", "POST /v1/jobs/reads/pause", "DELETE /v1/jobs/reads", "POST /v1/jobs/reads/savepoints", "GET /v1/status"} {
 		method, path, _ := strings.Cut(what, " ")
 		if status, body := ask(t, http.DefaultClient, method, at+path, `{"force":true}`, header); status != http.StatusBadRequest || !strings.Contains(body, "takes no body") {
+			t.Errorf("%s: %d %s", what, status, body)
+		}
+	}
+	for _, what := range []string{"POST /v1/jobs/reads/savepoints?savepoint=..%2Fx", "DELETE /v1/jobs/reads?keep_state=true&savepoint=a%20b"} { // at once, not by an operation that fails
+		method, path, _ := strings.Cut(what, " ")
+		if status, body := ask(t, http.DefaultClient, method, at+path, "", header); status != http.StatusUnprocessableEntity || !strings.Contains(body, "savepoint: name") {
 			t.Errorf("%s: %d %s", what, status, body)
 		}
 	}

@@ -106,6 +106,9 @@ func (s *Server) registerJobs() {
 			if err != nil {
 				return nil, err
 			}
+			if err := savepointName(in.Savepoint); err != nil {
+				return nil, err
+			}
 			o := runtime.RemoveOptions{KeepState: in.KeepState, Savepoint: in.Savepoint, DropUnsent: in.DropUnsent, Timeout: timeout}
 			return s.beginOn(rt, "remove", in.Name, unsentOf(rt, in.Name), func(ctx context.Context, op *Operation) error {
 				res, err := rt.RemoveJob(ctx, in.Name, o)

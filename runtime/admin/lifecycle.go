@@ -7,6 +7,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/runtime"
 )
 
@@ -69,6 +70,9 @@ func (s *Server) registerLifecycle() {
 			Name      string `path:"name" maxLength:"256"`
 			Savepoint string `query:"savepoint" maxLength:"256" doc:"its name; one is made of the job's and the time where it is left out"`
 		}) (*body[Operation], error) {
+			if err := savepointName(in.Savepoint); err != nil {
+				return nil, err
+			}
 			return s.beginOn(rt, "savepoint", in.Name, nil, func(ctx context.Context, op *Operation) error {
 				i, err := rt.Savepoint(ctx, in.Name, in.Savepoint)
 				op.Savepoint = i.Name
@@ -90,6 +94,17 @@ func (s *Server) registerLifecycle() {
 			s.cfg.Logger.Info("asked for over the admin API", "what", "delete savepoint", "savepoint", in.Name)
 			return &nothing{}, rt.DeleteSavepoint(ctx, in.Name)
 		})
+}
+
+// savepointName refuses what is no name, before anything has begun; "" asks for one to be made.
+func savepointName(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := jobs.CheckName(name); err != nil {
+		return problem(http.StatusUnprocessableEntity, KindBadRequest, "savepoint: %v", err)
+	}
+	return nil
 }
 
 // audit says what somebody has asked for.
