@@ -9,6 +9,7 @@ import (
 	ossignal "os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ import (
 // has no settings for what is wanted. The suites over the real program are in internal/killtest.
 
 const (
-	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots", "apart", "serves", "forgets" or "store"
+	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots", "apart", "serves", "forgets", "store" or "store late"
 	crashJobs  = "SIDESTREAM_TEST_CRASH_JOBS"
 	crashData  = "SIDESTREAM_TEST_CRASH_DATA"
 )
@@ -58,12 +59,17 @@ func runChild(kind, dir, data string) error {
 	if kind == "serves" || kind == "forgets" { // so that the jobs wait for the disk, and not all for the processor
 		cfg.EpochBytes, cfg.SealedBytes = 4<<10, 4<<10
 	}
-	if kind == "store" { // nearly all that topics keep moves to the topic store
+	if kind == "store" || kind == "store late" { // nearly all that topics keep moves to the topic store
 		cfg.LogBytes, cfg.Log.GenerationBytes, cfg.Log.SegmentBytes, cfg.StoreSegmentBytes, cfg.TopicMemory = 64<<10, 32<<10, 16<<10, 16<<10, 4<<10
 	}
 	rt, err := runtime.Open(cfg)
 	if err != nil {
 		return err
+	}
+	if kind == "store late" {
+		if err := runtime.WritePositionsLate(rt); err != nil {
+			return err
+		}
 	}
 	if kind == "apart" {
 		if err := runtime.WritePositionsApart(rt); err != nil {
@@ -73,7 +79,7 @@ func runChild(kind, dir, data string) error {
 	if err := rt.Start(defs); err != nil {
 		return err
 	}
-	if kind == "serves" || kind == "forgets" || kind == "store" {
+	if kind == "serves" || kind == "forgets" || kind == "store" || kind == "store late" {
 		if kind == "forgets" {
 			if err := runtime.WriteChangesLate(rt); err != nil {
 				return err
@@ -169,4 +175,13 @@ func TestTwinChangesLate(t *testing.T) {
 // TestKillInCatchUp: a job that begins with a topic's oldest record, in the topic store, sees each once, however often it is killed.
 func TestKillInCatchUp(t *testing.T) {
 	killtest.CatchUp{Command: child(t, "store"), Kills: killtest.Kills(t, 4, 5)}.Run(t)
+}
+
+// TestTwinKillInCatchUp: one that writes the places of readers an epoch late is caught by that.
+func TestTwinKillInCatchUp(t *testing.T) {
+	found := killtest.Caught(t, func(tb testing.TB) { killtest.CatchUp{Command: child(t, "store late"), Kills: 10}.Run(tb) })
+	if !strings.Contains(found, "records in the topic") {
+		t.Fatalf("a program that writes places an epoch late was not caught: %s", found)
+	}
+	t.Logf("caught: %.300s", found)
 }

@@ -70,6 +70,38 @@ func (l *positionsApart) writePositions(job uint32) error {
 	return err
 }
 
+// positionsLate is a broken log for a committer: the places of readers stand in the frame of the epoch behind the one that has
+// come to them. A crash between the two gives a job again what it has had.
+type positionsLate struct {
+	frameLog
+	waiting map[uint32][]checkpoint.SubPosition // by job
+}
+
+// WritePositionsLate makes rt such a broken one. Call it before Start.
+func WritePositionsLate(rt *Runtime) error {
+	return rt.do(func(c *core) error {
+		c.log = &positionsLate{c.log, map[uint32][]checkpoint.SubPosition{}}
+		return nil
+	})
+}
+
+func (l *positionsLate) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	at := slices.IndexFunc(sections, func(s wal.Section) bool { return s.Kind == checkpoint.SectionHeader })
+	if kind != kindEpoch || at < 0 {
+		return l.frameLog.Append(kind, sections)
+	}
+	h, err := checkpoint.DecodeHeader(sections[at].Body)
+	if err != nil {
+		return 0, err
+	}
+	if !h.Ended {
+		h.Subs, l.waiting[h.Job] = l.waiting[h.Job], h.Subs
+	}
+	sections = slices.Clone(sections)
+	sections[at].Body = checkpoint.AppendHeader(nil, h)
+	return l.frameLog.Append(kind, sections)
+}
+
 // changesLate is a broken log for a committer: it keeps the removal of a job, and the second job that one change gives another
 // definition, for a later frame, some dozens on. A crash before that forgets what was acknowledged, or halves it.
 type changesLate struct {
