@@ -59,7 +59,9 @@ type RepairKeep struct {
 	Topics  []RemovedTopic `json:"topics,omitempty"`
 	Outputs []RemovedSent  `json:"outputs,omitempty"`
 	Unread  []LostUnread   `json:"unread,omitempty"`
-	Frees   bool           `json:"frees"` // nothing that a job, a subscription or a sender still needs is lost
+	Store   []LostStored   `json:"store,omitempty"`
+	Aside   []string       `json:"aside,omitempty"` // files of the topic store and savepoints that the log then does not know: they are kept aside
+	Frees   bool           `json:"frees"`           // nothing that a job, a subscription or a sender still needs is lost
 	Refused string         `json:"refused,omitempty"`
 }
 
@@ -208,6 +210,9 @@ func (r *Repair) Write(p *RepairPlan, now time.Time) (wal.Done, error) {
 	if err != nil {
 		return wal.Done{}, err
 	}
+	if err := k.keepAside(r.dir, now); err != nil {
+		return wal.Done{}, err
+	}
 	rise := uint64(0)
 	if p.NewID {
 		rise = newIDRise
@@ -225,6 +230,7 @@ type keptLog struct {
 	bus    *bus.Bus
 	seen   *seenFrames
 	lost   []uint32 // jobs whose state cannot be had any more
+	fits   []bus.StoreFit
 	say    RepairKeep
 }
 
@@ -232,7 +238,7 @@ type keptLog struct {
 func (r *Repair) judge(c wal.Choice) (*keptLog, error) {
 	k := &keptLog{choice: c, ledger: newLedger(), say: RepairKeep{First: c.First, Last: c.Last, Removed: []RemovedPart{}}}
 	view := viewFrames{r.wal.View(c)}
-	k.bus = bus.New(bus.Config{}, view)
+	k.bus = bus.New(bus.Config{Store: bus.StoreConfig{Dir: storeDir(r.dir)}}, view)
 	if c.Catalog > 0 {
 		var err error
 		if k.ledger, err = recoverLedger(view, c.Catalog, k.bus); err != nil {
@@ -259,7 +265,13 @@ func (r *Repair) judge(c wal.Choice) (*keptLog, error) {
 	if err := k.checkState(r.snapshotDir()); err != nil {
 		return nil, err
 	}
+	if err := k.fitStore(); err != nil {
+		return nil, err
+	}
 	if err := k.passBefore(); err != nil {
+		return nil, err
+	}
+	if err := k.unknownSavepoints(r.dir); err != nil {
 		return nil, err
 	}
 	k.describe()
@@ -312,16 +324,21 @@ func readSnapshot(path string) error {
 // removed, or it was dropped for reasons that stood in frames which are removed, such as that the topic store has it.
 func (k *keptLog) passBefore() error {
 	for _, j := range k.ledger.sorted() {
-		for i, in := range j.Inputs {
-			if err := k.passInput(j, &j.Inputs[i], in.Topic); err != nil {
+		ins, outs := pointers(j.Inputs), pointers(j.Outputs)
+		if j.Prev != nil { // it may come back, with what it has of its own
+			ins, outs = append(ins, pointers(j.Prev.Inputs)...), append(outs, pointers(j.Prev.Outputs)...)
+		}
+		for _, in := range ins {
+			if err := k.passInput(j, in, in.Topic); err != nil {
 				return err
 			}
 		}
-		for i := range j.Outputs {
-			o := &j.Outputs[i]
+		for _, o := range outs {
 			if first := k.bus.First(o.Topic, 0); o.Outside && o.Sent.Next < first {
-				k.say.Outputs = append(k.say.Outputs, RemovedSent{Job: j.Name, Output: o.Name, From: o.Sent.Next, To: first, Sent: o.Sent.Next,
-					Unsent: int64(first - o.Sent.Next)})
+				lost := RemovedSent{Job: j.Name, Output: o.Name, From: o.Sent.Next, To: first, Sent: o.Sent.Next, Unsent: int64(first - o.Sent.Next)}
+				if !slices.Contains(k.say.Outputs, lost) { // as it is, and as it was
+					k.say.Outputs = append(k.say.Outputs, lost)
+				}
 				o.Sent.Sub, o.Sent.Next, o.Sent.LSN = o.Sub, first, max(o.Sent.LSN, k.choice.First)
 				k.bus.Passed(o.Sub, sentStates(o.Sent), true)
 			}
@@ -345,7 +362,7 @@ func (k *keptLog) passInput(j *jobEntry, in *inputEntry, topic bus.TopicID) erro
 		if err != nil {
 			return err
 		}
-		if have.Next >= oldest.Next {
+		if k.passStored(j, topic, have); have.Next >= oldest.Next {
 			continue
 		}
 		if j.Phase != PhaseEnded {

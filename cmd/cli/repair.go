@@ -150,6 +150,12 @@ func (r *repairResult) explain(say func(string, ...any)) {
 		}
 		say("topic    %s, partition %d: records %s up to %s are gone; what is read again is written again, with new offsets", t.Name, t.Partition, t.From, t.To-1)
 	}
+	for _, s := range k.Store {
+		say("topic    %s, partition %d: records %s up to %s had moved out of the log, and are not to be found from it any more", s.Topic, s.Partition, s.From, s.To-1)
+	}
+	if n := len(k.Aside); n > 0 {
+		say("aside    %d %s of topics and savepoints that the log does not know then, such as %s: kept in the data directory's cut-TIME", n, plural(n, "file", "files"), k.Aside[0])
+	}
 	for _, u := range k.Unread {
 		say("lost     job %s had yet to read %d records of topic %s, partition %d", u.Job, u.Records, u.Topic, u.Partition)
 	}
