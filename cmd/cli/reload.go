@@ -95,8 +95,13 @@ func (r *reloader) look() string {
 // reload takes up what the files say now. Where that is wrong in any way, it is said, and what runs goes on.
 func (r *reloader) reload(ctx context.Context) {
 	logger := r.p.logger
+	if r.p.listener != nil {
+		if err := r.p.listener.Reload(); err != nil {
+			logger.Error("the files of the token and the certificates are not taken; those read before stay", "err", err)
+		}
+	}
 	if len(r.paths) == 0 {
-		logger.Info("there are no files to reload")
+		logger.Info("there are no files with jobs to reload")
 		return
 	}
 	js, err := r.load()

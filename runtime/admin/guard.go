@@ -157,7 +157,7 @@ func (l *Listener) called(host string) bool {
 	if loopback(host) {
 		return true
 	}
-	if l.names != nil && l.names.VerifyHostname(host) == nil {
+	if names := l.now().names; names != nil && names.VerifyHostname(host) == nil {
 		return true
 	}
 	_, err := netip.ParseAddr(host)
@@ -169,7 +169,8 @@ func (l *Listener) login(way class, r *http.Request) (class, *Problem) {
 	if way == classSocket {
 		return classSocket, nil
 	}
-	if l.token == nil {
+	want := l.now().token
+	if want == nil {
 		if l.mutual { // the handshake has seen to it
 			return classLogin, nil
 		}
@@ -177,7 +178,7 @@ func (l *Listener) login(way class, r *http.Request) (class, *Problem) {
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
-	if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], l.token[:]) == 1 {
+	if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], want[:]) == 1 {
 		return classLogin, nil
 	}
 	if r.Header.Get("Authorization") == "" {

@@ -277,6 +277,58 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestReload: a certificate and a token that are replaced count from then on, for connections that begin then; what is wrong is
+// not taken.
+func TestReload(t *testing.T) {
+	_, s, _ := start(t)
+	cert, key := certificate(t)
+	tok := write(t, "token", token, 0o600)
+	l, err := admin.TCP{Addr: "127.0.0.1:0", CertFile: cert, KeyFile: key, TokenFile: tok}.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Serve(l)
+	asks := func(ca, token string) error {
+		c, err := admin.NewRemote(admin.Remote{URL: l.URL(), CAFile: ca, TokenFile: token})
+		if err == nil {
+			_, err = c.Topics(t.Context())
+		}
+		return err
+	}
+	replace := func(name, by string) {
+		t.Helper()
+		b, err := os.ReadFile(by)
+		if err == nil {
+			err = os.WriteFile(name, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	oldCert := write(t, "old.pem", "", 0o600)
+	replace(oldCert, cert)
+	otherCert, otherKey := certificate(t)
+	otherToken := write(t, "other", "another-"+token, 0o600)
+	if err := errors.Join(asks(oldCert, tok), l.Reload(), asks(oldCert, tok)); err != nil {
+		t.Fatal(err)
+	}
+	replace(cert, otherCert)
+	if err := l.Reload(); err == nil {
+		t.Error("a certificate is taken whose key is of another")
+	}
+	replace(key, otherKey)
+	replace(tok, otherToken)
+	if err := asks(oldCert, otherToken); err == nil {
+		t.Error("the files are taken before they are asked for")
+	}
+	if err := errors.Join(l.Reload(), asks(otherCert, otherToken)); err != nil {
+		t.Error(err)
+	}
+	if asks(oldCert, otherToken) == nil || asks(otherCert, write(t, "was", token, 0o600)) == nil {
+		t.Error("what was before is still let in")
+	}
+}
+
 // TestBounds: bodies, their depth, headers, rates, streams and connections end at their limits; a client that is slow to ask
 // is cut, and others are served meanwhile.
 func TestBounds(t *testing.T) {

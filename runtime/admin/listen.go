@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -37,10 +38,49 @@ type TCP struct {
 // Listener is an address that is taken, and who may ask there. A Server serves it.
 type Listener struct {
 	listener net.Listener
-	token    *[sha256.Size]byte // nil needs none
-	mutual   bool               // clients have shown a certificate
-	names    *x509.Certificate  // names that clients may call the server by; nil has none but loopback's
+	said     TCP
+	mutual   bool // clients have shown a certificate
 	local    bool
+	held     atomic.Pointer[credentials] // what the files hold; nil of a socket
+}
+
+// credentials are what the files of a TCP hold.
+type credentials struct {
+	token *[sha256.Size]byte // nil needs none
+	tls   *tls.Config        // nil speaks none
+	names *x509.Certificate  // that clients may call the server by; nil has none but loopback's
+}
+
+// credentials reads the files.
+func (c TCP) credentials() (h *credentials, err error) {
+	h = &credentials{}
+	if c.TokenFile != "" {
+		if h.token, err = readToken(c.TokenFile); err != nil {
+			return nil, err
+		}
+	}
+	if h.tls, err = c.tls(); err == nil && h.tls != nil {
+		h.names = h.tls.Certificates[0].Leaf
+	}
+	return h, err
+}
+
+// Reload reads the files of tokens and certificates again, for requests and connections that begin from then on. Where one of
+// them is wrong, what was read before stays.
+func (l *Listener) Reload() error {
+	h, err := l.said.credentials()
+	if err == nil {
+		l.held.Store(h)
+	}
+	return err
+}
+
+// now is what the files held when they were last read.
+func (l *Listener) now() *credentials {
+	if h := l.held.Load(); h != nil {
+		return h
+	}
+	return &credentials{}
 }
 
 // Addr returns the address, whose port may have been 0.
@@ -51,7 +91,7 @@ func (l *Listener) Close() error { return l.listener.Close() }
 
 // URL returns where it is to be asked.
 func (l *Listener) URL() string {
-	if l.names != nil {
+	if l.now().tls != nil {
 		return "https://" + l.Addr()
 	}
 	return "http://" + l.Addr()
@@ -63,25 +103,20 @@ func (c TCP) Listen() (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin: address %q: want a host and a port, such as 127.0.0.1:9600", c.Addr)
 	}
-	l := &Listener{local: loopback(host), mutual: c.ClientCAFile != ""}
-	if c.TokenFile != "" {
-		if l.token, err = readToken(c.TokenFile); err != nil {
-			return nil, err
-		}
-	}
-	conf, err := c.tls()
-	if err != nil {
+	l := &Listener{said: c, local: loopback(host), mutual: c.ClientCAFile != ""}
+	if err := l.Reload(); err != nil {
 		return nil, err
 	}
-	if !l.local && (conf == nil || l.token == nil && !l.mutual) {
+	h := l.now()
+	if !l.local && (h.tls == nil || h.token == nil && !l.mutual) {
 		return nil, fmt.Errorf("admin: address %q can be reached from other machines: it needs TLS (--tls-cert and --tls-key) and a login (--token-file, or --tls-client-ca for certificates of clients); or listen on 127.0.0.1", c.Addr)
 	}
 	if l.listener, err = net.Listen("tcp", c.Addr); err != nil {
 		return nil, fmt.Errorf("admin: address %q cannot be had: %w; choose another", c.Addr, err)
 	}
-	if conf != nil {
-		l.names = conf.Certificates[0].Leaf
-		l.listener = tls.NewListener(l.listener, conf)
+	if h.tls != nil {
+		newest := func(*tls.ClientHelloInfo) (*tls.Config, error) { return l.now().tls, nil }
+		l.listener = tls.NewListener(l.listener, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: newest})
 	}
 	return l, nil
 }
