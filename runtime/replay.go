@@ -60,9 +60,10 @@ func replaying(h *checkpoint.Header) (*replayMark, error) {
 
 // ReplayOptions say what is replayed into a job.
 type ReplayOptions struct {
-	From   Place
-	To     *Place // nil: to where the job stands; it goes on from there either way
-	DryRun bool
+	From    Place
+	To      *Place // nil: to where the job stands; it goes on from there either way
+	Nothing bool   // begin with no state, also where a savepoint lies at or before From
+	DryRun  bool
 }
 
 // ReplayResult is what a replay does, or would do.
@@ -151,6 +152,10 @@ func (r *replay) look(job, topic string) error {
 		if loss, _, _ := lossOf(r.saved.Steps, r.def.steps); len(loss) > 0 || r.saved.Job != job {
 			return fmt.Errorf("savepoint %s is of job %s, or of a definition whose state this one cannot keep", name, r.saved.Job)
 		}
+	} else if len(r.def.steps) > 0 && !r.options.Nothing {
+		if err := r.choose(job); err != nil {
+			return err
+		}
 	}
 	reads := false
 	for _, n := range j.def.Nodes {
@@ -181,7 +186,9 @@ func (r *replay) look(job, topic string) error {
 		}
 		r.result.Outputs = append(r.result.Outputs, n.Output.Name+" ("+where+")")
 	}
-	r.result.Job, r.result.Savepoint = job, r.options.From.Savepoint
+	if r.result.Job = job; r.saved != nil {
+		r.result.Savepoint = r.saved.Name
+	}
 	return nil
 }
 

@@ -1,11 +1,13 @@
 package runtime_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/runtime"
 )
@@ -197,4 +199,41 @@ func TestResumedIsSaid(t *testing.T) {
 	if len(said) != 2 || !strings.Contains(said["tally"], ", 0 records to catch up") || !strings.HasPrefix(said["tally"], "at epoch ") {
 		t.Errorf("said: %q", said)
 	}
+}
+
+// TestReplayChoosesSavepoint: a replay from a place begins with the newest savepoint at or before it, and says so; from before
+// any, or where that is asked for, with nothing.
+func TestReplayChoosesSavepoint(t *testing.T) {
+	noLeaks(t)
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	in := newTap(3000, 0)
+	rt := start(t, runtime.Config{DataDir: t.TempDir()}, writerJob("writer", in, topic), tallyJob(topic, 1))
+	defer stop(t, rt)
+	for _, n := range []int64{1000, 2000} {
+		in.open(n)
+		until(t, rt, "all are counted", func() bool { return recordsOf(rt, "tallies") == n })
+		if _, err := rt.Savepoint(t.Context(), "tally", fmt.Sprint("at-", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in.open(3000)
+	wait(t, rt)
+	for _, tt := range []struct {
+		from      bus.Offset
+		nothing   bool
+		savepoint string
+		records   int64
+	}{{999, false, "", 2001}, {1000, false, "at-1000", 2000}, {1999, false, "at-1000", 2000}, {2500, false, "at-2000", 1000}, {2500, true, "", 500}} {
+		o := runtime.ReplayOptions{From: offset(tt.from), Nothing: tt.nothing, DryRun: true}
+		if res, err := rt.Replay(t.Context(), "tally", "numbers", o); err != nil || res.Savepoint != tt.savepoint || res.Records != tt.records {
+			t.Errorf("from %d, dry: %+v, %v", tt.from, res, err)
+		}
+	}
+	res, err := rt.Replay(t.Context(), "tally", "numbers", runtime.ReplayOptions{From: offset(1500)})
+	if err != nil || res.Savepoint != "at-1000" {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	wait(t, rt)
+	replayed, _ := written(t, rt, "tallies", res.ID)
+	sameLines(t, "of the replay", replayed, without(tallied(3000, nil), tallied(1000, nil)))
 }

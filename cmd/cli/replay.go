@@ -21,8 +21,9 @@ func (a *app) replayCommand() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "replay TOPIC --from PLACE [--to PLACE] (--job JOB | --into TOPIC | --to-stdout | --shadow FILE)",
 		Short: "Look back: read a topic again, into a job, another topic, out as JSON lines, or into a new definition to compare",
-		Long: `Replay into a job sets its places in topics, its state and its watermarks back in one durable change: to nothing, or with
---from savepoint:NAME to what a savepoint holds. It reads up to where it was, or to --to, and goes on from where it was. What it
+		Long: `Replay into a job sets its places in topics, its state and its watermarks back in one durable change: to what the job's newest
+savepoint at or before --from holds, and there, or to the one that --from savepoint:NAME names; where there is none, or the job
+keeps no state, or with --from-nothing, to nothing and to --from. It reads up to where it was, or to --to, and goes on from where it was. What it
 gives out meanwhile are new records, beside those it gave before; the header sidestream-replay tells them by the replay's id.
 A job that has failed or ended goes on. --dry-run says how much it is and which outputs repeat.
 
@@ -50,6 +51,7 @@ same, and with 1 where something is missing or extra.`,
 	c.Flags().Int("show", 10, "with --shadow: so many differences, at most 1000")
 	c.Flags().String("to", "", "stop before this place; to where it ends now if not given")
 	c.Flags().String("job", "", "the job that reads it again")
+	c.Flags().Bool("from-nothing", false, "with --job: begin with no state, also where there is a savepoint of the job at or before --from")
 	c.Flags().Bool("to-stdout", false, "write the records to stdout")
 	c.Flags().String("filter", "", "with --into and --to-stdout: only records of which this expression is true")
 	c.Flags().String("rate", "", "with --into and --to-stdout: at most so many records a second, such as 100/s")
@@ -104,6 +106,7 @@ func (a *app) doReplay(cmd *cobra.Command, args []string) error {
 	}
 	r := admin.ReplayRequest{Topic: args[0], From: from.String(), To: placeString(to)}
 	r.DryRun, _ = cmd.Flags().GetBool("dry-run")
+	r.Nothing, _ = cmd.Flags().GetBool("from-nothing")
 	return a.replayInto(cmd, job, r)
 }
 

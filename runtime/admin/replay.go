@@ -20,10 +20,11 @@ import (
 
 // ReplayRequest lets a job read a topic again.
 type ReplayRequest struct {
-	Topic  string `json:"topic" minLength:"1" maxLength:"512"`
-	From   string `json:"from" minLength:"1" maxLength:"512" doc:"earliest, offset:N, a time as RFC 3339 has it (of events), -2h for two hours ago, or savepoint:NAME"`
-	To     string `json:"to,omitempty" maxLength:"512" doc:"where it ends; the job goes on from where it was then"`
-	DryRun bool   `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
+	Topic   string `json:"topic" minLength:"1" maxLength:"512"`
+	From    string `json:"from" minLength:"1" maxLength:"512" doc:"earliest, offset:N, a time as RFC 3339 has it (of events), -2h for two hours ago, or savepoint:NAME"`
+	To      string `json:"to,omitempty" maxLength:"512" doc:"where it ends; the job goes on from where it was then"`
+	Nothing bool   `json:"from_nothing,omitempty" doc:"begin with no state, also where there is a savepoint of the job at or before the place"`
+	DryRun  bool   `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
 }
 
 // registerReplay makes what sets jobs back.
@@ -36,7 +37,7 @@ func (s *Server) registerReplay() {
 			Name string `path:"name" maxLength:"256"`
 			Body ReplayRequest
 		}) (*body[Operation], error) {
-			o := runtime.ReplayOptions{DryRun: in.Body.DryRun}
+			o := runtime.ReplayOptions{DryRun: in.Body.DryRun, Nothing: in.Body.Nothing}
 			var err error
 			if o.From, err = place("from", in.Body.From, true); err != nil {
 				return nil, err
