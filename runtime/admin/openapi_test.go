@@ -43,7 +43,7 @@ var calls = map[string]call{
 	"apply-jobs":       {path: "/v1/jobs", body: `{"files":[{"name":"ticks.yaml","content":"version: 1\njob: more\nsource: {bus: ticks}\noutputs:\n  main: {bus: more}\n"}]}`},
 	"remove-job":       {path: "/v1/jobs/gone"},
 	"replay":           {path: "/v1/jobs/reads/replay", body: `{"topic":"ticks","from":"earliest","dry_run":true}`},
-	"replay-into":      {path: "/v1/topics/ticks/replay", body: `{"into":"copied","from":"earliest","to":"offset:3"}`},
+	"replay-into":      {path: "/v1/topics/ticks/replay", body: `{"into":"copied","from":"earliest","to":"offset:3","dry_run":true}`},
 	"shadow":           {path: "/v1/shadow", body: `{"files":[{"name":"more.yaml","content":"version: 1\njob: idle\nsource: {bus: ticks}\noutputs:\n  main: {bus: idle}\n"}],"topic":"ticks","from":"earliest"}`},
 	"seek":             {path: "/v1/topics/ticks/seek", body: `{"reader":"reads","to":"earliest","dry_run":true}`},
 	"detach":           {path: "/v1/topics/ticks/detach", body: `{"reader":"reads","dry_run":true}`},
