@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -211,6 +212,9 @@ func (r *replay) places(job, topic string, id bus.TopicID) (err error) {
 
 // change makes the frame. It runs on the committer's goroutine, also in a dry run.
 func (r *replay) change(reg *registration, have *jobEntry) error {
+	if !bytes.Equal(have.Definition, r.def.text) { // r.def was looked at before the job was this change's own
+		return fmt.Errorf("job %s was changed meanwhile, and nothing was replayed: replay again", have.Name)
+	}
 	if err := reg.defineTopics([]*definition{r.def}); err != nil {
 		return err
 	}
