@@ -39,6 +39,10 @@ type Config struct {
 
 	// Load makes a job again from its definition, as the log has it. Nil loads none: jobs of the API stay stopped then.
 	Load func(definition []byte, o Origin) (*jobs.Job, error)
+
+	// OnRead is told while Open reads the log how many of its frames it has read: of how many there are behind the newest
+	// catalog. May be nil.
+	OnRead func(read, of int64)
 }
 
 func (c Config) withDefaults() (Config, error) {

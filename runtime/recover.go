@@ -45,6 +45,39 @@ type frames interface {
 	Reader(from wal.LSN) (bus.LogReader, error)
 }
 
+// counted tells how far its readers have come between two LSNs, at each hundredth of the way.
+type counted struct {
+	frames
+	from, to wal.LSN
+	tell     func(read, of int64)
+}
+
+func (c counted) Reader(from wal.LSN) (bus.LogReader, error) {
+	r, err := c.frames.Reader(from)
+	if err != nil || c.tell == nil {
+		return r, err
+	}
+	return &countedReader{LogReader: r, counted: c}, nil
+}
+
+type countedReader struct {
+	bus.LogReader
+	counted
+	told int64
+}
+
+func (r *countedReader) Next() (bus.Frame, error) {
+	f, err := r.LogReader.Next()
+	if err == nil {
+		read, of := int64(f.LSN()-r.from)+1, int64(r.to-r.from)+1
+		if read-r.told >= (of+99)/100 {
+			r.told = read
+			r.tell(read, of)
+		}
+	}
+	return f, err
+}
+
 // walFrames makes a log readable for the bus and for recovery.
 type walFrames struct{ log *wal.Log }
 

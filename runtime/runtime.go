@@ -99,7 +99,7 @@ func (rt *Runtime) load() error {
 	led := newLedger()
 	if catalog := rt.log.Catalog(); catalog > 0 {
 		var err error
-		if led, err = recoverLedger(rt.frames, catalog, rt.bus); err != nil {
+		if led, err = recoverLedger(counted{rt.frames, catalog, rt.log.Durable(), rt.cfg.OnRead}, catalog, rt.bus); err != nil {
 			return err
 		}
 	}

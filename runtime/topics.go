@@ -20,11 +20,11 @@ var ErrNoTopic = errors.New("there is no such topic")
 type Tail struct {
 	Topic     string
 	Partition int         // -1 for all
-	Last      int         // begin so many records before the end of each partition; behind From at most so many, 0 for all
+	Last      int         // begin so many records before the end of each partition; behind From or Begin at most so many, 0 for all
 	From      *bus.Offset // begin here
 	Follow    bool        // go on with what is written later, until the context ends
 
-	Begin *Place // begin here, in place of Last and From
+	Begin *Place // begin here, in place of From; of Last the same holds
 	End   *Place // and stop before here
 }
 
@@ -90,8 +90,8 @@ func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, 
 		if bounds != nil {
 			ends[p] = min(ends[p], bounds[p])
 		}
-		if q.From != nil && q.Last > 0 {
-			ends[p] = min(ends[p], *q.From+bus.Offset(q.Last))
+		if (q.From != nil || q.Begin != nil) && q.Last > 0 {
+			ends[p] = min(ends[p], st.Next+bus.Offset(q.Last))
 		}
 		readers = append(readers, b.NewReader(0, id, []bus.SubState{st}, wake))
 	}

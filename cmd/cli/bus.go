@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -163,10 +165,11 @@ It claims nothing: no subscription is made, and nothing is kept for it.`,
 	c.ValidArgsFunction = a.completeWith(topicNames, 1)
 	c.Flags().IntP("last", "n", 10, "how many records of each partition")
 	c.Flags().Int("partition", -1, "only this one")
-	c.Flags().Int64("from", -1, "begin at this offset instead of near the end, and show all from there on, or -n")
+	c.Flags().String("from", "", "begin here instead of near the end, and show all from there on, or -n: an offset, earliest, latest, an event `time`, or -2h")
 	c.Flags().BoolP("follow", "f", false, "go on with what is written from now on, until Ctrl-C; a process must run")
 	take(c, "data-dir", "socket", "context")
 	prints(c, "jsonl", "json", "yaml", "table", "name", "value")
+	completes(c, "from", "earliest", "-1h")
 	return c
 }
 
@@ -175,16 +178,18 @@ func (a *app) doBusTail(cmd *cobra.Command, args []string) error {
 	q.Last, _ = cmd.Flags().GetInt("last")
 	q.Partition, _ = cmd.Flags().GetInt("partition")
 	q.Follow, _ = cmd.Flags().GetBool("follow")
-	if from, _ := cmd.Flags().GetInt64("from"); from >= 0 {
-		o := bus.Offset(from)
-		q.From = &o
+	if from := text(cmd, "from"); from != "" {
+		if err := beginAt(&q, from); err != nil {
+			return withCode(exitUsage, fmt.Errorf("--from: %w", err))
+		}
 	}
+	placed := q.From != nil || q.Begin != nil
 	switch last := cmd.Flags().Changed("last"); {
-	case q.Last < 0 || q.From != nil && last && q.Last == 0:
+	case q.Last < 0 || placed && last && q.Last == 0:
 		return withCode(exitUsage, fmt.Errorf("-n is %d; it is a number of records", q.Last))
-	case q.From != nil && last && q.Follow:
+	case placed && last && q.Follow:
 		return withCode(exitUsage, errors.New("--from with --follow shows all there is from there on; leave -n out"))
-	case q.From != nil && !last:
+	case placed && !last:
 		q.Last = 0 // all
 	}
 	format := text(cmd, "output")
@@ -223,6 +228,18 @@ func (a *app) doBusTail(cmd *cobra.Command, args []string) error {
 		return reached(err)
 	}
 	return out.end()
+}
+
+// beginAt takes a place as people write it; a plain number is an offset, which must be there.
+func beginAt(q *runtime.Tail, from string) error {
+	if n, err := strconv.ParseUint(from, 10, 63); err == nil {
+		o := bus.Offset(n)
+		q.From = &o
+		return nil
+	}
+	p, err := runtime.ParsePlace(from, time.Now(), false)
+	q.Begin = &p
+	return err
 }
 
 func where(r runtime.TopicRecord) string {

@@ -295,6 +295,11 @@ var jobView = view[admin.Job]{
 				}
 				why = "waits for " + strings.Join(waits, ", ")
 			case why != "":
+			case st.CatchUp != nil:
+				why = fmt.Sprintf("catches up, %.0f records a second", st.CatchUp.Rate)
+				if st.CatchUp.Paced {
+					why += ", and leaves time to the others"
+				}
 			case st.RolledBack != nil:
 				why = "the definition before is back, for the changed one failed: " + st.RolledBack.Error
 			case st.State != runtime.StateRunning:

@@ -73,12 +73,15 @@ func (l *live) draw(st runtime.Status, notes []string) {
 	l.drawn = strings.Count(picture.String(), "\n")
 }
 
-// troubles says what keeps jobs from being at work.
+// troubles says what keeps jobs from being at work, or behind it.
 func troubles(st runtime.Status) []string {
 	var out []string
 	for _, j := range st.Jobs {
 		for _, why := range j.Waiting {
 			out = append(out, j.Name+" waits for "+why.Text)
+		}
+		if c := j.CatchUp; c != nil {
+			out = append(out, fmt.Sprintf("%s catches up with %d records, %.0f a second", j.Name, j.Lag, c.Rate))
 		}
 		for _, what := range j.Stuck {
 			out = append(out, j.Name+": "+what)

@@ -219,7 +219,7 @@ func (a *app) command(c cobra.Command, do func(cmd *cobra.Command, args []string
 }
 
 // logger returns what log-level and log-format ask for, on stderr.
-func (a *app) logger(cmd *cobra.Command) (*slog.Logger, error) {
+func (a *app) logger(cmd *cobra.Command, w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(text(cmd, "log-level"))); err != nil {
 		return nil, a.bad(cmd, "log-level", "debug, info, warn or error")
@@ -227,9 +227,9 @@ func (a *app) logger(cmd *cobra.Command) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: level}
 	switch text(cmd, "log-format") {
 	case "text":
-		return slog.New(slog.NewTextHandler(a.stderr, opts)), nil
+		return slog.New(slog.NewTextHandler(w, opts)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(a.stderr, opts)), nil
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	default:
 		return nil, a.bad(cmd, "log-format", "text or json")
 	}

@@ -102,6 +102,7 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	var reloads sync.WaitGroup
 	over, end := context.WithCancel(ctx)
 	reloads.Go(func() { r.run(over) })
+	reloads.Go(func() { p.sayCaughtUp(over) })
 	p.before = func() { end(); reloads.Wait() }
 	return p.wait(ctx, untilDone)
 }
@@ -109,15 +110,16 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 // process reads the settings of a command that runs jobs.
 func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
 	var cfg runtime.Config
-	logger, err := a.logger(cmd)
+	line := a.progress("reading the log")
+	logger, err := a.logger(cmd, line)
 	if err != nil {
 		return nil, cfg, err
 	}
-	p := &process{app: a, logger: logger, language: language(cmd), dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket")}
+	p := &process{app: a, logger: logger, line: line, language: language(cmd), dataDir: text(cmd, "data-dir"), socket: text(cmd, "socket")}
 	if p.kafkaPort, err = strconv.Atoi(text(cmd, "kafka-port")); err != nil || p.kafkaPort < 0 || p.kafkaPort > 65535 {
 		return nil, cfg, a.bad(cmd, "kafka-port", "a number from 0 to 65535")
 	}
-	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger, Load: p.loadOne}
+	cfg = runtime.Config{DataDir: p.dataDir, Logger: logger, Load: p.loadOne, OnRead: func(read, of int64) { line.at(read, of, fmt.Sprintf("of %d frames", of)) }}
 	cfg.StopTimeout, err = a.duration(cmd, "drain-timeout")
 	cfg.StopTimeout = max(cfg.StopTimeout, time.Nanosecond) // 0 would be its default
 	if err == nil && cmd.Flags().Lookup("commit-interval") != nil {
@@ -207,6 +209,7 @@ func (a *app) untilSignal(more ...os.Signal) (context.Context, context.CancelFun
 type process struct {
 	app       *app
 	logger    *slog.Logger
+	line      *progress   // below what logger writes, where that is a terminal
 	language  spec.Config // what definitions are loaded with
 	dataDir   string
 	socket    string          // "" is the one in the data directory
@@ -235,6 +238,7 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	if p.rt, err = runtime.Open(cfg); err != nil {
 		return errors.Join(opened(err), p.admin.Close())
 	}
+	p.line.end()
 	p.admin.Attach(p.rt)
 	if r := p.rt.Recovered(); r.CutBytes > 0 || r.Generation > 0 {
 		p.logger.Warn("the log's tail was torn, as by a crash, and is cut; nothing that was committed is lost by it", "found", r.String())

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -165,6 +166,7 @@ func cut(s string, n int) string {
 // progress shows on stderr how far a long work is: a line that is drawn over, and only on a terminal. Whoever began it calls
 // end before anything else is written there.
 type progress struct {
+	mu      sync.Mutex
 	w       io.Writer
 	columns int // 0: no terminal, so nothing is shown
 	what    string
@@ -188,6 +190,8 @@ func (p *progress) at(done, total int64, note string) {
 	if p.columns == 0 {
 		return
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	share := 0.0
 	if total > 0 {
 		share = min(1, float64(done)/float64(total))
@@ -197,8 +201,32 @@ func (p *progress) at(done, total int64, note string) {
 	p.drawn = true
 }
 
+// shown reports whether the progress is drawn anywhere.
+func (p *progress) shown() bool { return p.columns > 0 }
+
+// rename says what is shown from now on.
+func (p *progress) rename(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.what = what
+}
+
 // end takes the line away.
 func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clear()
+}
+
+// Write writes whole lines where the progress stands, which comes back below them with the next step.
+func (p *progress) Write(lines []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clear()
+	return p.w.Write(lines)
+}
+
+func (p *progress) clear() {
 	if p.drawn {
 		fmt.Fprint(p.w, "\r\x1b[K")
 		p.drawn = false
