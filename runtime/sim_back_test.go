@@ -72,7 +72,7 @@ func (m *model) subscribe(id uint32, name string, in inputEntry) *modelSub {
 		if st.Next > bus.Offset(len(t.parts[st.Partition])) {
 			m.s.violate("R3", "%s begins at offset %d of topic %s, partition %d, which has %d", name, st.Next, t.name, st.Partition, len(t.parts[st.Partition]))
 		}
-		p := modelPlace{st, t.marksUpTo(st)}
+		p := modelPlace{SubState: st, taken: t.marksUpTo(st)}
 		m.checkTable(t, sub, &p)
 		sub.parts = append(sub.parts, p)
 	}
@@ -280,14 +280,14 @@ func (m *model) passReplay(f *simFrame, j *modelJob, h *checkpoint.Header) (pass
 			was := sub.parts[end.Partition].SubState
 			at := was
 			at.Next = end.At
-			for _, jump := range m.s.jumps[simReading{end.Sub, end.Partition, h.Attempt}] {
+			for _, jump := range m.s.jumps[simReading{end.Sub, end.Partition, h.Attempt, false}] {
 				if jump.from < end.At && end.At < jump.to { // it went over the end
 					at.Next = jump.from
 				}
 			}
 			read, _ := m.readOver(f, h.Attempt, end.Sub, was, at, t.parts[end.Partition][next:at.Next])
 			passed = append(passed, read...)
-			sub.parts[end.Partition] = modelPlace{then, t.marksUpTo(then)}
+			sub.parts[end.Partition] = modelPlace{then, t.marksUpTo(then), h.Attempt}
 			sub.recount = maps.Clone(sub.recount)
 			if sub.recount == nil {
 				sub.recount = map[int]bool{}

@@ -3,6 +3,7 @@ package runtime
 import (
 	"maps"
 	"slices"
+	"testing"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
@@ -17,33 +18,98 @@ type simReading struct {
 	sub       bus.SubID
 	partition int
 	attempt   uint32
+	then      bool // it goes on where it was before a replay that is over
 }
 
 // simJump is a range that a reader went over.
 type simJump struct{ from, to bus.Offset }
 
-// placesOf returns where the readers of a subtask stand.
-func placesOf(b *subtask) (sub bus.SubID, states []bus.SubState) {
+// simPlaces is where the readers of a subtask stand, and the ends of the replay that they are at.
+type simPlaces struct {
+	sub    bus.SubID
+	states []bus.SubState
+	ends   []replayEnd
+}
+
+func placesOf(b *subtask) simPlaces {
 	if f, ok := b.feed.(*busFeed); ok && f.reader != nil {
-		return f.sub, f.reader.States()
+		return simPlaces{f.sub, f.reader.States(), f.ends}
 	}
-	return 0, nil
+	return simPlaces{}
 }
 
 // noteJumps remembers what a subtask's readers went over in one step: a step reads one batch at most, behind that.
-func (s *sim) noteJumps(b *simSub, was []bus.SubState) {
-	sub, now := placesOf(b.s)
-	for i, st := range now {
-		if i >= len(was) || was[i].Dropped == st.Dropped {
+func (s *sim) noteJumps(b *simSub, was simPlaces) {
+	now := placesOf(b.s)
+	if now.states == nil {
+		return
+	}
+	if now.ends == nil {
+		s.must(was.goOn(b))
+	}
+	for i, st := range now.states {
+		if i >= len(was.states) || was.states[i].Dropped == st.Dropped {
 			continue
 		}
-		at := simReading{sub, st.Partition, b.x.attempt}
-		j := simJump{was[i].Next, was[i].Next + bus.Offset(st.Dropped-was[i].Dropped)}
+		at := simReading{now.sub, st.Partition, b.x.attempt, b.then[st.Partition]}
+		j := jumpBetween(was.states[i], st)
 		if s.jumps == nil {
 			s.jumps = map[simReading][]simJump{}
 		}
 		s.jumps[at] = append(s.jumps[at], j)
-		s.tracef("subscription %d, partition %d: its reader goes over %d to %d", sub, st.Partition, j.from, j.to-1)
+		s.tracef("subscription %d, partition %d: its reader goes over %d to %d", now.sub, st.Partition, j.from, j.to-1)
+	}
+}
+
+// jumpBetween returns what a reader went over that then read on.
+func jumpBetween(was, now bus.SubState) simJump {
+	return simJump{was.Next, was.Next + bus.Offset(now.Dropped-was.Dropped)}
+}
+
+// goOn sets the places where a replay that is over by now lets the readers go on: that is no jump, and in the same step they
+// may make one from there.
+func (p *simPlaces) goOn(b *simSub) error {
+	for _, end := range p.ends {
+		i := slices.IndexFunc(p.states, func(st bus.SubState) bool { return st.Partition == end.Partition })
+		if end.Then == nil || i < 0 {
+			continue
+		}
+		then, err := bus.DecodeSubState(end.Then)
+		if err != nil {
+			return err
+		}
+		then.Dropped = max(then.Dropped, p.states[i].Dropped)
+		p.states[i] = then
+		if b.then == nil {
+			b.then = map[int]bool{}
+		}
+		b.then[end.Partition] = true
+	}
+	return nil
+}
+
+// TestSimJumpBehindReplay: in one step a reader goes on where it was before a replay, goes over what was let go from there,
+// and reads a batch.
+func TestSimJumpBehindReplay(t *testing.T) {
+	place := func(next bus.Offset, dropped uint64) bus.SubState {
+		return bus.SubState{Position: bus.Position{Next: next}, Watermark: bus.NoWatermark, Dropped: dropped}
+	}
+	for name, tt := range map[string]struct {
+		was, then, now bus.SubState
+		want           simJump
+	}{
+		"it went over the end and goes back": {place(31, 12), place(27, 8), place(35, 16), simJump{27, 31}},
+		"it goes on with what it lost":       {place(31, 12), place(40, 20), place(44, 20), simJump{40, 40}},
+		"and loses more":                     {place(31, 12), place(40, 20), place(50, 25), simJump{40, 45}},
+	} {
+		b := &simSub{}
+		was := simPlaces{1, []bus.SubState{tt.was}, []replayEnd{{Sub: 1, Then: bus.AppendSubState(nil, tt.then)}}}
+		if err := was.goOn(b); err != nil {
+			t.Fatal(err)
+		}
+		if got := jumpBetween(was.states[0], tt.now); got != tt.want || !b.then[0] {
+			t.Errorf("%s: it goes over %v, want %v", name, got, tt.want)
+		}
 	}
 }
 
@@ -66,7 +132,7 @@ func (m *model) readOver(f *simFrame, attempt uint32, id bus.SubID, was, st bus.
 	sub := m.subs[id]
 	name := m.jobs[sub.job].j.name
 	from := was.Next
-	for _, j := range m.s.jumps[simReading{id, st.Partition, attempt}] {
+	for _, j := range m.s.jumps[simReading{id, st.Partition, attempt, sub.parts[st.Partition].then == attempt}] {
 		if j.from < was.Next || j.to > st.Next {
 			continue
 		}

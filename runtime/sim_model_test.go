@@ -114,7 +114,8 @@ type modelSub struct {
 // modelPlace is a subscription's place in a partition: its states of newest and of where it began.
 type modelPlace struct {
 	bus.SubState
-	taken int // marks of the topic in Table
+	taken int    // marks of the topic in Table
+	then  uint32 // the attempt that went on there, behind a replay; 0 if none has
 }
 
 func newModel(s *sim) *model {
@@ -419,7 +420,7 @@ func (m *model) moveTo(sub *modelSub, st bus.SubState) []modelRecord {
 			}
 		}
 	}
-	*p = modelPlace{st, taken}
+	*p = modelPlace{st, taken, p.then}
 	m.checkTable(t, sub, p)
 	// Marks that were dropped are known by what they came to, which may be less than what they were meanwhile.
 	if gens := m.s.log.gens; w != st.Watermark && (before+1 >= gens[0] && !lost || st.Watermark > w) {

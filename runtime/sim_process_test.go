@@ -160,9 +160,10 @@ type simSub struct {
 	started bool
 	over    bool
 	parked  bool
-	until   time.Time // when a split may become idle, while parked
-	zombie  int       // steps that it makes behind the end of its attempt
-	bad     bool      // it fails sooner or later
+	until   time.Time    // when a split may become idle, while parked
+	then    map[int]bool // partitions in which it went on where it was before a replay
+	zombie  int          // steps that it makes behind the end of its attempt
+	bad     bool         // it fails sooner or later
 }
 
 // boot begins a process on s.log.
@@ -359,7 +360,7 @@ func (s *sim) specOf(j *job) *simJob {
 // stepSub lets a subtask do one thing.
 func (s *sim) stepSub(b *simSub) {
 	b.parked = false
-	_, was := placesOf(b.s)
+	was := placesOf(b.s)
 	defer func() { s.noteJumps(b, was) }()
 	ok := b.x.guard(b.s, func() error {
 		if s.twin.stepping != nil {
