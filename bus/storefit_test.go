@@ -56,9 +56,7 @@ func TestFitStore(t *testing.T) {
 			again := makeRig(t, Config{MemoryBytes: 1, Store: StoreConfig{Dir: dir, Disk: lazyDisk{}, SegmentBytes: 200}}, r.log, r.now)
 			r.must(again.LoadCatalog(catalog))
 			again.gens = again.gens[:0]
-			for _, g := range r.gens {
-				again.gens = append(again.gens, g)
-			}
+			again.gens = append(again.gens, r.gens...)
 			p := again.topics[1].parts[0] // as the frames behind the catalog make it
 			p.next, p.total, p.lastGone = r.Next(1, 0), r.topics[1].parts[0].total, r.log.last()
 			again.visible.Store(r.visible.Load())
