@@ -19,7 +19,7 @@ func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, at
 		marks: map[bus.TopicID]topicMark{}, outside: map[int]topicMark{}}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.frames.Store(entry.FrameBytes)
-	x.snapshotBusy, x.trial = j.snapshotBusy, &j.trial
+	x.trial = &j.trial
 	mark, err := replaying(&entry.header)
 	if err != nil {
 		return nil, err

@@ -67,6 +67,9 @@ func (rt *Runtime) ReplayInto(ctx context.Context, def *jobs.Job, topic string, 
 	if o.DryRun {
 		return res, nil
 	}
+	if res.Records == 0 {
+		return res, rt.nothingIn(ctx, topic)
+	}
 	if _, err := rt.entry(def.Name); !errors.Is(err, ErrNoJob) {
 		return res, errors.Join(err, fmt.Errorf("there is a job %s already", def.Name))
 	}

@@ -214,3 +214,30 @@ func numbersTo(n int) (out []string) {
 	}
 	return out
 }
+
+// TestCopyLosesNothing: what a copy was told to read is there for it, also in a topic that drops the oldest and is written
+// faster than it reads; a range without a record is refused.
+func TestCopyLosesNothing(t *testing.T) {
+	noLeaks(t)
+	topic := jobs.BusTopic[int64]{Name: "numbers", Topic: jobs.Topic{LimitBytes: 16 << 10, OnFull: "drop_oldest"}}
+	into := jobs.BusTopic[int64]{Name: "copied"}
+	in := newTap(40_000, 4000)
+	rt := start(t, runtime.Config{DataDir: t.TempDir()}, writerJob("writer", in, topic))
+	defer stop(t, rt)
+	until(t, rt, "there is something to copy", func() bool { return recordsOf(rt, "numbers") == 4000 })
+	if _, err := rt.ReplayInto(t.Context(), copyJob(topic, into), "numbers", runtime.CopyOptions{From: offset(4000)}); err == nil {
+		t.Error("nothing was copied, and that is no error")
+	}
+	res, err := rt.ReplayInto(t.Context(), copyJob(topic, into), "numbers", runtime.CopyOptions{From: offset(0), Rate: 8000})
+	if err != nil || res.Records != 4000 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	for n := int64(5000); n <= 40_000; n += 500 {
+		in.open(n)
+		until(t, rt, "it is written on", func() bool { return recordsOf(rt, "numbers") >= n })
+	}
+	gone(t, rt)
+	if n := recordsOf(rt, "copied"); n != 4000 || len(droppedRanges(t, rt, "none")) > 0 {
+		t.Errorf("%d of 4000 records were copied", n)
+	}
+}

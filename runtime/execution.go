@@ -33,11 +33,10 @@ type execution struct {
 	events   []event
 	result   chan outcome
 
-	replay       atomic.Pointer[replayMark] // under way; nil if there is none
-	catchUp      catchUp
-	snapping     atomic.Bool  // the header of each sealed epoch is wanted
-	snapshotBusy *atomic.Bool // the job's: one is being written
-	trial        *atomic.Pointer[trial]
+	replay   atomic.Pointer[replayMark] // under way; nil if there is none
+	catchUp  catchUp
+	snapping atomic.Bool // the header of each sealed epoch is wanted
+	trial    *atomic.Pointer[trial]
 
 	durableMu sync.Mutex
 	undurable []sealedEpoch // sealed and not yet durable

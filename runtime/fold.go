@@ -40,6 +40,10 @@ func (r *readerUpTo) Next() (bus.Frame, error) {
 // snapshot and the epochs behind that say what it is. That one alone is then kept, since what an older one would need of
 // the log is to go; so it is read back first.
 func (rt *Runtime) snapshotIdle(id uint32) (err error) {
+	if !rt.saving.begin(id) {
+		return nil // it gets one just now
+	}
+	defer rt.saving.end(id)
 	var j *jobEntry
 	err = rt.do(func(c *core) error {
 		if e := c.ledger.Jobs[id]; e != nil {
@@ -55,7 +59,7 @@ func (rt *Runtime) snapshotIdle(id uint32) (err error) {
 			err = nil // its files have gone meanwhile, and the log need not keep what they were for
 		}
 	}()
-	if err := rt.log.WaitDurable(rt.ctx, j.LSN); err != nil {
+	if err := rt.log.WaitDurable(rt.ctx, max(j.LSN, j.changed())); err != nil {
 		return err
 	}
 	n := len(j.Snapshots)

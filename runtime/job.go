@@ -18,16 +18,15 @@ import (
 // job supervises the attempts of one job, from when it begins until it is stopped, has ended or has failed. To go on it is
 // made anew (again); what others see of it, it keeps.
 type job struct {
-	rt           *Runtime
-	def          *jobs.Job
-	id           uint32
-	plan         *jobPlan
-	stores       *jobStores // nil where they are yet to be restored from the log; its supervisor's, or whoever has halted it
-	logger       *slog.Logger
-	lines        *ring[LogLine]            // of its log, the newest
-	exec         atomic.Pointer[execution] // the attempt under way
-	snapshotBusy *atomic.Bool              // a snapshot of the job is being written
-	trial        atomic.Pointer[trial]     // while its definition is on probation
+	rt     *Runtime
+	def    *jobs.Job
+	id     uint32
+	plan   *jobPlan
+	stores *jobStores // nil where they are yet to be restored from the log; its supervisor's, or whoever has halted it
+	logger *slog.Logger
+	lines  *ring[LogLine]            // of its log, the newest
+	exec   atomic.Pointer[execution] // the attempt under way
+	trial  atomic.Pointer[trial]     // while its definition is on probation
 
 	ctx      context.Context // of the attempts; cancelled, they end where they stand
 	cut      context.CancelFunc
@@ -78,7 +77,7 @@ func (j *job) stuckTasks() []string {
 // newJob makes a job that does not run, in the state that its phase in the log gives it.
 func newJob(rt *Runtime, def *jobs.Job, e *jobEntry, plan *jobPlan, stores *jobStores) *job {
 	lines := new(ring[LogLine])
-	j := &job{rt: rt, def: def, id: e.ID, plan: plan, stores: stores, lines: lines, logger: jobLogger(rt.logger, def.Name, lines), snapshotBusy: new(atomic.Bool),
+	j := &job{rt: rt, def: def, id: e.ID, plan: plan, stores: stores, lines: lines, logger: jobLogger(rt.logger, def.Name, lines),
 		stopped: make(chan struct{}), done: make(chan struct{}), state: StateStarting, since: time.Now(), waiting: map[string]Wait{},
 		sealed: sealedAt{epoch: e.Epoch}}
 	if s, rests := restingState[e.Phase]; rests {
@@ -96,7 +95,7 @@ func newJob(rt *Runtime, def *jobs.Job, e *jobEntry, plan *jobPlan, stores *jobS
 func (j *job) again() *job {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	n := &job{rt: j.rt, def: j.def, id: j.id, plan: j.plan, stores: j.stores, logger: j.logger, lines: j.lines, snapshotBusy: j.snapshotBusy,
+	n := &job{rt: j.rt, def: j.def, id: j.id, plan: j.plan, stores: j.stores, logger: j.logger, lines: j.lines,
 		stopped: make(chan struct{}), done: make(chan struct{}), state: j.state, since: j.since, waiting: map[string]Wait{},
 		lastErr: j.lastErr, took: j.took, restarts: j.restarts, past: j.past, sealed: j.sealed, left: j.left}
 	n.trial.Store(j.trial.Load())

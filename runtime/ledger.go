@@ -108,6 +108,26 @@ func (j *jobEntry) saved(first checkpoint.Epoch) (s snapshotEntry, ok bool) {
 	return s, len(j.Snapshots) > 0 && s.Epoch >= first && s.LSN >= j.changed()
 }
 
+// copies reports whether a subscription is that of a job which copies a range of its topic.
+func (l *ledger) copies(sub bus.SubID) bool {
+	for _, j := range l.Jobs {
+		if slices.ContainsFunc(j.Inputs, func(in inputEntry) bool { return in.Sub == sub }) {
+			mark, err := replaying(&j.header)
+			return err == nil && mark != nil && mark.Copy
+		}
+	}
+	return false
+}
+
+// savedSince reports whether the log has a snapshot already that holds what meta's does.
+func (j *jobEntry) savedSince(meta checkpoint.SnapshotMeta) bool {
+	if len(j.Snapshots) == 0 {
+		return false
+	}
+	s := j.Snapshots[len(j.Snapshots)-1]
+	return s.Epoch > meta.Epoch || s.Epoch == meta.Epoch && s.LSN >= meta.LSN
+}
+
 // changed is the last frame that changed the job's state or places beside its epochs: a snapshot from before says something else.
 func (j *jobEntry) changed() wal.LSN {
 	lsn := max(j.Since, j.Moved)

@@ -98,7 +98,6 @@ type replay struct {
 	saved   *savepointEntry
 	header  checkpoint.Header
 	file    string // made of the savepoint, until the frame has it
-	old     []snapshotEntry
 	result  ReplayResult
 }
 
@@ -244,7 +243,6 @@ func (r *replay) change(reg *registration, have *jobEntry) error {
 	if jc.Replay, err = json.Marshal(mark); err != nil {
 		return err
 	}
-	r.old = have.Snapshots
 	reg.change.Jobs = append(reg.change.Jobs, jc)
 	return nil
 }
@@ -327,16 +325,12 @@ func (r *replay) base(have *jobEntry, jc *jobChange) (err error) {
 	return nil
 }
 
-// begin makes the job that goes on: without state, or with what is restored of the savepoint.
+// begin makes the job that goes on: without state, or with what is restored of the savepoint. The snapshots of what it was go
+// with its next ones, or at the next start: one of the same epoch, and so of the same name, may be the job's own by now.
 func (r *replay) begin(n *job, now *jobEntry) *job {
 	n.stores = nil
 	if r.saved == nil {
 		n.stores = newJobStores(n.plan, now.Epoch)
-	}
-	for _, s := range r.old {
-		if err := r.rt.snapshots.remove(s.File); err != nil {
-			n.logger.Warn("a snapshot of the job as it was is left; the next start removes it", "err", err)
-		}
 	}
 	r.rt.replaceSenders(n, now)
 	n.logger.Info("a replay begins", "replay", r.result.ID, "records", r.result.Records)
@@ -366,6 +360,22 @@ func (rt *Runtime) times(ctx context.Context, spans []ReplaySpan) {
 			}
 		}
 	}
+}
+
+// nothingIn is the error of a range of a topic that holds no record. It happens to who says "an hour ago" of a topic whose
+// event times are of last year, so it says of when the newest is.
+func (rt *Runtime) nothingIn(ctx context.Context, topic string) error {
+	id, _ := rt.bus.TopicByName(topic)
+	all := ReplaySpan{Topic: topic}
+	for p := range rt.bus.Partitions(id) {
+		next := rt.bus.Next(id, p)
+		all.From, all.To = append(all.From, max(next, 1)-1), append(all.To, next)
+	}
+	spans := []ReplaySpan{all}
+	if rt.times(ctx, spans); spans[0].Last != nil {
+		return fmt.Errorf("topic %s has no record in that range, so nothing was done; its newest is of %s, by event time", topic, spans[0].Last.UTC().Format(time.RFC3339))
+	}
+	return fmt.Errorf("topic %s has no record in that range, so nothing was done", topic)
 }
 
 // Replaying returns the replay that a job is at, and how many records are left of it; "" where there is none.

@@ -40,6 +40,7 @@ type Runtime struct {
 	changes *changes
 	events  eventRing
 	shadows shadows
+	saving  savings
 
 	mu      sync.Mutex
 	jobs    []*job
@@ -160,7 +161,11 @@ func (rt *Runtime) onDrops(drops []bus.Drop) {
 	for _, d := range drops {
 		sub, topic := rt.bus.SubName(d.Sub)
 		job, _, _ := strings.Cut(sub, "/")
-		rt.logger.Warn("a reader is behind by its topic's limit, and loses what is oldest", "topic", topic, "subscription", sub,
+		logger := rt.logger
+		if j := rt.findJob(job); j != nil {
+			logger = j.logger // it stands in the job's own lines too
+		}
+		logger.Warn("a reader is behind by its topic's limit, and loses what is oldest", "topic", topic, "subscription", sub,
 			"partition", d.Partition, "from", d.From, "to", d.To, "records", d.Records)
 		rt.tell(Event{Kind: EventDropped, Job: job, Text: fmt.Sprintf("%s is behind by the limit of topic %s: partition %d drops the offsets %s to %s for it, %d records",
 			sub, topic, d.Partition, d.From, d.To-1, d.Records)})
@@ -169,6 +174,9 @@ func (rt *Runtime) onDrops(drops []bus.Drop) {
 
 func (rt *Runtime) onNearlyFull(topic bus.TopicID, name string, who string, fill float64) {
 	if rt.bus.Spec(topic).OnFull == bus.DropOldest {
+		if rt.committer == nil {
+			return // the log is being read, and says what was so then
+		}
 		rt.logger.Warn("a reader is far behind in a topic that drops the oldest", "topic", name, "fill", fmt.Sprintf("%.0f%%", fill*100), "behind", who)
 		return
 	}

@@ -187,9 +187,14 @@ func (rt *Runtime) snapshotNow(ctx context.Context, e *jobEntry) (snapshotEntry,
 }
 
 // snapshotAtRest writes a snapshot of a job that has no attempt under way, and of which nobody else can begin one.
-func (rt *Runtime) snapshotAtRest(j *job, e *jobEntry) error {
+func (rt *Runtime) snapshotAtRest(j *job, e *jobEntry) (err error) {
+	for !rt.saving.begin(e.ID) { // who cuts the log may be at it
+		if err := rt.sleep(rt.ctx, drainLook); err != nil {
+			return err
+		}
+	}
+	defer rt.saving.end(e.ID)
 	var stores *jobStores
-	var err error
 	if j != nil && j.stores != nil {
 		stores = j.stores
 		stores.handOver(e.Epoch)
@@ -198,6 +203,10 @@ func (rt *Runtime) snapshotAtRest(j *job, e *jobEntry) error {
 	}
 	logID := rt.log.ID()
 	meta := checkpoint.SnapshotMeta{LogID: logID[:], Job: e.ID, Epoch: e.Epoch, LSN: max(e.LSN, e.changed()), Header: e.header}
+	// The file may take the place of one of the same epoch, from before a change, which a crash would need that loses the change.
+	if err := rt.log.WaitDurable(rt.ctx, meta.LSN); err != nil {
+		return err
+	}
 	return rt.saveSnapshot(meta, stores.bodies())
 }
 

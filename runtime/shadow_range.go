@@ -55,6 +55,9 @@ func (s *shadow) edges(ctx context.Context, topic string) error {
 		s.result.Input.From, s.result.Input.To = append(s.result.Input.From, from), append(s.result.Input.To, to)
 		s.result.Records += int64(to - from)
 	}
+	if s.result.Records == 0 {
+		return s.rt.nothingIn(ctx, topic) // and not "the same"
+	}
 	s.result.Input.Topic, s.result.Job = topic, s.o.Against
 	s.result.Exact = s.begin.exact && s.end.exact
 	if !s.result.Exact {

@@ -53,7 +53,7 @@ type nodeScan struct {
 
 // startSnapshot begins a snapshot of the job, unless one is under way.
 func (x *execution) startSnapshot() {
-	if x.snap != nil || x.stopping || x.snapshotBusy.Load() || x.trial.Load().open(x.rt.now()) {
+	if x.snap != nil || x.stopping || x.rt.saving.busy(x.job) || x.trial.Load().open(x.rt.now()) {
 		return
 	}
 	r := &snapshotRun{from: make([]checkpoint.Epoch, len(x.subtasks))}
@@ -134,23 +134,55 @@ func (x *execution) snapshotSealed(e event) error {
 }
 
 // finishSnapshot hands a complete snapshot to a goroutine that writes it; it waits for one more epoch if none was sealed
-// since it began, since its header must be that of an epoch.
+// since it began, since its header must be that of an epoch, and while another one of the job is written.
 func (x *execution) finishSnapshot() error {
 	r := x.snap
-	if r == nil || r.left.Load() != 0 || r.epoch == 0 {
+	if r == nil || r.left.Load() != 0 || r.epoch == 0 || !x.rt.saving.begin(x.job) {
 		return nil
 	}
 	x.snap = nil
 	x.snapping.Store(false)
 	x.frames.Store(0)
-	x.snapshotBusy.Store(true) // one at a time, so that they are announced in the order of their epochs
 	x.rt.spawn(func() {
-		defer x.snapshotBusy.Store(false)
+		defer x.rt.saving.end(x.job)
 		if err := x.rt.writeSnapshot(x.job, r); err != nil && !errors.Is(err, wal.ErrClosed) && x.rt.log.Err() == nil {
 			x.logger.Error("a snapshot was not written; the log keeps what it would have replaced", "job", x.name, "err", err)
 		}
 	})
 	return nil
+}
+
+// savings are the jobs of which a snapshot is being written: one at a time, so that they are announced in their order, and
+// that none takes the place of a later one of the same epoch, which has its name.
+type savings struct {
+	mu   sync.Mutex
+	jobs map[uint32]bool
+}
+
+// begin reports whether it is the caller's turn; end gives it back.
+func (s *savings) begin(job uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.jobs[job] {
+		return false
+	}
+	if s.jobs == nil {
+		s.jobs = map[uint32]bool{}
+	}
+	s.jobs[job] = true
+	return true
+}
+
+func (s *savings) end(job uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.jobs, job)
+}
+
+func (s *savings) busy(job uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.jobs[job]
 }
 
 // writeSnapshot writes the file and announces it once the epoch it stands for is durable.
@@ -159,7 +191,18 @@ func (rt *Runtime) writeSnapshot(id uint32, r *snapshotRun) error {
 	return rt.saveSnapshot(checkpoint.SnapshotMeta{LogID: logID[:], Job: id, Epoch: r.epoch, LSN: r.lsn, Header: r.header}, r.bodies())
 }
 
+// saveSnapshot writes a snapshot, if the log has none yet that is as good, and announces it once what it holds is durable. It
+// is the caller's turn in Runtime.saving.
 func (rt *Runtime) saveSnapshot(meta checkpoint.SnapshotMeta, bodies [][]byte) error {
+	late := false
+	err := rt.do(func(c *core) error {
+		j := c.ledger.Jobs[meta.Job]
+		late = j == nil || meta.LSN < j.Since || j.savedSince(meta)
+		return nil
+	})
+	if err != nil || late {
+		return err
+	}
 	file, bytes, err := rt.snapshots.write(meta, bodies)
 	if err != nil {
 		return err
