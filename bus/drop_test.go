@@ -182,6 +182,37 @@ func TestDropStops(t *testing.T) {
 	}
 }
 
+// TestDropStopped: a reader that has stopped stays where it said so, over whatever is let go meanwhile, until it goes on.
+func TestDropStopped(t *testing.T) {
+	r := dropRig(t, Config{}, TopicSpec{Limit: 800})
+	rd := r.NewReader(1, 1, r.subscribe(1, 1, Start{Earliest: true}), func() {})
+	defer rd.Close()
+	rd.StopAt(0, 2)
+	for range 4 {
+		r.write(0)
+	}
+	drain(t, rd, 2)
+	at := rd.States()[0]
+	if !rd.Stopped() || at.Next != 2 {
+		t.Fatalf("stopped: %v, at %+v", rd.Stopped(), at)
+	}
+	for range 30 {
+		r.write(0)
+	}
+	if b := r.Beyond(1, at); b.Next <= at.Next {
+		t.Fatalf("nothing was let go behind %+v: %+v", at, b)
+	}
+	drain(t, rd, 2)
+	if st := rd.States()[0]; st.Next != at.Next || st.Dropped != 0 || st.Watermark != at.Watermark || st.Marks != at.Marks {
+		t.Errorf("it stopped at %+v, and is at %+v", at, st)
+	}
+	r.must(rd.Go(nil))
+	out := drain(t, rd, 2)
+	if st := rd.States()[0]; st.Next != 34 || len(out) == 0 || st.Dropped+uint64(len(out)) != 32 {
+		t.Errorf("read %d, at %+v", len(out), st)
+	}
+}
+
 // TestDropLive: while readers read as they can, each record is read once, in order, or counted as dropped.
 func TestDropLive(t *testing.T) {
 	r := dropRig(t, Config{MemoryBytes: 300}, TopicSpec{Partitions: 2, Limit: 20000, Retention: Retention{MaxBytes: KeepNothing}})

@@ -152,6 +152,9 @@ func (r *Reader) dry(written bool) {
 // goOn takes what comes next of what was not let go.
 func (c *cursor) goOn(b *Bus, t *topic, max int) (out Batch, ok bool, err error) {
 	for {
+		if c.stopped {
+			return Batch{}, false, nil
+		}
 		if err = c.jump(b, t); err != nil {
 			return out, ok, err
 		}

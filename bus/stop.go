@@ -3,7 +3,8 @@ package bus
 import "slices"
 
 // StopAt lets the reader take nothing of a partition from an offset on until Go; what is said of producers up to the next
-// record is taken still. It is called before the first Next.
+// record is taken still. Once it has stopped there it does not move until Go, not even over what is let go meanwhile: whoever
+// was told where it stopped may have said where it goes on. StopAt is called before the first Next.
 func (r *Reader) StopAt(partition int, at Offset) {
 	for _, c := range r.cursors {
 		if c.part.number == partition {
@@ -41,9 +42,6 @@ func (r *Reader) Go(states []SubState) error {
 
 // nextUntil is next of a cursor that stops.
 func (c *cursor) nextUntil(b *Bus, t *topic, max int) (Batch, bool, error) {
-	if c.stopped {
-		return Batch{}, false, nil
-	}
 	if c.Next < c.stop {
 		return c.next(b, t, min(max, int(min(c.stop-c.Next, 1<<30))))
 	}
