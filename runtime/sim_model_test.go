@@ -1,8 +1,10 @@
 package runtime
 
 import (
+	"encoding/json"
 	"maps"
 	"math"
+	"testing"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
@@ -14,6 +16,7 @@ import (
 type model struct {
 	s      *sim
 	lsn    wal.LSN
+	begins wal.LSN // generations that end before it go: whose frames the bus reads no more, though the log may still have them
 	topics map[bus.TopicID]*modelTopic
 	names  map[string]bus.TopicID
 	jobs   map[uint32]*modelJob
@@ -125,7 +128,7 @@ func newModel(s *sim) *model {
 
 func (m *model) clone() *model {
 	c := newModel(m.s)
-	c.lsn, c.gens, c.parts, c.names = m.lsn, m.gens[:len(m.gens):len(m.gens)], maps.Clone(m.parts), maps.Clone(m.names)
+	c.lsn, c.begins, c.gens, c.parts, c.names = m.lsn, m.begins, m.gens[:len(m.gens):len(m.gens)], maps.Clone(m.parts), maps.Clone(m.names)
 	c.savepoints = maps.Clone(m.savepoints)
 	for id, t := range m.topics {
 		n := *t
@@ -182,6 +185,7 @@ func (m *model) apply(f *simFrame) {
 func (m *model) applyControl(f *simFrame) {
 	c, err := decodeControl(f.body(sectionControl))
 	m.s.must(err)
+	m.begins = max(m.begins, c.DropFirst)
 	for _, t := range c.Topics {
 		if m.topics[t.ID] == nil {
 			m.topics[t.ID] = &modelTopic{name: t.Spec.Name, parts: make([][]modelRecord, max(1, t.Spec.Partitions)), joined: map[bus.ProducerID]bool{}}
@@ -422,8 +426,8 @@ func (m *model) moveTo(sub *modelSub, st bus.SubState) []modelRecord {
 	}
 	*p = modelPlace{st, taken, p.then}
 	m.checkTable(t, sub, p)
-	// Marks that were dropped are known by what they came to, which may be less than what they were meanwhile.
-	if gens := m.s.log.gens; w != st.Watermark && (before+1 >= gens[0] && !lost || st.Watermark > w) {
+	// Marks that a frame has let go of are known by what they came to, which may be less than what they were meanwhile.
+	if w != st.Watermark && (before+1 >= m.begins && !lost || st.Watermark > w) {
 		m.s.violate("watermark", "frame %d says that %s has the watermark %d at LSN %d of topic %s, partition %d, where it is %d",
 			m.lsn, name, st.Watermark, st.Marks, t.name, st.Partition, w)
 	}
@@ -437,4 +441,47 @@ func lowestOf(table map[bus.ProducerID]bus.ProducerMark) (low int64, some bool) 
 		}
 	}
 	return low, some
+}
+
+// TestSimMarksLetGo: a place that passes marks of which one is above what they come to has been at that one's, unless a frame
+// let go of them before, whether the log still has them or not.
+func TestSimMarksLetGo(t *testing.T) {
+	begin := func(letGo wal.LSN) (*sim, *model, *modelSub) {
+		s := newSim(1, simTwin{}, nil)
+		m := s.model
+		s.log.gens = []wal.LSN{30, 43}
+		m.topics[1] = &modelTopic{name: "a", parts: make([][]modelRecord, 1), joined: map[bus.ProducerID]bool{}}
+		m.jobs[7] = &modelJob{id: 7, j: &simJob{name: "hot"}, marks: map[bus.TopicID]int64{}}
+		m.applyMark(25, bus.Mark{Topic: 1, Producer: 7, Watermark: -18})
+		m.applyMark(34, bus.Mark{Topic: 1, Producer: 7, Watermark: -11})
+		m.applyMark(37, bus.Mark{Topic: 1, Producer: 7, Watermark: bus.NoWatermark, Idle: true})
+		sub := &modelSub{topic: 1, job: 7, parts: []modelPlace{{taken: 1, SubState: bus.SubState{Position: bus.Position{Marks: 30},
+			Table: []bus.ProducerMark{{Producer: 7, Watermark: -18}}, Watermark: -18}}}}
+		body, err := json.Marshal(&control{DropFirst: letGo})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.lsn = 105
+		m.applyControl(&simFrame{lsn: 105, kind: kindControl, sections: []wal.Section{{Kind: sectionControl, Body: body}}})
+		return s, m.clone(), sub
+	}
+	for _, tt := range []struct {
+		letGo     wal.LSN
+		watermark int64
+		ok        bool
+	}{{30, -11, true}, {30, -18, false}, {43, -11, true}, {43, -18, true}, {43, -10, false}} {
+		s, m, sub := begin(tt.letGo)
+		func() {
+			defer func() {
+				if v := recover(); v != nil && s.found == nil {
+					panic(v)
+				}
+			}()
+			m.moveTo(sub, bus.SubState{Position: bus.Position{Marks: 41}, Watermark: tt.watermark, Idle: true,
+				Table: []bus.ProducerMark{{Producer: 7, Watermark: -11, Idle: true}}})
+		}()
+		if ok := s.found == nil; ok != tt.ok || !ok && s.found.rule != "watermark" {
+			t.Errorf("let go before %d, watermark %d: found %v", tt.letGo, tt.watermark, s.found)
+		}
+	}
 }
