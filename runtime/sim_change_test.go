@@ -116,7 +116,7 @@ func (s *sim) ask(what string, f func() error) {
 		s.tracef("%s: %v", what, err)
 		if err == nil {
 			s.count("changes: " + what)
-		} else if !s.refusable(err) {
+		} else if !s.log.dead && !s.refusable(err) { // a dying process says what it was waiting for
 			s.violate("error", "%s: %v", what, err)
 		}
 		if s.log.dead {
