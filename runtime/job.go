@@ -257,7 +257,8 @@ func (j *job) backoff(ctx context.Context, barren int) bool {
 	return false
 }
 
-// begin makes the next attempt. The fence comes first: whatever an older one hands over later is refused.
+// begin makes the next attempt. The fence comes first: whatever an older one hands over later is refused. It makes none where
+// the last epoch of a failed one, which the committer had yet to seal, says that the job has ended.
 func (j *job) begin(ctx context.Context) (x *execution, err error) {
 	defer recovered(&err, j.def.Name, "", 0) // building steps and asking sources runs the job's own code
 	var entry *jobEntry
@@ -270,7 +271,7 @@ func (j *job) begin(ctx context.Context) (x *execution, err error) {
 		attempt, entry = n, c.ledger.Jobs[j.id].clone()
 		return nil
 	})
-	if err != nil {
+	if err != nil || entry.Phase == PhaseEnded {
 		return nil, err
 	}
 	if j.stores == nil {
@@ -308,6 +309,9 @@ func (j *job) attempt(ctx context.Context) (ended, sealed bool, err error) {
 			return false, false, errStopped
 		}
 		return false, false, err
+	}
+	if x == nil {
+		return true, true, nil
 	}
 	defer j.exec.Store(nil)
 	over := make(chan struct{})

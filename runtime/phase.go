@@ -35,7 +35,7 @@ const (
 
 // moves is the table of a job's allowed moves; any other is our own bug. A job that is removed is in no state.
 var moves = map[JobState][]JobState{
-	StateStarting:   {StateRunning, StateRestarting, StateStopping, StateUpdating, StateRemoving, StateFailed},
+	StateStarting:   {StateRunning, StateRestarting, StateStopping, StateUpdating, StateRemoving, StateEnded, StateFailed}, // ended: the attempt before, which failed, had sealed its end
 	StateRunning:    {StateRestarting, StateStopping, StateUpdating, StateRemoving, StateEnded, StateFailed},
 	StateRestarting: {StateStarting, StateStopping, StateUpdating, StateRemoving, StatePaused, StateStopped, StateFailed}, // the definition before is back, which rested
 	StateStopping:   {StateStarting, StatePaused, StateStopped, StateEnded, StateFailed},

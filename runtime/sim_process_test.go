@@ -334,6 +334,11 @@ func (s *sim) begin(a *simAttempts) {
 	a.j.move(StateStarting)
 	x, err := a.j.begin(a.j.rt.ctx)
 	s.must(err)
+	if x == nil { // the attempt before, which failed, had sealed its end
+		a.ended, a.over = true, true
+		a.j.move(StateEnded)
+		return
+	}
 	a.j.move(StateRunning)
 	s.tracef("%s: attempt %d", a.j.def.Name, x.attempt)
 	s.count("attempts")
