@@ -197,15 +197,10 @@ func (m *model) changed(id bus.SubID) *modelSub {
 func (m *model) unread(sub *modelSub) (n int64) {
 	for i, recs := range m.topics[sub.topic].parts {
 		for _, r := range recs[max(int(sub.parts[i].Next), int(sub.floors[i]), min(sub.found[i], len(recs))):] {
-			n += sizeOf(r.v)
+			n += r.bytes
 		}
 	}
 	return n
-}
-
-func sizeOf(v simValue) int64 {
-	b, _ := encodeSim(nil, v)
-	return int64(len(b)+len(v.Key)) + 7
 }
 
 // placeOf is where a subscription reads on: behind what the log lets go of for it.

@@ -36,12 +36,14 @@ func (m *model) records(f *simFrame, j *modelJob, replay string) map[bus.TopicID
 			m.s.violate("R5", "frame %d gives offsets from %d on in topic %s, partition %d, where %d is next", f.lsn, p.Base, t.name, p.Partition, next)
 		}
 		values := from.values(m.s, p.Section, p.Count)
+		data, err := from.Body(p.Section)
+		m.s.must(err)
 		m.checkMarked(f, j, replay, from, p.Section)
 		for _, v := range values {
 			if w, ok := j.marks[p.Topic]; ok && v.Time <= w && !v.Wild && v.Kind != simLate && m.s.plan.idle == 0 {
 				m.s.violate("watermark", "frame %d: %s writes %v to topic %s behind its watermark %d", f.lsn, j.j.name, v, t.name, w)
 			}
-			t.parts[p.Partition] = append(t.parts[p.Partition], modelRecord{f.lsn, from.lsn, j.id, v})
+			t.parts[p.Partition] = append(t.parts[p.Partition], modelRecord{f.lsn, from.lsn, j.id, v, int64(len(data) / len(values))})
 			out[p.Topic] = append(out[p.Topic], v)
 		}
 	}

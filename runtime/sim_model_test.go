@@ -40,6 +40,8 @@ type modelRecord struct {
 	at  wal.LSN // of the frame that holds its bytes
 	by  uint32  // job
 	v   simValue
+
+	bytes int64 // about, in its topic
 }
 
 type modelMark struct {
