@@ -36,7 +36,7 @@ var apart = map[string]func(t *testing.T, block string){
 	"go test ./...":               func(*testing.T, string) {}, // it is what runs this test
 	"sidestream bench all": func(t *testing.T, block string) { // takes minutes; .ci/run asks for it
 		if os.Getenv("SIDESTREAM_DOCS_LONG") != "" {
-			sh(t, t.TempDir(), block)
+			shIn(10*time.Minute, t, t.TempDir(), block)
 		}
 	},
 }
@@ -250,11 +250,14 @@ func command(dir, name string, args ...string) *exec.Cmd {
 	return c
 }
 
-func within(c *exec.Cmd) error {
+// within runs c for as long as a block of a page may take.
+func within(c *exec.Cmd) error { return in(2*patience, c) }
+
+func in(limit time.Duration, c *exec.Cmd) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	stuck := time.AfterFunc(2*patience, func() { _ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) })
+	stuck := time.AfterFunc(limit, func() { _ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) })
 	defer stuck.Stop()
 	err := c.Wait()
 	_ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // what it left in the background
@@ -264,10 +267,15 @@ func within(c *exec.Cmd) error {
 // sh runs a script.
 func sh(t *testing.T, dir, script string) {
 	t.Helper()
+	shIn(2*patience, t, dir, script)
+}
+
+func shIn(limit time.Duration, t *testing.T, dir, script string) {
+	t.Helper()
 	c := command(dir, "bash", "-ec", script)
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
-	if err := within(c); err != nil {
+	if err := in(limit, c); err != nil {
 		t.Errorf("%s: %v\n%s", script, err, out.Bytes())
 	}
 }
