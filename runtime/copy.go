@@ -31,7 +31,7 @@ type CopyOptions struct {
 func (rt *Runtime) ReplayInto(ctx context.Context, def *jobs.Job, topic string, o CopyOptions) (res ReplayResult, err error) {
 	id, ok := rt.bus.TopicByName(topic)
 	if !ok {
-		return res, fmt.Errorf("topic %q: %w", topic, ErrNoTopic)
+		return res, missing("topic", topic, ErrNoTopic)
 	}
 	for _, n := range def.Outputs() {
 		if n.Output.Sink == nil && n.Output.Topic == topic {

@@ -179,6 +179,9 @@ func (r *replay) look(job, topic string) error {
 	if !reads {
 		return fmt.Errorf("%s does not read topic %s: %w", job, topic, ErrNoSubscription)
 	}
+	if !r.options.DryRun && !r.options.From.Time.IsZero() && r.nothing(e) {
+		return rt.nothingIn(context.Background(), topic) // all it would do is to drop the job's state
+	}
 	for _, n := range j.def.Outputs() {
 		where := "bus:" + n.Output.Topic
 		if n.Output.Sink != nil {
@@ -190,6 +193,18 @@ func (r *replay) look(job, topic string) error {
 		r.result.Savepoint = r.saved.Name
 	}
 	return nil
+}
+
+// nothing reports whether the job has read no record from where the replay would begin on.
+func (r *replay) nothing(e *jobEntry) bool {
+	for _, in := range e.Inputs {
+		for p, from := range r.froms[in.Topic] {
+			if st, known := placeOfSub(e, in.Sub, p); !known || from < st.Next {
+				return false
+			}
+		}
+	}
+	return len(e.Inputs) > 0
 }
 
 // places finds where a topic is read from and to.

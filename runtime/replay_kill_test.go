@@ -71,17 +71,15 @@ func begunFile(data string) string { return filepath.Join(data, "begun") }
 // TestReplayKilled: a process is killed with -9 somewhere in a replay; behind the next one the job was not set back, or it gave
 // each of its records again, once, with the header, and none without. REPLAY_KILLS says how often, REPLAY_SEED when.
 func TestReplayKilled(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	kills, seed := 3, uint64(time.Now().UnixNano())
 	if s := os.Getenv("REPLAY_KILLS"); s != "" {
+		var err error
 		if kills, err = strconv.Atoi(s); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if s := os.Getenv("REPLAY_SEED"); s != "" {
+		var err error
 		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +88,7 @@ func TestReplayKilled(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	whole, none := 0, 0
 	for range kills {
-		once, again := killedReplay(t, self, time.Duration(r.IntN(40))*time.Millisecond)
+		once, again := killedReplay(t, time.Duration(r.IntN(40))*time.Millisecond)
 		sameLines(t, "before", once, tallied(replayTotal, nil))
 		if len(again) == 0 {
 			none++
@@ -100,17 +98,16 @@ func TestReplayKilled(t *testing.T) {
 		sameLines(t, "again", again, tallied(replayTotal, nil))
 	}
 	t.Logf("%d replays were whole, %d absent", whole, none)
+	if kills >= 20 && whole == 0 {
+		t.Error("no kill left a replay to look at")
+	}
 }
 
 // TestReplayKilledTwin: one that sets position and state back in two frames is caught.
 func TestReplayKilledTwin(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Setenv(replayTwin, "1")
 	for range 20 {
-		once, _ := killedReplay(t, self, 60*time.Millisecond)
+		once, _ := killedReplay(t, 60*time.Millisecond)
 		want := tallied(replayTotal, nil)
 		slices.Sort(once)
 		slices.Sort(want)
@@ -121,27 +118,39 @@ func TestReplayKilledTwin(t *testing.T) {
 	t.Error("the twin was not caught by 20 kills")
 }
 
-// killedReplay kills a process some time after it has begun to replay, runs another to the end, and returns what the job gave
-// out: without the header of a replay, and with it.
-func killedReplay(t *testing.T, self string, after time.Duration) (once, again []string) {
+// killedChild runs this program as a child, which env makes of it, in a new data directory; kills it with -9 some time after it
+// has begun what it is to do, and runs another to the end. It returns the directory.
+func killedChild(t *testing.T, env string, after time.Duration) (data string) {
 	t.Helper()
-	data := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = t.TempDir()
 	run := func() *exec.Cmd {
 		c := exec.CommandContext(t.Context(), self)
-		c.Env, c.Stderr = append(os.Environ(), replayChild+"="+data), os.Stderr
+		c.Env, c.Stderr = append(os.Environ(), env+"="+data), os.Stderr
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}
 	first := run()
-	until(t, nil, "the replay begins", func() bool { _, err := os.Stat(begunFile(data)); return err == nil })
+	until(t, nil, "it begins", func() bool { _, err := os.Stat(begunFile(data)); return err == nil })
 	time.Sleep(after)
 	_ = first.Process.Kill() // it may have ended
 	_ = first.Wait()
 	if err := run().Wait(); err != nil {
 		t.Fatal(err)
 	}
+	return data
+}
+
+// killedReplay kills a process some time after it has begun to replay, runs another to the end, and returns what the job gave
+// out: without the header of a replay, and with it.
+func killedReplay(t *testing.T, after time.Duration) (once, again []string) {
+	t.Helper()
+	data := killedChild(t, replayChild, after)
 	off, err := runtime.OpenOffline(data)
 	if err != nil {
 		t.Fatal(err)

@@ -162,7 +162,7 @@ func (rt *Runtime) Shadow(ctx context.Context, topic string, o ShadowOptions) (r
 func (s *shadow) look(ctx context.Context, topic string) (err error) {
 	id, ok := s.rt.bus.TopicByName(topic)
 	if !ok {
-		return fmt.Errorf("topic %q: %w", topic, ErrNoTopic)
+		return missing("topic", topic, ErrNoTopic)
 	}
 	s.topic = id
 	for _, n := range s.o.Definition.Nodes {
@@ -193,7 +193,7 @@ func (s *shadow) look(ctx context.Context, topic string) (err error) {
 func (s *shadow) stand(c *core) error {
 	j := c.ledger.job(s.o.Against)
 	if j == nil {
-		return fmt.Errorf("job %q, whose outputs are to be compared: %w", s.o.Against, ErrNoJob)
+		return fmt.Errorf("whose outputs are to be compared: %w", missing("job", s.o.Against, ErrNoJob))
 	}
 	i := slices.IndexFunc(j.Inputs, func(in inputEntry) bool { return in.Topic == s.topic })
 	if i < 0 {

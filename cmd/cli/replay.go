@@ -172,9 +172,6 @@ func (a *app) replayInto(cmd *cobra.Command, job string, r admin.ReplayRequest) 
 	}
 	ctx, stop := untilInterrupt(cmd)
 	defer stop()
-	if err := a.somethingToReplay(ctx, client, job, r); err != nil {
-		return err
-	}
 	op, err := client.Replay(ctx, job, r)
 	if err != nil {
 		return a.said(cmd, err)
