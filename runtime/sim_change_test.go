@@ -342,7 +342,8 @@ func (s *sim) place(topic string) Place {
 func (s *sim) refusable(err error) bool {
 	var phase *PhaseError
 	var offset *bus.OffsetError
-	for _, text := range []string{"may be changed back", "is not settled", "cannot keep", "is damaged", "was changed meanwhile", "stands where the topic is no more"} {
+	for _, text := range []string{"may be changed back", "is not settled", "cannot keep", "is damaged", "was changed meanwhile", "stands where the topic is no more",
+		"has no record in that range"} {
 		if strings.Contains(err.Error(), text) {
 			s.count("refused: " + text)
 			return true
