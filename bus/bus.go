@@ -138,7 +138,7 @@ func (b *Bus) checkDefine(id TopicID, spec TopicSpec) error {
 	case spec.Name != t.name:
 		return fmt.Errorf("bus: the topic of id %d is called %s; it cannot become %s", id, t.name, spec.Name)
 	case spec.partitions() != len(t.parts):
-		return fmt.Errorf("bus: topic %s has %d partitions; they cannot become %d", spec.Name, len(t.parts), spec.partitions())
+		return &ConflictError{Topic: spec.Name, Field: "partitions", Have: len(t.parts), Say: spec.partitions()}
 	}
 	return nil
 }

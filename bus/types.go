@@ -81,7 +81,7 @@ func (s TopicSpec) Merge(o TopicSpec) (TopicSpec, error) {
 	var err error
 	note := func(what string, a, b any) {
 		if err == nil {
-			err = fmt.Errorf("%s is %v in one definition and %v in another", what, a, b)
+			err = &ConflictError{Topic: s.Name, Field: what, Have: a, Say: b}
 		}
 	}
 	if s.RetentionSet {
@@ -94,10 +94,18 @@ func (s TopicSpec) Merge(o TopicSpec) (TopicSpec, error) {
 	merge(&s.Retention.MaxAge, o.Retention.MaxAge, "retention.max_age", note)
 	merge(&s.Limit, o.Limit, "limit", note)
 	merge(&s.OnFull, o.OnFull, "on_full", note)
-	if err != nil {
-		err = fmt.Errorf("bus: topic %s: %w", s.Name, err)
-	}
 	return s, err
+}
+
+// ConflictError is of a property of a topic that is said twice and differently.
+type ConflictError struct {
+	Topic     string
+	Field     string // as definitions have it: retention.max_bytes
+	Have, Say any
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("bus: topic %s: %s is %v in one definition and %v in another", e.Topic, e.Field, e.Have, e.Say)
 }
 
 func merge[T comparable](have *T, say T, what string, note func(string, any, any)) {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
 )
 
@@ -71,6 +72,38 @@ func (e *ApplyError) Error() string {
 		out = append(out, e.Reasons[name].Error())
 	}
 	return "nothing was changed: " + strings.Join(out, "; ")
+}
+
+// TopicError refuses a definition that gives a topic a property which it has otherwise.
+type TopicError struct {
+	Job     string
+	Differs bus.ConflictError
+}
+
+func (e *TopicError) Error() string {
+	return fmt.Sprintf("topic %s has %s %v, and job %s says %v", e.Differs.Topic, e.Differs.Field, e.Differs.Have, e.Job, e.Differs.Say)
+}
+
+// Hint says what can be done.
+func (e *TopicError) Hint() string {
+	if strings.HasPrefix(e.Differs.Field, "retention.") {
+		return "leave it out, or set it with bus retention " + e.Differs.Topic + ", which counts in place of what definitions say"
+	}
+	return "leave it out, and the topic is taken as it is, or write to a topic of another name"
+}
+
+// whoSays returns the first of the jobs that gives a topic a property.
+func whoSays(defs []*definition, topic, field string) string {
+	for _, d := range defs {
+		for _, t := range d.Topics {
+			said := map[string]bool{"partitions": t.Partitions != 0, "retention.max_bytes": t.RetentionBytes != 0, "retention.max_age": t.RetentionAge != 0,
+				"limit": t.LimitBytes != 0, "on_full": t.OnFull != ""}
+			if t.Name == topic && said[field] {
+				return d.Name
+			}
+		}
+	}
+	return ""
 }
 
 // refuse makes an ApplyError of one reason.

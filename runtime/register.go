@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -321,14 +322,21 @@ func (r *registration) defineTopics(defs []*definition) error {
 	specs := map[string]bus.TopicSpec{}
 	var order []string
 	say := func(job string, s bus.TopicSpec) error {
+		if id, is := r.core.bus.TopicByName(s.Name); is && r.core.bus.Spec(id).RetentionSet {
+			s.Retention = bus.Retention{} // what an operator has set counts in place of it
+		}
 		have, ok := specs[s.Name]
 		if !ok {
 			order = append(order, s.Name)
 			have = bus.TopicSpec{Name: s.Name}
 		}
 		m, err := have.Merge(s)
+		var differs *bus.ConflictError
+		if errors.As(err, &differs) {
+			return fmt.Errorf("topic %s: %s is %v for job %s and %v for job %s; say it in one place", s.Name, differs.Field, differs.Have, whoSays(defs, s.Name, differs.Field), differs.Say, job)
+		}
 		if err != nil {
-			return fmt.Errorf("job %s: topic %s: %w", job, s.Name, err)
+			return err
 		}
 		specs[s.Name] = m
 		return nil
@@ -355,7 +363,12 @@ func (r *registration) defineTopics(defs []*definition) error {
 		}
 	}
 	for _, name := range order {
-		if err := r.topic(name, specs[name]); err != nil {
+		err := r.topic(name, specs[name])
+		var differs *bus.ConflictError
+		if errors.As(err, &differs) {
+			return &TopicError{Job: whoSays(defs, name, differs.Field), Differs: *differs}
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -369,7 +382,7 @@ func (r *registration) topic(name string, spec bus.TopicSpec) error {
 		have := r.core.bus.Spec(id)
 		merged, err := have.Merge(spec)
 		if err != nil {
-			return fmt.Errorf("topic %s, as the data directory has it: %w", name, err)
+			return err
 		}
 		r.topics[name] = topicEntry{id, merged}
 		if merged == have {

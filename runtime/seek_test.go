@@ -214,6 +214,37 @@ func TestPurgeAndRetention(t *testing.T) {
 	}
 }
 
+// TestRetentionOfAnOperator: what an operator has set counts in place of what definitions say, also where two say it differently,
+// which the second may then; the next process starts with them too.
+func TestRetentionOfAnOperator(t *testing.T) {
+	noLeaks(t)
+	data := t.TempDir()
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	saying := func(j *jobs.Job, age time.Duration) *jobs.Job {
+		j.Topics = append(j.Topics, jobs.Topic{Name: "numbers", RetentionAge: age})
+		return j
+	}
+	writer := func() *jobs.Job { return saying(writerJob("writer", newTap(20, 10), topic), time.Hour) }
+	reader := saying(copier("reader", topic, t.TempDir()), 2*time.Hour)
+	rt := start(t, runtime.Config{DataDir: data}, writer())
+	if _, err := rt.Apply(t.Context(), []runtime.Definition{{Job: reader, Origin: runtime.OriginFile}}, runtime.ApplyOptions{}); err == nil || !strings.Contains(err.Error(), "topic numbers has retention.max_age 1h0m0s, and job reader says 2h0m0s") {
+		t.Fatalf("it says something else than what the topic has: %v", err)
+	}
+	keep := bus.Retention{MaxAge: 3 * time.Hour}
+	if _, err := rt.SetRetention(t.Context(), "numbers", keep, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.Apply(t.Context(), []runtime.Definition{{Job: reader, Origin: runtime.OriginFile}}, runtime.ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, rt)
+	rt = start(t, runtime.Config{DataDir: data}, writer(), reader)
+	defer stop(t, rt)
+	if was, err := rt.SetRetention(t.Context(), "numbers", keep, true); err != nil || was != keep {
+		t.Errorf("the next process keeps %+v, %v", was, err)
+	}
+}
+
 func nextOf(rt *runtime.Runtime, topic string) bus.Offset {
 	st, _ := rt.Topic(topic)
 	return st.Partitions[0].Next

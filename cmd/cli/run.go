@@ -322,9 +322,12 @@ func unstarted(err error) error {
 	}
 	var loss *runtime.StateLossError
 	var other *runtime.OriginError
+	var topic *runtime.TopicError
 	switch {
 	case errors.As(err, &loss):
 		err = fmt.Errorf("%w; --allow-state-loss drops it", err)
+	case errors.As(err, &topic):
+		err = fmt.Errorf("%w; %s", err, topic.Hint())
 	case errors.As(err, &other):
 		err = fmt.Errorf("%w; leave its file out, or take it over with --adopt", err)
 	}

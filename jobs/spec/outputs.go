@@ -294,6 +294,43 @@ func (w *draft) describeTopic(name string, b block) {
 	w.topics = append(w.topics, t)
 }
 
+// TopicAt returns where a definition, which has no mistakes, gives a topic a property ("retention.max_age"): its line and its
+// column, from 1, and the line. The line is 0 where it does not.
+func TopicAt(definition []byte, topic, property string) (line, column int, source string) {
+	var root yaml.Node
+	if yaml.Unmarshal(definition, &root) != nil {
+		return 0, 0, ""
+	}
+	var found *yaml.Node
+	look := func(n *yaml.Node) {
+		for _, name := range strings.Split(property, ".") {
+			if n != nil {
+				n = settingNode(n, name)
+			}
+		}
+		if n != nil && found == nil {
+			found = n
+		}
+	}
+	var walk func(n *yaml.Node)
+	walk = func(n *yaml.Node) {
+		if is := settingNode(n, "topic"); is != nil && is.Value == topic {
+			look(n)
+		}
+		if all := settingNode(n, "topics"); all != nil {
+			look(settingNode(all, topic))
+		}
+		for _, c := range n.Content {
+			walk(c)
+		}
+	}
+	walk(&root)
+	if found == nil {
+		return 0, 0, ""
+	}
+	return found.Line, found.Column, strings.Split(string(definition), "\n")[found.Line-1]
+}
+
 // meet adds what is said of a topic to what has been said of it. Where the two differ it returns the property and where it
 // was said first.
 func (l *loader) meet(t jobs.Topic, at func(prop string) Problem) (differs string, first Problem) {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -85,6 +86,7 @@ func (s *Server) admit(l *Listener, way class, w http.ResponseWriter, r *http.Re
 	}
 	_, pattern := s.mux.Handler(r)
 	to, known := s.routes[pattern]
+	known = known && clean(r.URL.EscapedPath()) // else it would be sent elsewhere, by a page of HTML
 	who, failed := l.login(way, r)
 	if !s.rates[who].Allow() {
 		return problem(http.StatusTooManyRequests, KindBusy, "too many requests; try again later")
@@ -112,11 +114,14 @@ func (s *Server) admit(l *Listener, way class, w http.ResponseWriter, r *http.Re
 	return nil
 }
 
+// clean reports whether a path is as a route is written: no "//", "/./" or "/../", which a ServeMux answers with another address.
+func clean(p string) bool { return p == path.Clean(p) }
+
 // noRoute says what is not there, and in the header what is.
 func (s *Server) noRoute(h http.Header, r *http.Request) *Problem {
 	var takes []string
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
-		if _, pattern := s.mux.Handler(&http.Request{Method: m, URL: r.URL, Host: r.Host}); s.routes[pattern] != (route{}) {
+		if _, pattern := s.mux.Handler(&http.Request{Method: m, URL: r.URL, Host: r.Host}); clean(r.URL.EscapedPath()) && s.routes[pattern] != (route{}) {
 			takes = append(takes, m)
 		}
 	}

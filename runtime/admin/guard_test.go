@@ -108,6 +108,10 @@ func TestWhoMayWhat(t *testing.T) {
 		{"records without a login", "GET", open, records, nil, 403, "--token-file"},
 		{"a token where none is asked for", "GET", open, records, right, 403, "--token-file"},
 		{"nothing there", "GET", open, "/", nil, 404, "openapi.json"},
+		{"a path with two slashes", "GET", open, "/v1//status", nil, 404, "openapi.json"},
+		{"a path that begins with two", "POST", open, "//v1/jobs", nil, 404, "openapi.json"},
+		{"a path with dots", "GET", open, "/v1/jobs/../status", nil, 404, "openapi.json"},
+		{"a path that ends with a slash", "GET", open, "/v1/status/", nil, 404, "openapi.json"},
 		{"nothing there for this method", "POST", open, "/v1/status", nil, 405, "takes GET"},
 		{"deleting", "DELETE", open, "/v1/topics", nil, 405, "takes GET"},
 

@@ -10,6 +10,9 @@ import (
 // it is about.
 const hidden = "an error, which is told over the unix socket or with a login"
 
+// hiddenOutside is said in the place of what a source or an output waits for: it names brokers, paths and users.
+const hiddenOutside = "something outside, which is told over the unix socket or with a login"
+
 // mayRead reports whether a request may be shown what quotes records and definitions.
 func mayRead(ctx context.Context) bool {
 	who, known := ctx.Value(classKey{}).(class)
@@ -34,8 +37,16 @@ func statusFor(ctx context.Context, rt *runtime.Runtime) runtime.Status {
 		if j.RolledBack != nil {
 			j.RolledBack = &runtime.RolledBack{At: j.RolledBack.At, Error: hidden}
 		}
+		for k := range j.Waiting {
+			if j.Waiting[k].For == runtime.WaitOutside {
+				j.Waiting[k].Text = hiddenOutside
+			}
+		}
 		for k := range j.Outputs {
 			hide(&j.Outputs[k].Error)
+			if j.Outputs[k].Waiting != "" {
+				j.Outputs[k].Waiting = hiddenOutside
+			}
 		}
 	}
 	return st

@@ -61,6 +61,39 @@ func TestOpenShowsNoErrors(t *testing.T) {
 	}
 }
 
+// TestOpenShowsNoWaits: what a job and an output wait for outside is called by its broker, which those without a login are not
+// told; that they wait, they are.
+func TestOpenShowsNoWaits(t *testing.T) {
+	rt, s, _ := startOf(t, `
+version: 1
+job: lost
+source: {kafka: {brokers: ["canary.invalid:9092"], topics: [in]}}
+outputs:
+  main: {bus: lost}
+---
+version: 1
+job: unsent
+source: {generator: {rate: 100}}
+outputs:
+  main: {kafka: {brokers: ["canary.invalid:9092"], topic: out}}
+`)
+	eventually(t, "a source and an output wait", func() bool {
+		st := rt.Status()
+		return len(st.Jobs[0].Waiting) > 0 && strings.Contains(st.Jobs[0].Waiting[0].Text, "canary") && strings.Contains(st.Jobs[1].Outputs[0].Waiting, "canary")
+	})
+	open := "http://" + serve(t, s, admin.TCP{Addr: "127.0.0.1:0"})
+	login := "http://" + serve(t, s, admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", token, 0o600)})
+	for _, path := range []string{"/v1/status", "/v1/jobs", "/readyz?verbose", "/v1/topics", "/metrics"} {
+		got := read(t, open+path, "")
+		if strings.Contains(got, "canary") || got == "" {
+			t.Errorf("%s without a login: %s", path, got)
+		}
+		if of := path == "/v1/status" || path == "/v1/jobs"; of != (strings.Count(got, "something outside") == 2) || of != strings.Contains(read(t, login+path, token), "canary") {
+			t.Errorf("%s: those without a login are not told that there are waits, or those with one for what: %s", path, got)
+		}
+	}
+}
+
 // read returns an answer, of one that goes on what came up to the event of the definition that was taken back.
 func read(t *testing.T, url, token string) string {
 	t.Helper()

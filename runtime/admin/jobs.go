@@ -12,6 +12,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -182,6 +183,10 @@ func refusal(e *runtime.ApplyError, js []*jobs.Job, files []spec.File) *Problem 
 	p := problem(http.StatusConflict, KindRefused, "%v", e)
 	for name, why := range e.Reasons {
 		at := Position{Job: name, Message: why.Error()}
+		var topic *runtime.TopicError
+		if errors.As(why, &topic) {
+			name, at.Job, at.Hint = topic.Job, topic.Job, topic.Hint()
+		}
 		var loss *runtime.StateLossError
 		if errors.As(why, &loss) {
 			at.Hint = "job apply --allow-state-loss drops it"
@@ -194,6 +199,9 @@ func refusal(e *runtime.ApplyError, js []*jobs.Job, files []spec.File) *Problem 
 			for _, f := range files {
 				if i := bytes.Index(f.Content, j.Definition); j.Name == name && i >= 0 {
 					at.File, at.Line, at.Column = f.Name, 1+bytes.Count(f.Content[:i], []byte("\n")), 1
+					if topic != nil {
+						at.within(j.Definition, topic.Differs)
+					}
 				}
 			}
 		}
@@ -201,6 +209,13 @@ func refusal(e *runtime.ApplyError, js []*jobs.Job, files []spec.File) *Problem 
 	}
 	slices.SortFunc(p.Problems, func(a, b Position) int { return strings.Compare(a.Job, b.Job) })
 	return p
+}
+
+// within moves a position from where a definition begins to where it says what a topic is not.
+func (p *Position) within(definition []byte, differs bus.ConflictError) {
+	if line, column, source := spec.TopicAt(definition, differs.Topic, differs.Field); line > 0 {
+		p.Line, p.Column, p.Source = p.Line+line-1, column, source
+	}
 }
 
 // PositionOf is a problem of the loader as it is sent.

@@ -77,7 +77,7 @@ func TestApply(t *testing.T) {
 // TestApplyRefuses: mistakes are told as the loader tells them, and what contradicts other jobs with the place of the job; then
 // nothing has changed.
 func TestApplyRefuses(t *testing.T) {
-	_, _, socket := start(t)
+	_, _, socket := startOf(t, strings.Replace(twoJobs, "partitions: 2, ", "partitions: 2, on_full: block, retention: {max_age: 1h}, ", 1))
 	c := admin.NewClient(socket)
 	bad := "version: 1\njob: bad\nsource: {bus: ticks}\nsteps:\n  - mpa: value\noutputs:\n  main: {bus: out}\n"
 	_, want := spec.LoadBytes(spec.Config{Connectors: all.Registry()}, "1.yaml", []byte(bad))
@@ -107,6 +107,17 @@ func TestApplyRefuses(t *testing.T) {
 	second := strings.NewReplacer("{bus: ticks}", "{bus: first}").Replace(jobNamed("second"))
 	if _, err := apply(t, c, admin.ApplyRequest{}, "# comment\n"+second); !errors.As(err, &p) || p.Kind() != admin.KindRefused || len(p.Problems) != 1 || !strings.Contains(p.Problems[0].Message, "circle") {
 		t.Errorf("a circle with a job that runs: %v %+v", err, p)
+	}
+	for property, text := range map[string]string{"retention.max_age": "retention: {max_age: 2h}", "partitions": "partitions: 5", "on_full": "on_full: drop_oldest"} {
+		other := strings.Replace(jobNamed("other"), "outputs:", "topics:\n  high:\n    "+text+"\noutputs:", 1)
+		_, err := apply(t, c, admin.ApplyRequest{}, "# comment\n"+strings.Replace(jobNamed("good"), "outputs:", "topics: {high: {limit: 1GiB}}\noutputs:", 1)+"---\n"+other)
+		line := 2 + strings.Count(jobNamed("good"), "\n") + 1 + strings.Count(other[:strings.Index(other, text)], "\n") + 1 // a comment, a job and ---, and what is before it
+		if !errors.As(err, &p) || p.Kind() != admin.KindRefused || len(p.Problems) != 1 {
+			t.Errorf("%s that the topic has otherwise: %v %+v", property, err, p)
+		} else if at := p.Problems[0]; at.Job != "other" || at.File != "0.yaml" || at.Line != line || at.Column < 5 || strings.TrimSpace(at.Source) != text ||
+			!strings.Contains(at.Message, "topic high has "+property+" ") || at.Hint == "" {
+			t.Errorf("%s that the topic has otherwise, in line %d: %+v", property, line, at)
+		}
 	}
 	js, err := c.Jobs(t.Context())
 	if err != nil || len(js) != 3 {
