@@ -64,7 +64,7 @@ func TestOpenShowsNoErrors(t *testing.T) {
 // TestOpenShowsNoWaits: what a job and an output wait for outside is called by its broker, which those without a login are not
 // told; that they wait, they are.
 func TestOpenShowsNoWaits(t *testing.T) {
-	rt, s, _ := startOf(t, `
+	rt, s, _ := startWith(t, runtime.Config{StopTimeout: time.Second}, `
 version: 1
 job: lost
 source: {kafka: {brokers: ["canary.invalid:9092"], topics: [in]}}
