@@ -105,6 +105,16 @@ func (j *job) again() *job {
 	return n
 }
 
+// over reports whether no attempt is under way, and none will be unless it is begun again.
+func (j *job) over() bool {
+	select {
+	case <-j.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // move changes the state by the table of allowed moves. Once the job is asked to stop, its state says what for, until it is over.
 func (j *job) move(to JobState) {
 	j.mu.Lock()

@@ -136,15 +136,8 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 // restsOnTrial reports whether the job that is there now is j made anew, without an attempt under way.
 func (rt *Runtime) restsOnTrial(j *job) bool {
 	n := rt.findJob(j.def.Name)
-	if t := j.trial.Load(); t == nil || n == nil || n.id != j.id || n.trial.Load() != t {
-		return false
-	}
-	select {
-	case <-n.done:
-		return true
-	default:
-		return false
-	}
+	t := j.trial.Load()
+	return t != nil && n != nil && n.id == j.id && n.trial.Load() == t && n.over()
 }
 
 // drainAlone waits until what a definition gave out to outputs that it alone has is outside, since they go with it.

@@ -159,7 +159,7 @@ func (rt *Runtime) snapshotNow(ctx context.Context, e *jobEntry) (snapshotEntry,
 	first := max(e.Epoch, 1)
 	for look := 0; ; look++ {
 		j := rt.findJob(e.Name)
-		rests := e.Phase != PhaseActive || j == nil
+		rests := e.Phase != PhaseActive || j == nil || j.over() // such as one whose old definition is to come back, and waits for us
 		if rests {
 			first = e.Epoch // there will be no other
 		}
@@ -186,7 +186,8 @@ func (rt *Runtime) snapshotNow(ctx context.Context, e *jobEntry) (snapshotEntry,
 	}
 }
 
-// snapshotAtRest writes a snapshot of a job that has no attempt under way, and of which nobody else can begin one.
+// snapshotAtRest writes a snapshot of a job that has no attempt under way, and of which nobody else can begin one. The fence
+// comes first: what a failed attempt has handed over may yet be sealed, and the stores keep of it what is sealed by now.
 func (rt *Runtime) snapshotAtRest(j *job, e *jobEntry) (err error) {
 	for !rt.saving.begin(e.ID) { // who cuts the log may be at it
 		if err := rt.sleep(rt.ctx, drainLook); err != nil {
@@ -194,6 +195,16 @@ func (rt *Runtime) snapshotAtRest(j *job, e *jobEntry) (err error) {
 		}
 	}
 	defer rt.saving.end(e.ID)
+	err = rt.do(func(c *core) error {
+		_, _, err := c.fence(e.ID)
+		if err == nil {
+			e = c.ledger.Jobs[e.ID].clone()
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	var stores *jobStores
 	if j != nil && j.stores != nil {
 		stores = j.stores
