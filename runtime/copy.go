@@ -109,14 +109,7 @@ func (rt *Runtime) endCopies(entries map[string]*jobEntry) {
 
 // endCopy removes a copy when it is done. One that has failed, or rests, stays as it is.
 func (rt *Runtime) endCopy(name string) {
-	tick := time.NewTicker(copyLook)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-rt.changes.ctx.Done():
-			return
-		}
+	for rt.sleep(rt.changes.ctx, copyLook) == nil {
 		e, err := rt.entry(name)
 		if errors.Is(err, ErrNoJob) {
 			return

@@ -56,6 +56,7 @@ func (m *model) applySavepoint(sp *savepointEntry) {
 		m.s.violate("R4", "frame %d has a savepoint %s of epoch %d of %s, which had no such epoch while it was made", m.lsn, sp.Name, sp.Epoch, sp.Job)
 	}
 	m.savepoints[sp.Name] = j.pasts[sp.Epoch]
+	m.savedAs(sp.Name, j, j.pasts[sp.Epoch])
 }
 
 // subscribe begins a subscription where a change says.

@@ -92,6 +92,10 @@ func (s *sim) change() {
 		}
 	}
 	if !s.quiet && s.rng.IntN(8) == 0 {
+		s.copyInto()
+		return
+	}
+	if !s.quiet && s.rng.IntN(8) == 0 {
 		if other := s.reader(); other != nil {
 			s.moveReader(other)
 			return
@@ -109,7 +113,7 @@ func (s *sim) change() {
 // what it has handed over by then comes behind the change.
 func (s *sim) ask(what string, f func() error) {
 	s.asked, s.lazy = what, s.rng.IntN(3) == 0 && !s.quiet
-	s.model.rememberAll(s.model.job(hotName), what == opSavepoint || what == opKeep)
+	s.model.rememberAll(s.model.job(hotName), what == opSavepoint || what == opKeep || what == opDropRest)
 	s.spawn("change", func() {
 		s.tracef("%s the hot job", what)
 		err := f()
@@ -210,7 +214,9 @@ func (s *sim) changeHot(j *job) {
 		}
 		return
 	}
-	switch n := s.rng.IntN(20); {
+	switch n := s.rng.IntN(21); {
+	case n == 20:
+		s.dropAtRest(j)
 	case n < 7:
 		s.update(j)
 	case n < 10:

@@ -40,7 +40,7 @@ func (m *model) records(f *simFrame, j *modelJob, replay string) map[bus.TopicID
 		m.s.must(err)
 		m.checkMarked(f, j, replay, from, p.Section)
 		for _, v := range values {
-			if w, ok := j.marks[p.Topic]; ok && v.Time <= w && !v.Wild && v.Kind != simLate && m.s.plan.idle == 0 {
+			if w, ok := j.marks[p.Topic]; ok && !j.j.copies && v.Time <= w && !v.Wild && v.Kind != simLate && m.s.plan.idle == 0 {
 				m.s.violate("watermark", "frame %d: %s writes %v to topic %s behind its watermark %d", f.lsn, j.j.name, v, t.name, w)
 			}
 			t.parts[p.Partition] = append(t.parts[p.Partition], modelRecord{f.lsn, from.lsn, j.id, v, int64(len(data) / len(values))})
@@ -156,7 +156,7 @@ func (m *model) applyEpoch(f *simFrame) {
 	if j.back != nil {
 		replay = j.back.ID
 	}
-	passed := m.position(f, j, &h)
+	passed, marks := m.position(f, j, &h), maps.Clone(j.marks)
 	out := m.records(f, j, replay)
 	for _, p := range h.Parts {
 		if m.parts[p] == nil {
@@ -175,7 +175,11 @@ func (m *model) applyEpoch(f *simFrame) {
 	if w, ok := j.steps[j.j.head]; ok && w != bus.NoWatermark {
 		j.step = w
 	}
-	m.fold(f, j, passed, out)
+	if j.j.copies {
+		m.copies(f, j, passed, out, marks)
+	} else {
+		m.fold(f, j, passed, out)
+	}
 	if h.Ended {
 		j.ended = true
 		for _, sub := range j.inputs {

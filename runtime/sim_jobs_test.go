@@ -54,6 +54,8 @@ type simJob struct {
 	number   int    // of a version of a hot job
 	bad      bool   // it fails while it is on probation
 	drops    uint8  // tables that it does not keep
+	copies   bool   // it is there for a copy alone
+	some     bool   // which does not take every record
 	target   *simTarget
 }
 
@@ -180,6 +182,10 @@ func (j *simJob) build(s *sim) {
 			}
 		}
 		return t
+	}
+	if j.copies {
+		j.buildCopy(s, def, topic(j.in), topic(j.forward))
+		return
 	}
 	var in *jobs.Stream[simValue]
 	if j.splits > 0 {
@@ -460,6 +466,7 @@ func newPlan(rng *rand.Rand) *simPlan {
 	}
 	topic("a")
 	topic("b")
+	topic("d") // which only copies write
 	p.jobs = append(p.jobs, source(0))
 	if rng.IntN(2) == 0 {
 		p.jobs[0].results = "b"

@@ -301,6 +301,9 @@ func (d *simSnapshots) write(meta checkpoint.SnapshotMeta, bodies [][]byte) (fil
 		return "", 0, wal.ErrClosed
 	}
 	file = fmt.Sprintf("%d-%d", meta.Job, meta.Epoch)
+	if old, there := d.files[file]; there && d.s.twin.staleRest {
+		bodies = old.bodies
+	}
 	d.files[file] = simSnapshot{meta: meta, bodies: bodies}
 	d.s.tracef("snapshot of job %d at epoch %d, LSN %d", meta.Job, meta.Epoch, meta.LSN)
 	return file, 1, nil

@@ -77,6 +77,8 @@ type modelJob struct {
 	back      *replayMark                     // that it is at
 	wasBack   string                          // the last that was over
 	pasts     map[checkpoint.Epoch]*modelPast // while a savepoint is made of it
+
+	first, ends []bus.Offset // of a copy, by partition
 }
 
 type modelSplit struct {
@@ -255,6 +257,7 @@ func (m *model) applyJob(jc jobChange) {
 	case j != nil && j.removed:
 		m.s.violate("R5", "frame %d gives job %d's number, which was removed, to another", m.lsn, jc.ID)
 	case jc.Remove:
+		m.copyGoes(j)
 		m.remove(j)
 		delete(m.topics, j.out)
 		return
@@ -298,8 +301,11 @@ func (m *model) applyJob(jc jobChange) {
 // remove takes a job's claims away, and its hidden topic.
 func (m *model) remove(j *modelJob) {
 	j.removed = true
-	for _, sub := range append(j.inputs[:len(j.inputs):len(j.inputs)], j.sender) {
+	for _, sub := range j.inputs {
 		m.end(sub)
+	}
+	if j.sender > 0 {
+		m.end(j.sender)
 	}
 }
 
@@ -324,6 +330,7 @@ func (m *model) begin(j *modelJob, jc jobChange) {
 		m.base(j, jc)
 	}
 	m.replayBegins(j, jc)
+	m.copyBegins(j)
 }
 
 func (m *model) applySent(st sentEntry) {

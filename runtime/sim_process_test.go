@@ -216,6 +216,7 @@ func (s *sim) boot() {
 			}
 		}
 		rt.changes.begin()
+		rt.endCopies(entries)
 		p.up = true
 	})
 }

@@ -319,7 +319,7 @@ func (s *sim) ended() bool {
 		return false
 	}
 	for _, a := range s.proc.jobs {
-		if !a.ended {
+		if !a.ended && !s.goneCopy(a.j) {
 			return false
 		}
 	}

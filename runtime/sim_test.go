@@ -140,6 +140,7 @@ var simHappenings = []string{"crashes", "restarts", "attempts", "prefixes checke
 	"seals refused for want of room", "steps behind the end of an attempt", "producers that joined later", "replays over",
 	"definitions taken back", "state dropped", "begun with a savepoint", "changes: pause", "changes: resume", "changes: restart", "changes: stop",
 	"changes: " + opAdd, "changes: " + opUpdate, "changes: " + opLose, "changes: " + opRefused, "changes: " + opDrop, "changes: " + opRemove,
+	"changes: " + opCopy, "copies done", "records copied", "changes: " + opDropRest, "savepoints checked",
 	"changes: " + opKeep, "changes: " + opSavepoint, "changes: " + opSeek, "changes: " + opDetach, "changes: " + opReplay, "changes: " + opReplayTo}
 
 // simRare must come about in any two thousand.

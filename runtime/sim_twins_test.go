@@ -27,6 +27,7 @@ type simTwin struct {
 
 	noStoreSync     bool // the topic store syncs nothing
 	lateStoreSync   bool // the topic store says that it has synced, and does so later
+	staleRest       bool // a snapshot does not take the place of one of the same epoch
 	staleSavepoints bool // the positions of savepoints are older than their state
 	inherits        bool // a new job has the state of the last one of its name
 }
@@ -301,7 +302,7 @@ func (l twiceLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, e
 func TestSimTwins(t *testing.T) {
 	const seedsMax = 10_000
 	times := int(simEnv(t, "SIM_TWINS", 1))
-	for _, twin := range slices.Concat(simTwins, dropTwins) {
+	for _, twin := range slices.Concat(simTwins, dropTwins, copyTwins) {
 		t.Run(twin.name, func(t *testing.T) {
 			t.Parallel()
 			var needed []uint64
