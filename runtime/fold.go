@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -55,8 +56,13 @@ func (rt *Runtime) snapshotIdle(id uint32) (err error) {
 		return err
 	}
 	defer func() {
-		if err != nil && rt.beganAnew(j) {
+		if err == nil {
+			return
+		}
+		if anew, failed := rt.beganAnew(j); anew {
 			err = nil // its files have gone meanwhile, and the log need not keep what they were for
+		} else if failed != nil {
+			err = errors.Join(failed, err) // nobody knows: the process is ending
 		}
 	}()
 	if err := rt.log.WaitDurable(rt.ctx, max(j.LSN, j.changed())); err != nil {
@@ -104,11 +110,11 @@ func (rt *Runtime) snapshotIdle(id uint32) (err error) {
 }
 
 // beganAnew reports whether a job is gone, or was set back, since e was what the log says of it.
-func (rt *Runtime) beganAnew(e *jobEntry) (anew bool) {
-	err := rt.do(func(c *core) error {
+func (rt *Runtime) beganAnew(e *jobEntry) (anew bool, err error) {
+	err = rt.do(func(c *core) error {
 		now := c.ledger.Jobs[e.ID]
 		anew = now == nil || now.Since != e.Since
 		return nil
 	})
-	return err == nil && anew
+	return anew, err
 }
