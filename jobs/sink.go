@@ -63,6 +63,14 @@ type Exclusive interface {
 	Place() string // such as "file /data/out.jsonl"
 }
 
+// Prober is a Sink that can say whether Open and a first Write would do, before its job comes, or takes the place of another.
+type Prober interface {
+	// Probe asks the outside, and leaves nothing there: no file, no topic, no byte. It may be called while another writer of
+	// the same output is at work. It waits for an outside that is away, saying so with env.Waiting, until ctx ends. The error
+	// says what is wrong and what to do.
+	Probe(ctx context.Context, env SinkEnv) error
+}
+
 // Beholder is a Source that can say whether it reads what an Exclusive sink writes: a second job that does should read a topic.
 type Beholder interface {
 	Reads(place string) bool // such as "file /data/out.jsonl"

@@ -98,7 +98,8 @@ func (a *application) saved(defs []Definition) (err error) {
 type newDefinition struct {
 	*definition
 	diff Diff
-	old  *job // nil where there is none, or nobody gave a definition of it
+	have *jobEntry // as it was looked at; nil where there is none
+	old  *job      // nil where there is none, or nobody gave a definition of it
 	lost []dropEntry
 }
 
@@ -130,7 +131,7 @@ func (a *application) lookAt(d Definition) error {
 	if err != nil {
 		return err
 	}
-	n := &newDefinition{definition: def, old: a.rt.findJob(d.Job.Name)}
+	n := &newDefinition{definition: def, have: have, old: a.rt.findJob(d.Job.Name)}
 	var old *jobs.Job
 	if n.old != nil {
 		old = n.old.def
@@ -177,24 +178,6 @@ func (a *application) check() error {
 		}
 	}
 	return checkSet(all)
-}
-
-// connect asks the outsides of every job for an answer.
-func (a *application) connect(ctx context.Context) error {
-	reasons := map[string]error{}
-	for _, d := range a.changed {
-		var err error
-		if d.splits, err = a.rt.connect(ctx, d.Job); err != nil {
-			reasons[d.Name] = err
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		reasons[""] = err
-	}
-	if len(reasons) > 0 {
-		return &ApplyError{reasons}
-	}
-	return nil
 }
 
 // running returns the jobs whose attempts must be over before the swap.

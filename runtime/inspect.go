@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"sync/atomic"
-	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
@@ -110,53 +108,4 @@ func (rt *Runtime) planOf(d *jobs.Job) (*jobPlan, error) {
 		}
 		return 1
 	})
-}
-
-// connect asks the job's sources outside the process for their splits, as an attempt does first, and returns them by step. One
-// that is away for too long is an error.
-func (rt *Runtime) connect(ctx context.Context, d *jobs.Job) (splits map[string][]string, err error) {
-	defer recovered(&err, d.Name, "", 0)
-	splits = map[string][]string{}
-	for _, n := range d.Nodes {
-		if n.Source == nil || n.Source.Source == nil {
-			continue
-		}
-		starts, err := rt.splitsOf(ctx, d, n)
-		if err != nil {
-			return nil, &JobError{Job: d.Name, Step: n.ID, Err: err}
-		}
-		splits[n.ID] = []string{}
-		for _, st := range starts {
-			splits[n.ID] = append(splits[n.ID], st.Split.ID)
-		}
-	}
-	return splits, nil
-}
-
-func (rt *Runtime) splitsOf(ctx context.Context, d *jobs.Job, n *jobs.Node) ([]jobs.Start, error) {
-	ctx, cancel := context.WithTimeout(ctx, rt.cfg.ConnectTimeout)
-	defer cancel()
-	var said lastSaid
-	env := jobs.SourceEnv{Job: d.Name, Step: n.ID, Logger: slog.New(slog.DiscardHandler), DataDir: rt.cfg.DataDir, Services: rt.cfg.Services,
-		Waiting: said.set}
-	starts, err := n.Source.Source.Splits(ctx, env)
-	if err != nil && ctx.Err() != nil {
-		if why := said.get(); why != "" {
-			return nil, fmt.Errorf("it waits for %s", why)
-		}
-		return nil, fmt.Errorf("no answer within %v", rt.cfg.ConnectTimeout.Round(time.Millisecond))
-	}
-	return starts, err
-}
-
-// lastSaid keeps what a source waits for.
-type lastSaid struct{ why atomic.Pointer[string] }
-
-func (l *lastSaid) set(why string) { l.why.Store(&why) }
-
-func (l *lastSaid) get() string {
-	if p := l.why.Load(); p != nil {
-		return *p
-	}
-	return ""
 }

@@ -289,6 +289,13 @@ func (d *definition) start(n *jobs.Node) bus.Start {
 	return bus.Start{Earliest: true} // by time too, where the topic is made by the same change
 }
 
+// kept returns which of a job's outputs an output of its new definition goes on with, or -1.
+func (d *definition) kept(outs []outputEntry, n *jobs.Node) int {
+	return slices.IndexFunc(outs, func(h outputEntry) bool {
+		return h.Outside && h.Name == n.Output.Name && (h.Place == placeOf(n.Output.Sink) || h.Place == "")
+	})
+}
+
 // placeOf is where outside an output goes; another place is another output.
 func placeOf(s jobs.Sink) string {
 	if x, ok := s.(jobs.Exclusive); ok {
@@ -483,10 +490,7 @@ func (r *registration) outputs(d *definition, have *jobEntry, jc *jobChange) err
 		}
 		o := outputEntry{Name: n.Output.Name, Outside: true, Place: placeOf(n.Output.Sink)}
 		if have != nil {
-			i := slices.IndexFunc(have.Outputs, func(h outputEntry) bool {
-				return h.Outside && h.Name == o.Name && (h.Place == o.Place || h.Place == "")
-			})
-			if i >= 0 {
+			if i := d.kept(have.Outputs, n); i >= 0 {
 				kept := have.Outputs[i]
 				kept.Place = o.Place
 				jc.Outputs = append(jc.Outputs, kept)

@@ -129,7 +129,7 @@ func (a *app) jobApply() *cobra.Command {
 		Use:   "apply FILE|DIR|-...",
 		Short: "Add jobs to a running process, or change those there are",
 		Long: `Apply gives definitions to the process: all of them are taken, or none. Everything new is checked, built and connected before
-anything is changed; what is wrong is told as 'check' tells it. The files, variables and secrets that definitions name are those
+anything is changed; what is wrong is told as 'check' tells it, and brokers, topics and files that could not be had job by job. The files, variables and secrets that definitions name are those
 of the process, where it runs. From then on the process owns the definition: the next run has it without a file.
 
 A job that is changed commits once more and goes on with the new definition; where that fails within --probation, the old one comes

@@ -29,6 +29,7 @@ type Sink struct {
 var (
 	_ jobs.Sink      = Sink{}
 	_ jobs.Exclusive = Sink{}
+	_ jobs.Prober    = Sink{}
 )
 
 // Kind returns "file".
@@ -48,21 +49,74 @@ func (s Sink) Place() string {
 
 const placePrefix = "file "
 
+func (s Sink) check() error {
+	switch {
+	case s.Path == "":
+		return errors.New("file: no path")
+	case s.Format != "" && s.Format != JSONLines && s.Format != Lines:
+		return fmt.Errorf("file: format %q is not one of jsonl, lines", s.Format)
+	case packing(s.Path) == "zstd":
+		return fmt.Errorf("file: %s: zstd is not written: name it .gz, or leave it as it is", s.Path)
+	}
+	return nil
+}
+
+// Probe looks whether the file is one that Open would take, or could be made.
+func (s Sink) Probe(_ context.Context, env jobs.SinkEnv) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	info, err := os.Stat(s.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := (&writer{path: s.Path}).missing(env); err != nil {
+			return err
+		}
+		return mayMake(filepath.Dir(s.Path))
+	case err != nil:
+		return fmt.Errorf("file: %w", err)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("file: %s is not a regular file: give the output another path", s.Path)
+	case env.State == nil && info.Size() > 0:
+		return notOurs(s.Path, info.Size())
+	case !mayWrite(s.Path, false):
+		return fmt.Errorf("file: %s may not be written: give the process the right to, or the output another path", s.Path)
+	}
+	return nil
+}
+
+// mayMake reports why nothing can be made in a folder, which may itself be yet to be made.
+func mayMake(dir string) error {
+	info, err := os.Stat(dir)
+	switch up := filepath.Dir(dir); {
+	case errors.Is(err, fs.ErrNotExist) && up != dir:
+		return mayMake(up)
+	case err != nil:
+		return fmt.Errorf("file: %w", err)
+	case !info.IsDir():
+		return fmt.Errorf("file: %s is not a folder: give the output another path", dir)
+	case !mayWrite(dir, true):
+		return fmt.Errorf("file: nothing may be made in folder %s: give the process the right to, or the output another path", dir)
+	}
+	return nil
+}
+
+func notOurs(path string, size int64) error {
+	return &jobs.StoppedError{
+		Why:    fmt.Sprintf("file %s has %d bytes, but nothing of this output was ever written", path, size),
+		Choice: "move the file away, or give the output another path",
+	}
+}
+
 // Open makes the file agree with env.State, and creates nothing yet where there is none. See the package comment for
 // what it cuts and when it stops the output.
 func (s Sink) Open(_ context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
-	if s.Path == "" {
-		return nil, errors.New("file: no path")
-	}
-	if s.Format != "" && s.Format != JSONLines && s.Format != Lines {
-		return nil, fmt.Errorf("file: format %q is not one of jsonl, lines", s.Format)
+	if err := s.check(); err != nil {
+		return nil, err
 	}
 	w := &writer{path: s.Path, escape: s.Format == Lines}
-	switch packing(s.Path) {
-	case "gzip":
+	if packing(s.Path) == "gzip" {
 		w.gz = gzip.NewWriter(nil)
-	case "zstd":
-		return nil, fmt.Errorf("file: %s: zstd is not written: name it .gz, or leave it as it is", s.Path)
 	}
 	f, err := os.OpenFile(s.Path, os.O_RDWR, 0)
 	switch {
@@ -123,10 +177,7 @@ func (w *writer) agree(env jobs.SinkEnv) error {
 	}
 	if env.State == nil {
 		if size > 0 {
-			return &jobs.StoppedError{
-				Why:    fmt.Sprintf("file %s has %d bytes, but nothing of this output was ever written", w.path, size),
-				Choice: "move the file away, or give the output another path",
-			}
+			return notOurs(w.path, size)
 		}
 		return nil
 	}

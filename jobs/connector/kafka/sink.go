@@ -34,7 +34,10 @@ type Sink struct {
 	Security     Security
 }
 
-var _ jobs.Sink = Sink{}
+var (
+	_ jobs.Sink   = Sink{}
+	_ jobs.Prober = Sink{}
+)
 
 func (s Sink) withDefaults() (Sink, error) {
 	if err := errors.Join(checkBrokers(s.Brokers), s.Security.check()); err != nil {
@@ -111,6 +114,58 @@ func (s Sink) Open(ctx context.Context, env jobs.SinkEnv) (jobs.Writer, error) {
 	return w, nil
 }
 
+// Probe asks the brokers for the topic, and whether they would make it where it is missing and not MustExist.
+func (s Sink) Probe(ctx context.Context, env jobs.SinkEnv) error {
+	s, err := s.withDefaults()
+	if err != nil {
+		return err
+	}
+	st := newStatus(env.Waiting)
+	defer st.fine()
+	cl, err := newClient(ctx, s.Brokers, s.Security, env.Services, clientID(env.Job), st)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var missing error
+	err = untilDone(ctx, st, func(ctx context.Context) error {
+		_, err := describe(ctx, cl, []string{s.Topic}, false)
+		switch {
+		case !errors.Is(err, kerr.UnknownTopicOrPartition):
+			return err
+		case s.MustExist:
+			missing = fmt.Errorf("kafka: topic %s does not exist, and create_topic is false: make the topic, or let the output make it", s.Topic)
+			return nil
+		}
+		made, err := kadm.NewClient(cl).ValidateCreateTopics(ctx, s.newPartitions(), -1, nil, s.Topic)
+		if err == nil {
+			err = made[s.Topic].Err
+		}
+		if _, answered := errors.AsType[*kerr.Error](err); answered && !kerr.IsRetriable(err) && !errors.Is(err, kerr.TopicAlreadyExists) {
+			missing = fmt.Errorf("kafka: topic %s does not exist and cannot be made: %w", s.Topic, err)
+			return nil
+		}
+		return ignoring(err, kerr.TopicAlreadyExists)
+	})
+	return errors.Join(err, missing)
+}
+
+// ignoring is err, unless it is of one sort.
+func ignoring(err, target error) error {
+	if errors.Is(err, target) {
+		return nil
+	}
+	return err
+}
+
+// newPartitions is how many a topic gets that the sink makes, as the brokers are told.
+func (s Sink) newPartitions() int32 {
+	if s.Partitions == 0 {
+		return -1
+	}
+	return s.Partitions
+}
+
 type writer struct {
 	sink   Sink
 	env    jobs.SinkEnv
@@ -180,12 +235,8 @@ func (w *writer) findTopic(ctx context.Context) error {
 	if err == nil || w.sink.MustExist || !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return err
 	}
-	partitions := w.sink.Partitions
-	if partitions == 0 {
-		partitions = -1
-	}
-	_, err = kadm.NewClient(w.cl).CreateTopic(ctx, partitions, -1, nil, w.sink.Topic)
-	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+	_, err = kadm.NewClient(w.cl).CreateTopic(ctx, w.sink.newPartitions(), -1, nil, w.sink.Topic)
+	if ignoring(err, kerr.TopicAlreadyExists) != nil {
 		return fmt.Errorf("kafka: make topic %s: %w", w.sink.Topic, err)
 	}
 	_, err = describe(ctx, w.cl, []string{w.sink.Topic}, false)
