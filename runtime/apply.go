@@ -49,13 +49,17 @@ func (rt *Runtime) apply(ctx context.Context, a *application, defs []Definition,
 		leave()
 		return ApplyResult{}, refuse("", err)
 	}
-	if err := a.look(defs); err != nil || o.DryRun {
+	if err := a.look(defs); err != nil || o.DryRun && len(o.Leaving) == 0 {
 		leave()
 		return a.result, err
 	}
 	if err := a.connect(ctx); err != nil {
 		leave()
 		return ApplyResult{}, err
+	}
+	if o.DryRun {
+		leave()
+		return a.result, nil
 	}
 	halt, cancel := context.WithTimeout(ctx, rt.timeout(o.Timeout))
 	defer cancel()

@@ -35,7 +35,7 @@ type ApplyOptions struct {
 	Probation      time.Duration // how long what was there before is kept, to come back if the new fails; 0 means Config.Probation, less than 0 none
 	From           string        // a savepoint that the job, of which there is one and which is new, begins with
 	Timeout        time.Duration // for the last barriers of jobs that are changed; 0 means Config.StopTimeout
-	Leaving        []string      // of a dry run: jobs that are looked at as if they were not there, since they go before it is done
+	Leaving        []string      // of a dry run: jobs that are looked at as if they were not there, since they go before it is done; then outsides are asked too
 }
 
 // ApplyResult is what Apply did, or would do, job by job in the order of the definitions.

@@ -144,7 +144,7 @@ func (r *reloader) take(ctx context.Context, defs []runtime.Definition, leaving 
 	}
 	o.DryRun, o.Leaving = true, leaving
 	if _, alone := r.p.rt.Apply(ctx, defs, o); alone != nil {
-		return res, err
+		return res, alone // that they stay is not what keeps the others from coming
 	}
 	for _, name := range leaving {
 		r.gone(ctx, name)
