@@ -382,5 +382,23 @@ func (r *SnapshotReader) Next() ([]byte, error) {
 	return body, nil
 }
 
+// VerifySnapshot reads a snapshot to its end. What is damaged is a *SnapshotError.
+func VerifySnapshot(path string) (err error) {
+	r, err := OpenSnapshot(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	for {
+		switch _, err := r.Next(); err {
+		case nil:
+		case io.EOF:
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
 // Close releases the file.
 func (r *SnapshotReader) Close() error { return r.f.Close() }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
@@ -15,7 +16,7 @@ import (
 func (rt *Runtime) newExecution(ctx context.Context, j *job, entry *jobEntry, attempt uint32) (*execution, error) {
 	x := &execution{rt: rt, name: j.def.Name, job: entry.ID, attempt: attempt, plan: j.plan, logger: j.logger,
 		result: make(chan outcome, 1), waiting: j.setWaiting, topics: map[bus.TopicID]string{},
-		pieces: map[checkpoint.Epoch][]*piece{}, sentAt: map[checkpoint.Epoch]int64{},
+		pieces: map[checkpoint.Epoch][]*piece{}, sentAt: map[checkpoint.Epoch]int64{}, did: map[int]Work{}, kept: new(atomic.Pointer[Work]),
 		marks: map[bus.TopicID]topicMark{}, outside: map[int]topicMark{}}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.frames.Store(entry.FrameBytes)

@@ -35,7 +35,7 @@ func (rt *Runtime) done() (bool, error) {
 		case StateFailed:
 			stopped[j.Name] = "job " + j.Name + " has failed: " + j.Error
 		case StatePaused, StateStopped:
-			stopped[j.Name] = "job " + j.Name + " is " + string(j.State) + " by hand"
+			stopped[j.Name] = "job " + j.Name + " is " + string(j.State) + ", and goes on only when it is resumed"
 		}
 		for _, o := range j.Outputs {
 			if o.Stopped {

@@ -73,6 +73,8 @@ type execution struct {
 	barrier      atomic.Int64             // Unix nanoseconds at which the oldest barrier under way was sent; 0 if none is
 	lastSeal     atomic.Pointer[sealedAt] // nil: it has sealed none
 	epochs       atomic.Int64
+	did          map[int]Work          // by each subtask, in this attempt, up to its last piece
+	kept         *atomic.Pointer[Work] // what the attempt has done up to the last epoch that was sealed; it outlives the attempt
 }
 
 type topicMark struct {
@@ -93,6 +95,7 @@ type piece struct {
 	watermark jobs.Watermark
 	idle      bool
 	moved     bool
+	did       Work // by the subtask in this attempt
 	replayed  bool // it does not read, or has read all of the replay under way
 }
 
@@ -428,6 +431,7 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) error {
 		r.pubs = append(r.pubs, p.pubs...)
 		r.read = append(r.read, p.read...)
 		x.outside[p.subtask] = topicMark{p.watermark, p.idle, true}
+		x.did[p.subtask] = p.did
 		if p.moved {
 			moved[x.subtasks[p.subtask].plan] = true
 		}
@@ -444,9 +448,14 @@ func (x *execution) sealEpoch(e checkpoint.Epoch) error {
 	for _, p := range r.pubs {
 		r.bytes += int64(len(p.Data))
 	}
+	var did Work
+	for _, w := range x.did {
+		did = did.Plus(w)
+	}
 	x.rt.committer.seal(r, func(lsn wal.LSN, err error) {
 		done := event{kind: eventSealed, epoch: e, lsn: lsn, err: err}
 		if err == nil {
+			x.kept.Store(&did)
 			x.noteSealed(e, lsn, r.bytes)
 			if x.snapping.Load() {
 				h := cloneHeader(x.rt.committer.core.ledger.Jobs[x.job].header)

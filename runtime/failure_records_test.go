@@ -47,8 +47,12 @@ func TestRecordErrors(t *testing.T) {
 			file.Sink{Path: filepath.Join(out, "j.jsonl")}, jobs.JSON[tally]())
 		rt := start(t, runtime.Config{DataDir: t.TempDir()}, j)
 		wait(t, rt)
-		if st := jobStatus(t, rt, "j"); st.Restarts == 0 || st.Counters.Rejected < total/10 {
-			t.Errorf("%d restarts, %d rejected", st.Restarts, st.Counters.Rejected)
+		n := jobStatus(t, rt, "j").Counters
+		if jobStatus(t, rt, "j").Restarts == 0 || n.Undone.In == 0 {
+			t.Errorf("no attempt failed with something to undo: %+v", n)
+		}
+		if n.In != total || n.Rejected != total-int64(len(good)) || n.Out != int64(len(good)) { // what failed attempts had done counts once
+			t.Errorf("%d in, %d out and %d rejected of %d, %d of them good; undone %+v", n.In, n.Out, n.Rejected, total, len(good), n.Undone)
 		}
 		stop(t, rt)
 		sameLines(t, "main", fileLines(t, filepath.Join(out, "j.jsonl")), good)

@@ -42,7 +42,8 @@ type job struct {
 	took     *RolledBack     // the newest definition failed on probation; nil from the next one on
 	waiting  map[string]Wait // by step
 	restarts int
-	past     JobCounters   // of earlier attempts
+	past     JobCounters   // of attempts before the last one
+	last     lastAttempt   // that is over
 	sealed   sealedAt      // when they ended
 	left     []*leftBehind // stuck in the job's own code
 }
@@ -97,7 +98,7 @@ func (j *job) again() *job {
 	defer j.mu.Unlock()
 	n := &job{rt: j.rt, def: j.def, id: j.id, plan: j.plan, stores: j.stores, logger: j.logger, lines: j.lines,
 		stopped: make(chan struct{}), done: make(chan struct{}), state: j.state, since: j.since, waiting: map[string]Wait{},
-		lastErr: j.lastErr, took: j.took, restarts: j.restarts, past: j.past, sealed: j.sealed, left: j.left}
+		lastErr: j.lastErr, took: j.took, restarts: j.restarts, past: j.past, last: j.last, sealed: j.sealed, left: j.left}
 	n.trial.Store(j.trial.Load())
 	j.cut()
 	n.ctx, n.cut = context.WithCancel(j.rt.ctx)

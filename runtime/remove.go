@@ -19,9 +19,14 @@ import (
 type RemoveOptions struct {
 	KeepState  bool          // as a savepoint
 	Savepoint  string        // its name; "" makes one
+	Unasked    bool          // nobody asked for that: of those of one job the newest UnaskedMax are kept
 	DropUnsent bool          // do not wait until the outside has its outputs
 	Timeout    time.Duration // for the last barrier and the senders; 0 means Config.StopTimeout
 }
+
+// UnaskedMax is how many savepoints there are of a job, by name, that nobody asked for. Older ones go, lest a file that comes
+// and goes fills the disk.
+const UnaskedMax = 3
 
 // RemoveResult is what went with a job.
 type RemoveResult struct {
@@ -90,7 +95,7 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 		if sp, err = rt.saveAtRest(entry, j, o.Savepoint); err != nil {
 			return res, fmt.Errorf("job %s is not removed: its state could not be kept: %w", entry.Name, err)
 		}
-		res.Savepoint = sp.Name
+		res.Savepoint, sp.Unasked = sp.Name, o.Unasked
 	}
 	rt.stopSenders(ctx, senders)
 	var lsn wal.LSN
@@ -130,7 +135,24 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 	}
 	rt.logger.Info("removed", "job", entry.Name)
 	rt.tell(Event{Kind: EventRemoved, Job: entry.Name})
+	if o.Unasked {
+		rt.thinOut(ctx, entry.Name)
+	}
 	return res, nil
+}
+
+// thinOut deletes the oldest of a job's savepoints that nobody asked for, beyond UnaskedMax.
+func (rt *Runtime) thinOut(ctx context.Context, job string) {
+	all, _ := rt.Savepoints() // the log has failed, and its last word is said elsewhere
+	all = slices.DeleteFunc(all, func(sp SavepointInfo) bool { return !sp.Unasked || sp.Job != job })
+	slices.SortFunc(all, func(a, b SavepointInfo) int { return b.Time.Compare(a.Time) })
+	for _, sp := range all[min(UnaskedMax, len(all)):] {
+		if err := rt.DeleteSavepoint(ctx, sp.Name); err != nil {
+			rt.logger.Warn("an old savepoint of a removed job is left", "savepoint", sp.Name, "err", err)
+			continue
+		}
+		rt.logger.Info("an old savepoint goes: newer ones of the removed job are kept", "savepoint", sp.Name, "kept", UnaskedMax)
+	}
 }
 
 // saveAtRest makes a savepoint's file of a job that is halted.

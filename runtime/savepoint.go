@@ -29,6 +29,7 @@ type savepointEntry struct {
 	At         int64            `json:"at"` // Unix ms
 	Steps      []stepEntry      `json:"steps,omitempty"`
 	Inputs     []savedInput     `json:"inputs,omitempty"`
+	Unasked    bool             `json:"unasked,omitempty"`
 }
 
 // savedInput says which subscription in a savepoint's header was a step's.
@@ -47,10 +48,11 @@ type SavepointInfo struct {
 	Bytes      int64            `json:"bytes"`
 	Time       time.Time        `json:"time"`
 	Definition []byte           `json:"definition"`
+	Unasked    bool             `json:"unasked,omitempty"` // see RemoveOptions
 }
 
 func (e *savepointEntry) info() SavepointInfo {
-	return SavepointInfo{e.Name, e.Job, e.Epoch, e.LSN, e.Bytes, time.UnixMilli(e.At), e.Definition}
+	return SavepointInfo{e.Name, e.Job, e.Epoch, e.LSN, e.Bytes, time.UnixMilli(e.At), e.Definition, e.Unasked}
 }
 
 var (

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/checkpoint"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector/file"
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -206,5 +208,90 @@ func TestSavepointBehindALoss(t *testing.T) {
 		if err != nil || (d.Entries > 0) != entries {
 			t.Errorf("savepoint %s has %d entries, %v", name, d.Entries, err)
 		}
+	}
+}
+
+// TestSavepointOfDamage: a savepoint is read back before it is announced: of a snapshot that the disk has damaged there is none.
+func TestSavepointOfDamage(t *testing.T) {
+	noLeaks(t)
+	data, out := t.TempDir(), t.TempDir()
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	rt := start(t, runtime.Config{DataDir: data}, writerJob("writer", newTap(200, 100), topic), readTopic("j", topic, out, nil))
+	defer stop(t, rt)
+	until(t, rt, "all is read", func() bool { return linesOf(t, filepath.Join(out, "j.jsonl")) == 100 })
+	if err := rt.PauseJob(t.Context(), "j"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.Savepoint(t.Context(), "j", "sound"); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(data, "savepoints", "sound.savepoint") // and the snapshot that it is of, where links are had
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshots, err := filepath.Glob(filepath.Join(data, "snapshots", "*"))
+	if err != nil || len(snapshots) == 0 {
+		t.Fatal(snapshots, err)
+	}
+	b[len(b)/2] ^= 1
+	for _, name := range snapshots {
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var damaged *checkpoint.SnapshotError
+	if _, err := rt.Savepoint(t.Context(), "j", "damaged"); !errors.As(err, &damaged) {
+		t.Errorf("a savepoint of a damaged snapshot: %v", err)
+	}
+	all, err := rt.Savepoints()
+	if err != nil || len(all) != 1 {
+		t.Errorf("savepoints: %+v, %v", all, err)
+	}
+	if _, err := os.Stat(filepath.Join(data, "savepoints", "damaged.savepoint")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its file is left: %v", err)
+	}
+}
+
+// TestSavepointsUnasked: of a job that comes and goes without being asked for the newest savepoints are kept; those that
+// somebody asked for, and those of others, stay.
+func TestSavepointsUnasked(t *testing.T) {
+	noLeaks(t)
+	out := t.TempDir()
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	rt := start(t, runtime.Config{DataDir: t.TempDir()}, writerJob("writer", newTap(200, 100), topic))
+	defer stop(t, rt)
+	var made []string
+	for i := range runtime.UnaskedMax + 3 {
+		for _, job := range []string{"j", "other"} {
+			if i > 0 && job == "other" {
+				continue
+			}
+			apply(t, rt, version(readTopic(job, topic, out, nil), job))
+			until(t, rt, "it is at work", func() bool { return jobStatus(t, rt, job).Epoch > 0 })
+			o := runtime.RemoveOptions{KeepState: true, Unasked: i != 1}
+			res, err := rt.RemoveJob(t.Context(), job, o)
+			if err != nil || res.Savepoint == "" {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			made = append(made, res.Savepoint)
+			if err := os.Remove(filepath.Join(out, job+".jsonl")); err != nil { // the next one's is new
+				t.Fatal(err)
+			}
+		}
+	}
+	all, err := rt.Savepoints()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, sp := range all {
+		left = append(left, sp.Name)
+	}
+	want := append([]string{made[1], made[2]}, made[len(made)-runtime.UnaskedMax:]...) // the other's, the one that was asked for, the newest
+	slices.Sort(left)
+	slices.Sort(want)
+	if !slices.Equal(left, want) {
+		t.Errorf("left are\n%q, want\n%q of\n%q", left, want, made)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -13,27 +14,40 @@ import (
 	"github.com/sidestream-dev/sidestream/wal"
 )
 
-// JobCounters count over all attempts of a job in this process.
-type JobCounters struct {
-	In       int64         `json:"in"`       // records read by its sources
-	Out      int64         `json:"out"`      // records given to its outputs
-	InBytes  int64         `json:"in_bytes"` // keys and values read outside the bus
-	OutBytes int64         `json:"out_bytes"`
-	Rejected int64         `json:"rejected"` // records that on_error took out
-	Late     int64         `json:"late"`     // records dropped as late
-	Epochs   int64         `json:"epochs"`
-	Busy     time.Duration `json:"busy_ns"` // of its subtasks' time, summed
-	Idle     time.Duration `json:"idle_ns"`
-	Held     time.Duration `json:"held_ns"` // held back by those behind it
+// Work is what was done with records.
+type Work struct {
+	In       int64 `json:"in"`       // records read by a job's sources
+	Out      int64 `json:"out"`      // records given to its outputs
+	InBytes  int64 `json:"in_bytes"` // keys and values read outside the bus
+	OutBytes int64 `json:"out_bytes"`
+	Rejected int64 `json:"rejected"` // records that on_error took out
+	Late     int64 `json:"late"`     // records dropped as late
 }
 
+// Plus returns both together.
+func (w Work) Plus(o Work) Work {
+	return Work{w.In + o.In, w.Out + o.Out, w.InBytes + o.InBytes, w.OutBytes + o.OutBytes, w.Rejected + o.Rejected, w.Late + o.Late}
+}
+
+func (w Work) minus(o Work) Work {
+	return Work{w.In - o.In, w.Out - o.Out, w.InBytes - o.InBytes, w.OutBytes - o.OutBytes, w.Rejected - o.Rejected, w.Late - o.Late}
+}
+
+// JobCounters count over all attempts of a job in this process.
+type JobCounters struct {
+	Work                 // of the epochs that were sealed, and of those under way
+	Undone Work          `json:"undone"` // of attempts that failed, behind the last epoch they sealed: what they had read is read again
+	Epochs int64         `json:"epochs"`
+	Busy   time.Duration `json:"busy_ns"` // of its subtasks' time, summed
+	Idle   time.Duration `json:"idle_ns"`
+	Held   time.Duration `json:"held_ns"` // held back by those behind it
+}
+
+// Total is all that was done, also what was undone: it never goes back.
+func (c JobCounters) Total() Work { return c.Work.Plus(c.Undone) }
+
 func (c *JobCounters) add(o JobCounters) {
-	c.In += o.In
-	c.Out += o.Out
-	c.InBytes += o.InBytes
-	c.OutBytes += o.OutBytes
-	c.Rejected += o.Rejected
-	c.Late += o.Late
+	c.Work, c.Undone = c.Work.Plus(o.Work), c.Undone.Plus(o.Undone)
 	c.Epochs += o.Epochs
 	c.Busy += o.Busy
 	c.Idle += o.Idle
@@ -114,12 +128,37 @@ type LogStatus struct {
 }
 
 func (s *subtask) counters() JobCounters {
-	c := JobCounters{Rejected: s.stats.rejected.Load(), Late: s.stats.late.Load(), Busy: time.Duration(s.stats.busy.Load()), Out: s.stats.written.Load(),
-		InBytes: s.stats.inBytes.Load(), OutBytes: s.stats.writtenBytes.Load()}
+	c := JobCounters{Work: s.work(), Busy: time.Duration(s.stats.busy.Load())}
 	c.Idle, c.Held = s.stats.waits.read()
+	return c
+}
+
+// work is what the subtask has done in this attempt.
+func (s *subtask) work() Work {
+	w := Work{Rejected: s.stats.rejected.Load(), Late: s.stats.late.Load(), Out: s.stats.written.Load(), InBytes: s.stats.inBytes.Load(), OutBytes: s.stats.writtenBytes.Load()}
 	if s.feed != nil {
-		c.In = s.stats.in.Load()
+		w.In = s.stats.in.Load()
 	}
+	return w
+}
+
+// lastAttempt is what the newest attempt that is over has done. What of it counts is known for good when the next one begins:
+// until then the committer may have an epoch of it.
+type lastAttempt struct {
+	counters JobCounters
+	kept     *atomic.Pointer[Work] // see execution.kept
+}
+
+func (l lastAttempt) settled() JobCounters {
+	c := l.counters
+	if l.kept == nil {
+		return c
+	}
+	kept := Work{}
+	if k := l.kept.Load(); k != nil {
+		kept = *k
+	}
+	c.Work, c.Undone = kept, c.Work.minus(kept)
 	return c
 }
 
@@ -127,10 +166,12 @@ func (s *subtask) counters() JobCounters {
 func (j *job) addPast(x *execution) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.past.add(j.last.settled())
+	j.last = lastAttempt{kept: x.kept}
 	for _, s := range x.subtasks {
-		j.past.add(s.counters())
+		j.last.counters.add(s.counters())
 	}
-	j.past.Epochs += x.epochs.Load()
+	j.last.counters.Epochs += x.epochs.Load()
 	if last := x.lastSeal.Load(); last != nil {
 		j.sealed = *last
 	}
@@ -142,6 +183,7 @@ func (j *job) status() JobStatus {
 	j.mu.Lock()
 	st := JobStatus{Name: j.def.Name, ID: j.id, State: j.state, Since: j.since, Restarts: j.restarts, Counters: j.past, RolledBack: j.took,
 		Epoch: j.sealed.epoch, LastCommit: j.sealed.at}
+	st.Counters.add(j.last.settled())
 	if t := j.trial.Load(); t.open(j.rt.now()) {
 		st.Probation = t.until
 	}

@@ -521,6 +521,7 @@ func (s *subtask) cut(e checkpoint.Epoch) *piece {
 	}
 	f, reads := s.feed.(*busFeed)
 	p.replayed = !reads || f.ends == nil || f.reader.Stopped()
+	p.did = s.work()
 	if s.watermark != s.marked || s.idle != s.markIdle {
 		s.marked, s.markIdle, p.moved = s.watermark, s.idle, true
 	}

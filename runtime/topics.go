@@ -46,7 +46,7 @@ func (rt *Runtime) Tail(ctx context.Context, q Tail, f func(TopicRecord) error) 
 	return tail(ctx, rt.bus, q, func(lsn wal.LSN) error { return rt.log.WaitDurable(ctx, lsn) }, f)
 }
 
-// tail reads the partitions one behind the other, and then, if it is to follow, what comes in any.
+// tail reads the partitions one behind the other or, if it is to follow, in turn.
 func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, f func(TopicRecord) error) error {
 	id, ok := b.TopicByName(q.Topic)
 	if !ok {
@@ -95,14 +95,34 @@ func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, 
 		}
 		readers = append(readers, b.NewReader(0, id, []bus.SubState{st}, wake))
 	}
-	for {
-		for _, r := range readers {
-			if err := readAll(ctx, r, q, ends, durable, f); err != nil {
+	show := func(r *bus.Reader) (more bool, err error) { return showNext(ctx, r, q, ends, durable, f) }
+	if q.Follow {
+		return followAll(ctx, readers, wakes, show)
+	}
+	for _, r := range readers {
+		for more := true; more; {
+			if more, err = show(r); err != nil {
 				return err
 			}
 		}
-		if !q.Follow {
-			return nil
+	}
+	return nil
+}
+
+// followAll shows what comes in any partition, a batch of each in turn: where one of them never runs dry, the others are shown
+// none the less.
+func followAll(ctx context.Context, readers []*bus.Reader, wakes <-chan struct{}, show func(*bus.Reader) (bool, error)) error {
+	for {
+		some := false
+		for _, r := range readers {
+			more, err := show(r)
+			if err != nil {
+				return err
+			}
+			some = some || more
+		}
+		if some && ctx.Err() == nil {
+			continue
 		}
 		select {
 		case <-wakes:
@@ -148,30 +168,32 @@ func (q Tail) start(b *bus.Bus, id bus.TopicID, p int) bus.Start {
 	return bus.Start{At: b.Back(id, p, bus.Offset(max(0, q.Last)))}
 }
 
-// readAll shows what a reader has; one that does not follow stops where the topic ended when it began.
-func readAll(ctx context.Context, r *bus.Reader, q Tail, ends []bus.Offset, durable func(wal.LSN) error, f func(TopicRecord) error) error {
-	for ctx.Err() == nil {
-		b, ok, err := r.Next(256)
-		if err != nil || !ok {
-			return err
-		}
-		if b.Len() > 0 {
-			if err := durable(b.LSN); err != nil {
-				return err
-			}
-		}
-		offset := b.Base
-		for rec := range b.Records() {
-			if !q.Follow && offset >= ends[b.Partition] {
-				return nil
-			}
-			if err := f(shown(q.Topic, b.Partition, offset, rec)); err != nil {
-				return err
-			}
-			offset++
+// showNext shows the next batch of a reader, and reports whether there may be more; one that does not follow stops where the topic
+// ended when it began.
+func showNext(ctx context.Context, r *bus.Reader, q Tail, ends []bus.Offset, durable func(wal.LSN) error, f func(TopicRecord) error) (more bool, err error) {
+	if ctx.Err() != nil {
+		return false, nil
+	}
+	b, ok, err := r.Next(256)
+	if err != nil || !ok {
+		return false, err
+	}
+	if b.Len() > 0 {
+		if err := durable(b.LSN); err != nil {
+			return false, err
 		}
 	}
-	return nil
+	offset := b.Base
+	for rec := range b.Records() {
+		if !q.Follow && offset >= ends[b.Partition] {
+			return false, nil
+		}
+		if err := f(shown(q.Topic, b.Partition, offset, rec)); err != nil {
+			return false, err
+		}
+		offset++
+	}
+	return true, nil
 }
 
 func shown(topic string, partition int, offset bus.Offset, r bus.Record) TopicRecord {

@@ -98,7 +98,7 @@ func TestTailAndOffline(t *testing.T) {
 		}
 		return all
 	}
-	check("the process", rt)
+	inTurn(t, rt, n, check("the process", rt))
 	beside, err := runtime.OpenOffline(data)
 	if err != nil {
 		t.Fatal(err)
@@ -121,6 +121,32 @@ func TestTailAndOffline(t *testing.T) {
 		if topic.Name != topics[i].Name || topic.Partitions[0].Next != topics[i].Partitions[0].Next {
 			t.Errorf("topic %+v, the process had %+v", topic, topics[i])
 		}
+	}
+}
+
+// inTurn wants who follows a topic of n records to be shown all of its partitions in turn: one that is never read dry keeps
+// nobody from the others.
+func inTurn(t *testing.T, rt *runtime.Runtime, n int, all map[int][]runtime.TopicRecord) {
+	t.Helper()
+	seen, sum := map[int]int{}, 0
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := rt.Tail(ctx, runtime.Tail{Topic: "numbers", Partition: -1, From: new(bus.Offset), Follow: true}, func(r runtime.TopicRecord) error {
+		if seen[r.Partition] == 0 {
+			for p, records := range all {
+				if seen[p] > len(records)/2 {
+					t.Errorf("partition %d begins when %d of %d of partition %d are shown", r.Partition, seen[p], len(records), p)
+				}
+			}
+		}
+		seen[r.Partition]++
+		if sum++; sum == n {
+			cancel()
+		}
+		return nil
+	})
+	if err != nil || sum != n {
+		t.Errorf("following: %d records of %d, %v", sum, n, err)
 	}
 }
 

@@ -220,7 +220,13 @@ func (d snapshotDir) saveAs(file, savepoint string) error {
 	if err := os.MkdirAll(d.savepoints(), 0o700); err != nil {
 		return fmt.Errorf("runtime: the folder of savepoints: %w", err)
 	}
-	return checkpoint.CopySnapshot(filepath.Join(string(d), file), d.savepoint(savepoint))
+	if err := checkpoint.CopySnapshot(filepath.Join(string(d), file), d.savepoint(savepoint)); err != nil {
+		return err
+	}
+	if err := checkpoint.VerifySnapshot(d.savepoint(savepoint)); err != nil { // people build on it when nothing else is left
+		return errors.Join(fmt.Errorf("reading it back: %w", err), d.dropSavepoint(savepoint))
+	}
+	return nil
 }
 
 func (d snapshotDir) savedHeader(savepoint string) (checkpoint.Header, error) {

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
@@ -43,6 +44,39 @@ type offline struct{ *runtime.Offline }
 
 func (o offline) Topics(context.Context) ([]bus.TopicStat, error) { return o.Offline.Topics(), nil }
 
+// Tail says of a topic that is not there which is called nearly so, as a process does.
+func (o offline) Tail(ctx context.Context, q runtime.Tail, f func(runtime.TopicRecord) error) error {
+	err := o.Offline.Tail(ctx, q, f)
+	var gone *runtime.MissingError
+	if !errors.As(err, &gone) {
+		return err
+	}
+	var names []string
+	for _, t := range o.Offline.Topics() {
+		if !t.Hidden {
+			names = append(names, t.Name)
+		}
+	}
+	return meant(err, gone.Name, names)
+}
+
+// meant adds to an error of a name that is not there the one that is called nearly so.
+func meant(err error, name string, names []string) error {
+	near := spec.Nearest(name, names)
+	if near == "" {
+		return err
+	}
+	return &nearError{fmt.Errorf("%w; did you mean %s?", err, near), near}
+}
+
+// nearError is one that says what was meant.
+type nearError struct {
+	error
+	near string
+}
+
+func (e *nearError) Unwrap() error { return e.error }
+
 // topicsOf asks the process at the site the command is told of; where that is a data directory and no process answers, it
 // reads the directory.
 func (a *app) topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) {
@@ -64,7 +98,7 @@ func (a *app) topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) 
 		return nil, withCode(exitUnreachable, fmt.Errorf("there is no data directory at %s, and no process on its socket; name one with --data-dir, --socket or --context", at.DataDir))
 	}
 	if err != nil {
-		return nil, ofLog(cmd, err)
+		return nil, ofLog(at.DataDir, err)
 	}
 	return offline{o}, nil
 }
@@ -81,6 +115,10 @@ func reached(err error) error {
 	case errors.As(err, &said) && said.Kind() == admin.KindNotFound:
 		return notThere(err, said.Missing, said.Near)
 	case errors.Is(err, runtime.ErrNoTopic):
+		var near *nearError
+		if errors.As(err, &near) {
+			return notThere(err, "topic", near.near)
+		}
 		return notThere(err, "topic", "")
 	}
 	return err

@@ -37,10 +37,10 @@ func (a *app) checkpointList() *cobra.Command {
 			return err
 		}
 		if errors.Is(broken, fs.ErrNotExist) {
-			return ofLog(cmd, broken)
+			return ofLog(text(cmd, "data-dir"), broken)
 		}
 		if broken != nil {
-			a.say("the log cannot be read, so jobs have numbers for names: %v", mend(broken))
+			a.say("the log cannot be read, so jobs have numbers for names: %v", mend(broken, text(cmd, "data-dir")))
 		}
 		return show(a, cmd, checkpointView, list)
 	})
@@ -169,9 +169,9 @@ themselves. It takes the lock of the data directory.`,
 		var locked *wal.LockedError
 		switch {
 		case errors.As(err, &locked):
-			return fmt.Errorf("%w; stop that process first", err)
+			return inUse(locked, text(cmd, "data-dir"), "stop that process first")
 		case errors.Is(err, fs.ErrNotExist):
-			return ofLog(cmd, err)
+			return ofLog(text(cmd, "data-dir"), err)
 		case errors.Is(err, runtime.ErrNoCheckpoint), errors.Is(err, runtime.ErrNeeded):
 			return withCode(exitFailed, err)
 		case err != nil:
@@ -200,9 +200,18 @@ func findCheckpoint(cmd *cobra.Command, name string) (runtime.Checkpoint, error)
 	c, err := runtime.FindCheckpoint(text(cmd, "data-dir"), name)
 	if errors.Is(err, runtime.ErrNoCheckpoint) {
 		if errors.Is(err, fs.ErrNotExist) {
-			return c, ofLog(cmd, fs.ErrNotExist)
+			return c, ofLog(text(cmd, "data-dir"), fs.ErrNotExist)
 		}
-		return c, withCode(exitFailed, fmt.Errorf("%w; 'sidestream checkpoint list' names those there are", err))
+		var names []string
+		list, _, _ := runtime.Checkpoints(text(cmd, "data-dir")) // it was read a moment ago
+		for _, c := range list {
+			job, _, _ := strings.Cut(c.Name, "/")
+			names = append(names, c.Name, job)
+		}
+		if err = meant(err, name, names); !errors.As(err, new(*nearError)) {
+			err = fmt.Errorf("%w; 'sidestream checkpoint list' names those there are", err)
+		}
+		return c, withCode(exitFailed, err)
 	}
 	return c, err
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/runtime"
 )
 
@@ -34,14 +35,34 @@ func (a *app) diagnose(st runtime.Status) (fs []finding) {
 	for _, j := range st.Jobs {
 		fs = append(fs, a.diagnoseJob(j, st.Jobs)...)
 	}
-	for _, name := range st.Missing {
-		fs = append(fs, finding{"job " + name, isWarn, "it is stopped, with its state: no file that this process was given defines it",
-			a.typed("run", "FILE|DIR... with its file")})
-	}
+	fs = append(fs, a.diagnoseMissing(st.Missing)...)
 	for _, t := range st.Topics {
 		fs = append(fs, a.diagnoseTopic(t, st.Jobs)...)
 	}
 	return append(fs, a.diagnoseLog(st.Log)...)
+}
+
+// diagnoseMissing tells of jobs that were a file's, or a program's, and that this process was not given.
+func (a *app) diagnoseMissing(names []string) []finding {
+	if len(names) == 0 {
+		return nil
+	}
+	check, what := "job "+names[0], "it is stopped, with its state: no file that this process was given defines it"
+	do := "start the process with its file too, or with the program that has it"
+	if len(names) > 1 {
+		check, what = "jobs", strings.Join(names, ", ")+" are stopped, with their state: no file that this process was given defines them"
+		do = "start the process with their files too, or with the program that has them"
+	}
+	if !slices.ContainsFunc(names, func(name string) bool { return !isOfDev(name) }) {
+		do = "they seem to be the demo's: start " + a.typed("dev", "--data-dir DIR") + " in place of this process"
+	}
+	return []finding{{check, isWarn, what, do + "; or " + a.typed("job remove", names[0], " where one is to go, with its state")}}
+}
+
+// isOfDev reports whether a job is called as one of dev's is.
+func isOfDev(name string) bool {
+	defs, err := devJobs()
+	return err == nil && slices.ContainsFunc(defs, func(j *jobs.Job) bool { return j.Name == name })
 }
 
 func (a *app) diagnoseJob(j runtime.JobStatus, all []runtime.JobStatus) (fs []finding) {

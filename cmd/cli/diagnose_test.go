@@ -39,7 +39,7 @@ func TestDiagnose(t *testing.T) {
 		{"stuck", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Stuck: []string{"map has not returned for 7s"}}), isWarn, []string{"is stuck: map"}},
 		{"an output is stopped", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Outputs: []runtime.OutputStatus{{Name: "main", Unsent: 7, Stopped: true, Error: "the file is shorter"}}}), isFail, []string{"output main is stopped, with 7 unsent: the file is shorter"}},
 		{"an output waits", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Outputs: []runtime.OutputStatus{{Name: "main", Unsent: 7, Waiting: "its broker"}}}), isWarn, []string{"output main waits for its broker"}},
-		{"no definition", runtime.Status{Missing: []string{"old"}}, isWarn, []string{"job old", "sidestream run"}},
+		{"no definition", runtime.Status{Missing: []string{"old"}}, isWarn, []string{"job old", "start the process with its file too", "sidestream job remove old"}},
 		{"a topic has room", topic(bus.TopicStat{Name: "t", Limit: 1200, Subscriptions: readers}), isOK, nil},
 		{"a topic is nearly full", topic(bus.TopicStat{Name: "t", Limit: 1000, Subscriptions: readers}), isWarn, []string{"topic t", "90 %", "slow/bus-1", "let job slow catch up"}},
 		{"a topic is full", topic(bus.TopicStat{Name: "t", Limit: 900, Full: true, Subscriptions: readers}), isFail, []string{"full: 900B", "slow/bus-1", "who writes it waits"}},

@@ -260,7 +260,8 @@ func (a *app) jobList() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "list",
 		Short: "List the jobs that the process knows, and what they do",
-		Long:  "List shows every job of the data directory: its state, whose its definition is (a file's or the API's), and what it waits for.",
+		Long: `List shows every job of the data directory: its state, whose its definition is (a file's or the API's), and what it waits for.
+IN and OUT count records since the process began; what an attempt that failed has to read again counts once.`,
 		Example: `  sidestream job list
   sidestream job list -o name`,
 		Args: noArgs,

@@ -145,7 +145,7 @@ func (a *app) jobSavepoint() *cobra.Command {
 }
 
 func (a *app) jobSavepoints() *cobra.Command {
-	c := group("savepoints", "List and delete savepoints", "Savepoints are made by 'job savepoint' and 'job remove --keep-state'.")
+	c := group("savepoints", "List and delete savepoints", "Savepoints are made by 'job savepoint' and 'job remove --keep-state', and by 'run --watch' of a job whose file is gone: of these the newest three of each job are kept.")
 	list := a.command(cobra.Command{
 		Use:     "list",
 		Short:   "List the savepoints",

@@ -40,7 +40,7 @@ func TestLive(t *testing.T) {
 	var out bytes.Buffer
 	l := &live{w: &out, terminal: true}
 	st := runtime.Status{Jobs: []runtime.JobStatus{
-		{Name: "pm25", State: runtime.StateRunning, Counters: runtime.JobCounters{In: 12, Out: 3}, LastCommit: time.Now()},
+		{Name: "pm25", State: runtime.StateRunning, Counters: runtime.JobCounters{Work: runtime.Work{In: 12, Out: 3}}, LastCommit: time.Now()},
 		{Name: "alerts", State: runtime.StateWaiting, Lag: 7, Waiting: []runtime.Wait{{Text: "the watermark of topic exceedances, which pm25 holds back, and something that makes this line longer than a terminal is wide"}}},
 	}}
 	l.say("first")
@@ -67,7 +67,7 @@ func TestLive(t *testing.T) {
 // TestPlain: no terminal, a line a job that a program can read.
 func TestPlain(t *testing.T) {
 	var out bytes.Buffer
-	newLive(&out).draw(runtime.Status{Jobs: []runtime.JobStatus{{Name: "pm25", State: runtime.StateRunning, Counters: runtime.JobCounters{In: 12, Out: 3, Rejected: 1, Held: 1500 * time.Microsecond}, Lag: 9}}}, nil)
+	newLive(&out).draw(runtime.Status{Jobs: []runtime.JobStatus{{Name: "pm25", State: runtime.StateRunning, Counters: runtime.JobCounters{Work: runtime.Work{In: 12, Out: 3, Rejected: 1}, Held: 1500 * time.Microsecond}, Lag: 9}}}, nil)
 	if got, want := out.String(), "job=pm25 state=running in=12 out=3 dead_letters=1 bus_lag=9 held_back=2ms last_commit=none_yet\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

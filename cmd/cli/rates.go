@@ -75,18 +75,19 @@ func loadOf(server string, was, is look) load {
 		}
 		busy, held, idle := j.Counters.Busy-b.Counters.Busy, j.Counters.Held-b.Counters.Held, j.Counters.Idle-b.Counters.Idle
 		all := float64(max(1, busy+held+idle))
-		l.Jobs = append(l.Jobs, jobLoad{Name: j.Name, State: string(j.State), In: per(j.Counters.In - b.Counters.In), Out: per(j.Counters.Out - b.Counters.Out), Lag: j.Lag,
+		did, before := j.Counters.Total(), b.Counters.Total()
+		l.Jobs = append(l.Jobs, jobLoad{Name: j.Name, State: string(j.State), In: per(did.In - before.In), Out: per(did.Out - before.Out), Lag: j.Lag,
 			Busy: max(0, float64(busy)/all), Held: max(0, float64(held)/all), Idle: max(0, float64(idle)/all), StateBytes: j.StateBytes, LastCommit: j.LastCommit})
 	}
-	before := map[string]topicReport{}
+	topics := map[string]topicReport{}
 	for _, t := range was.st.Topics {
-		before[t.Name] = topicOf(t)
+		topics[t.Name] = topicOf(t)
 	}
 	for _, t := range is.st.Topics {
 		if t.Hidden {
 			continue
 		}
-		now, b := topicOf(t), before[t.Name]
+		now, b := topicOf(t), topics[t.Name]
 		tl := topicLoad{Name: t.Name, In: per(now.Records - b.Records), Bytes: per(now.Bytes - b.Bytes), Lag: now.Lag}
 		for _, s := range t.Subscriptions {
 			if s.Lag == now.Lag {

@@ -213,7 +213,7 @@ func (r *reloader) letGo(ctx context.Context, name string) error {
 		logger.Warn("no file defines it any more: it is stopped, with its state, until one does", "do", "job remove "+name+", if it is to go")
 		return nil
 	}
-	res, err := r.p.rt.RemoveJob(ctx, name, runtime.RemoveOptions{KeepState: info.Phase != runtime.PhaseEnded})
+	res, err := r.p.rt.RemoveJob(ctx, name, runtime.RemoveOptions{KeepState: info.Phase != runtime.PhaseEnded, Unasked: true})
 	if err == nil && res.Savepoint != "" {
 		logger.Warn("no file defines it any more: it is removed, and what it kept is a savepoint", "savepoint", res.Savepoint,
 			"do", "job apply FILE --from "+res.Savepoint+" begins with it, also under another name; job savepoints delete "+res.Savepoint+" lets go of it")

@@ -60,9 +60,9 @@ func (a *app) repair(cmd *cobra.Command, _ []string) (err error) {
 	var locked *wal.LockedError
 	switch {
 	case errors.As(err, &locked):
-		return fmt.Errorf("%w; stop that process first", err)
+		return inUse(locked, text(cmd, "data-dir"), "stop that process first")
 	case errors.Is(err, fs.ErrNotExist):
-		return ofLog(cmd, err)
+		return ofLog(text(cmd, "data-dir"), err)
 	case err != nil:
 		return err
 	}
@@ -71,7 +71,7 @@ func (a *app) repair(cmd *cobra.Command, _ []string) (err error) {
 	var done wal.Done
 	if r.Begun() {
 		if !write {
-			return withCode(exitData, wal.ErrUnfinishedRepair)
+			return withCode(exitData, mend(wal.ErrUnfinishedRepair, text(cmd, "data-dir")))
 		}
 		a.say("a repair was begun and not finished; it is finished now")
 		done, err = r.Finish()

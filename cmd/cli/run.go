@@ -87,7 +87,9 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	defer cancel()
 	signal.Ignore(syscall.SIGHUP) // until the reloader takes it: it must not end the process
 	if err := p.start(cfg, defs); err != nil {
-		a.warn(warnings)
+		if exitCode(err) == exitConfig {
+			a.warn(warnings) // they may say why
+		}
 		return err
 	}
 	a.warn(stillOdd(warnings, p.rt.Status().Topics))
@@ -236,7 +238,7 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	p.broker = &kafka.Embedded{Dir: filepath.Join(p.dataDir, "kafka"), Port: p.kafkaPort, Logger: p.logger}
 	cfg.Services = p
 	if p.rt, err = runtime.Open(cfg); err != nil {
-		return errors.Join(opened(err), p.admin.Close())
+		return errors.Join(opened(err, p.dataDir), p.admin.Close())
 	}
 	p.line.end()
 	p.admin.Attach(p.rt)
@@ -301,14 +303,14 @@ func waitsForNobody(defs []*jobs.Job, topics []bus.TopicStat) (ws []waits) {
 }
 
 // opened adds to an error of opening a data directory what can be done.
-func opened(err error) error {
+func opened(err error, dir string) error {
 	var locked *wal.LockedError
 	var path *fs.PathError
 	switch {
 	case errors.As(err, &locked):
-		return fmt.Errorf("%w; stop that process first, or give this one another --data-dir", err)
+		return inUse(locked, dir, "stop that process first, or give this one another --data-dir")
 	case damaged(err):
-		return mend(err)
+		return mend(err, dir)
 	case errors.As(err, &path) && path.Op == "mkdir":
 		return fmt.Errorf("%w; name a folder that can be written with --data-dir", err)
 	}
@@ -334,14 +336,32 @@ func unstarted(err error) error {
 	return withCode(exitConfig, err)
 }
 
-// mend adds to an error of a damaged log what can be done, unless it says so itself.
-func mend(err error) error {
-	var refused *wal.DamagedError
-	if errors.As(err, &refused) || errors.Is(err, wal.ErrUnfinishedRepair) {
-		return err
+// inUse says which data directory another process has, and what to do.
+func inUse(err *wal.LockedError, dir, do string) error {
+	who := "another process"
+	if err.PID > 0 {
+		who = fmt.Sprintf("process %d", err.PID)
 	}
-	return fmt.Errorf("%w; `wal repair` says what can be kept", err)
+	return &mendable{err, fmt.Sprintf("the data directory %s is in use by %s; %s", dir, who, do)}
 }
+
+// mend adds to an error of a damaged log what can be done, as a command to type.
+func mend(err error, dir string) error {
+	text := err.Error()
+	if !strings.Contains(text, "`wal repair") {
+		text += "; `wal repair` says what can be kept"
+	}
+	return &mendable{err, strings.ReplaceAll(text, "`wal repair", "`sidestream wal repair --data-dir "+dir)}
+}
+
+// mendable is an error in other words.
+type mendable struct {
+	error
+	text string
+}
+
+func (e *mendable) Unwrap() error { return e.error }
+func (e *mendable) Error() string { return e.text }
 
 // Kafka returns the embedded broker's address, and tells people who want to write to it. It makes a process jobs.Services.
 func (p *process) Kafka(ctx context.Context) (string, error) {

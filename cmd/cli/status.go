@@ -27,8 +27,9 @@ type jobReport struct {
 	Name       string              `json:"name"`
 	State      string              `json:"state"`
 	Since      time.Time           `json:"since"`
-	In         int64               `json:"in"` // records, in this process
+	In         int64               `json:"in"` // records since the process began; what an attempt that failed has to read again counts once
 	Out        int64               `json:"out"`
+	Undone     int64               `json:"undone"` // of those read: by attempts that failed, and read again
 	Rejected   int64               `json:"rejected"`
 	Late       int64               `json:"late"`
 	Lag        int64               `json:"lag"` // records on the bus that it has yet to read
@@ -67,7 +68,7 @@ func (a *app) reportOf(server string, st runtime.Status) report {
 	r := report{Server: server, Started: st.Started, Jobs: []jobReport{}, Topics: []topicReport{}, Findings: []finding{},
 		Log: logState{st.Log.ID, uint64(st.Log.Last), uint64(st.Log.Durable), st.Log.Bytes, st.Log.Max, st.Log.Generations, st.Log.Pins}}
 	for _, j := range st.Jobs {
-		jr := jobReport{Name: j.Name, State: string(j.State), Since: j.Since, In: j.Counters.In, Out: j.Counters.Out, Rejected: j.Counters.Rejected, Late: j.Counters.Late,
+		jr := jobReport{Name: j.Name, State: string(j.State), Since: j.Since, In: j.Counters.In, Out: j.Counters.Out, Undone: j.Counters.Undone.In, Rejected: j.Counters.Rejected, Late: j.Counters.Late,
 			Lag: j.Lag, Restarts: j.Restarts, StateBytes: j.StateBytes, LastCommit: j.LastCommit, Waiting: j.Waiting, RolledBack: j.RolledBack, Error: j.Error}
 		for _, o := range j.Outputs {
 			jr.Unsent += o.Unsent
@@ -102,7 +103,8 @@ func (a *app) status() *cobra.Command {
 		Use:   "status",
 		Short: "Show on one screen how everything stands, who waits for whom, and what to do",
 		Long: `Status asks the process and shows its jobs, the topics, the log, and below them whatever keeps a job from being at work: who
-waits for whom and why, with the next command to type. 'top' shows the same live, 'doctor' looks at the machine too.`,
+waits for whom and why, with the next command to type. IN, OUT and REJECTED count records since the process began; what an attempt
+that failed has to read again counts once. 'top' shows the same live, 'doctor' looks at the machine too.`,
 		Example: `  sidestream status
   sidestream status -o json`,
 		Args: noArgs,

@@ -22,13 +22,13 @@ import (
 func TestLoadOf(t *testing.T) {
 	began := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 	was := look{began.Add(time.Minute), runtime.Status{Started: began,
-		Jobs:   []runtime.JobStatus{{Name: "a", ID: 1, Counters: runtime.JobCounters{In: 100, Out: 50, Busy: time.Second, Idle: time.Second}}},
+		Jobs:   []runtime.JobStatus{{Name: "a", ID: 1, Counters: runtime.JobCounters{Work: runtime.Work{In: 100, Out: 50}, Busy: time.Second, Idle: time.Second}}},
 		Topics: []bus.TopicStat{{Name: "t", Limit: 1000, Partitions: []bus.PartitionStat{{Next: 10, Bytes: 100}}}, {Name: "a/main", Hidden: true}},
 		Log:    runtime.LogStatus{Stats: wal.Stats{Bytes: 1000, Syncs: 10, SyncTime: time.Second}}}}
 	is := look{was.at.Add(2 * time.Second), runtime.Status{Started: began,
 		Jobs: []runtime.JobStatus{
-			{Name: "a", ID: 1, Lag: 7, Counters: runtime.JobCounters{In: 300, Out: 60, Busy: 2 * time.Second, Idle: 3 * time.Second, Held: time.Second}},
-			{Name: "b", ID: 2, Counters: runtime.JobCounters{In: 20}}},
+			{Name: "a", ID: 1, Lag: 7, Counters: runtime.JobCounters{Work: runtime.Work{In: 300, Out: 60}, Busy: 2 * time.Second, Idle: 3 * time.Second, Held: time.Second}},
+			{Name: "b", ID: 2, Counters: runtime.JobCounters{Work: runtime.Work{In: 20}}}},
 		Topics: []bus.TopicStat{{Name: "t", Limit: 1000, Partitions: []bus.PartitionStat{{Next: 30, Bytes: 300}},
 			Subscriptions: []bus.SubStat{{Name: "x/bus", Lag: 1}, {Name: "a/bus", Lag: 5, Unread: 250}}}},
 		Log: runtime.LogStatus{Stats: wal.Stats{Bytes: 3000, Syncs: 20, SyncTime: 1500 * time.Millisecond}}}}

@@ -11,18 +11,19 @@ import (
 	"github.com/sidestream-dev/sidestream/runtime"
 )
 
-// Savepoint is a snapshot of a job that somebody asked for.
+// Savepoint is a snapshot of a job with a name.
 type Savepoint struct {
-	Name  string    `json:"name"`
-	Job   string    `json:"job"`
-	Epoch uint64    `json:"epoch"`
-	LSN   uint64    `json:"lsn"`
-	Bytes int64     `json:"bytes"`
-	Time  time.Time `json:"time"`
+	Name    string    `json:"name"`
+	Job     string    `json:"job"`
+	Epoch   uint64    `json:"epoch"`
+	LSN     uint64    `json:"lsn"`
+	Bytes   int64     `json:"bytes"`
+	Time    time.Time `json:"time"`
+	Unasked bool      `json:"unasked,omitempty" doc:"of a job that was removed because its file was gone; the newest three of a job are kept"`
 }
 
 func savepointOf(i runtime.SavepointInfo) Savepoint {
-	return Savepoint{Name: i.Name, Job: i.Job, Epoch: uint64(i.Epoch), LSN: uint64(i.LSN), Bytes: i.Bytes, Time: i.Time}
+	return Savepoint{Name: i.Name, Job: i.Job, Epoch: uint64(i.Epoch), LSN: uint64(i.LSN), Bytes: i.Bytes, Time: i.Time, Unasked: i.Unasked}
 }
 
 // registerLifecycle makes what moves a job from one place in its life to another.

@@ -33,7 +33,7 @@ type Collector struct {
 	status func() runtime.Status
 
 	up                                             metric
-	in, out, inBytes, outBytes                     metric
+	in, undone, out, inBytes, outBytes             metric
 	late, rejected, epochs, restarts               metric
 	busy, idle, held                               metric
 	state, waiting, stuck, barrier, commit, kept   metric
@@ -55,6 +55,7 @@ func NewCollector(status func() runtime.Status) *Collector {
 		up: gauge("start_time_seconds", "When this process opened its data directory, in Unix time."),
 
 		in:       counter("job_records_in_total", "Records read by a job's sources.", job),
+		undone:   counter("job_records_undone_total", "Records of those read that an attempt which failed had not committed: they are read again.", job),
 		out:      counter("job_records_out_total", "Records given to a job's outputs.", job),
 		inBytes:  counter("job_bytes_in_total", "Keys and values of records read outside the bus.", job),
 		outBytes: counter("job_bytes_out_total", "Keys and values of records given to a job's outputs.", job),
@@ -109,7 +110,7 @@ func NewCollector(status func() runtime.Status) *Collector {
 
 // all returns every family.
 func (c *Collector) all() []metric {
-	return []metric{c.up, c.in, c.out, c.inBytes, c.outBytes, c.late, c.rejected, c.epochs, c.restarts, c.busy, c.idle, c.held, c.state, c.waiting, c.stuck,
+	return []metric{c.up, c.in, c.undone, c.out, c.inBytes, c.outBytes, c.late, c.rejected, c.epochs, c.restarts, c.busy, c.idle, c.held, c.state, c.waiting, c.stuck,
 		c.barrier, c.commit, c.kept, c.lag, c.subIn, c.subBusy, c.subIdle, c.subHeld, c.queued, c.mark, c.sent, c.unsent, c.stopped,
 		c.written, c.bytes, c.oldest, c.fill, c.memory, c.subLag, c.unread, c.lost, c.losing, c.logBytes, c.logWritten, c.frames, c.syncs, c.syncTime,
 		c.generations, c.dropped, c.stalls, c.sealed, c.durable}
@@ -163,13 +164,14 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 type setter func(m metric, v float64, labels ...string)
 
 func (c *Collector) job(set setter, j runtime.JobStatus) {
-	n := j.Counters
-	set(c.in, float64(n.In), j.Name)
-	set(c.out, float64(n.Out), j.Name)
-	set(c.inBytes, float64(n.InBytes), j.Name)
-	set(c.outBytes, float64(n.OutBytes), j.Name)
-	set(c.late, float64(n.Late), j.Name)
-	set(c.rejected, float64(n.Rejected), j.Name)
+	n, did := j.Counters, j.Counters.Total() // a counter never goes back
+	set(c.in, float64(did.In), j.Name)
+	set(c.undone, float64(n.Undone.In), j.Name)
+	set(c.out, float64(did.Out), j.Name)
+	set(c.inBytes, float64(did.InBytes), j.Name)
+	set(c.outBytes, float64(did.OutBytes), j.Name)
+	set(c.late, float64(did.Late), j.Name)
+	set(c.rejected, float64(did.Rejected), j.Name)
 	set(c.epochs, float64(n.Epochs), j.Name)
 	set(c.restarts, float64(j.Restarts), j.Name)
 	set(c.busy, n.Busy.Seconds(), j.Name)
