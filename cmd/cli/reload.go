@@ -31,24 +31,31 @@ type reloader struct {
 	again time.Time // when those are tried again to be let go
 	pause time.Duration
 	told  map[string]bool // of which jobs it is said that they could not be
+	hup   chan os.Signal
+	taken string // what look gave of the files that were read last
 
 	options runtime.ApplyOptions
 }
 
+// begin looks at the files, and takes SIGHUP. It comes before the files are read: what changes, or is asked for, between that
+// and run is seen by run.
+func (r *reloader) begin() {
+	r.hup = make(chan os.Signal, 1)
+	signal.Notify(r.hup, syscall.SIGHUP)
+	r.taken = r.look()
+}
+
 // run reloads at each SIGHUP and, with watch, when the files change, until ctx ends.
 func (r *reloader) run(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	tick := time.NewTicker(watchLook)
 	defer tick.Stop()
-	taken, last := r.look(), ""
+	last := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hup:
-			taken = r.look()
+		case <-r.hup:
+			r.taken = r.look()
 			r.reload(ctx)
 		case <-tick.C:
 			if len(r.left) > 0 && time.Now().After(r.again) {
@@ -57,8 +64,8 @@ func (r *reloader) run(ctx context.Context) {
 			if !r.watch {
 				continue
 			}
-			if now := r.look(); now == last && now != taken {
-				taken = now
+			if now := r.look(); now == last && now != r.taken {
+				r.taken = now
 				r.reload(ctx)
 			} else {
 				last = now

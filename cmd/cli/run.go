@@ -63,6 +63,12 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	if watch && (untilDone || len(args) == 0) {
 		return withCode(exitUsage, errors.New("--watch follows the files or directories that are named, and does not go with --until-done"))
 	}
+	r := &reloader{paths: args, watch: watch, told: map[string]bool{}, load: func() ([]*jobs.Job, error) {
+		js, _, err := a.load(cmd, args)
+		return js, err
+	}}
+	r.begin()
+	defer signal.Stop(r.hup)
 	var defs []*jobs.Job
 	var warnings []spec.Problem
 	var err error
@@ -85,7 +91,6 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	cfg.RestartFailed = untilDone // it is begun by hand, and what has failed before would only fail it again
 	ctx, cancel := a.untilSignal()
 	defer cancel()
-	signal.Ignore(syscall.SIGHUP) // until the reloader takes it: it must not end the process
 	if err := p.start(cfg, defs); err != nil {
 		if exitCode(err) == exitConfig {
 			a.warn(warnings) // they may say why
@@ -93,11 +98,7 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	a.warn(stillOdd(warnings, p.rt.Status().Topics))
-	r := &reloader{p: p, paths: args, watch: watch, told: map[string]bool{}, load: func() ([]*jobs.Job, error) {
-		js, _, err := a.load(cmd, args)
-		return js, err
-	}}
-	r.options = runtime.ApplyOptions{Adopt: cfg.Adopt, AllowStateLoss: cfg.AllowStateLoss}
+	r.p, r.options = p, runtime.ApplyOptions{Adopt: cfg.Adopt, AllowStateLoss: cfg.AllowStateLoss}
 	for _, d := range defs {
 		r.names = append(r.names, d.Name)
 	}
