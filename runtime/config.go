@@ -10,6 +10,10 @@ import (
 	"github.com/sidestream-dev/sidestream/wal"
 )
 
+// shortest is how small a generation of the log gets by itself, and a fourth of the least file of the topic store: each begins
+// with a catalog, which names all of these files.
+const shortest = 256 << 10
+
 // Config tunes a Runtime; only DataDir is needed.
 type Config struct {
 	DataDir        string        // holds the log, the snapshots and what embedded services keep
@@ -20,7 +24,7 @@ type Config struct {
 	FrameBytes     int           // an epoch larger than this is written as parts; 0 means 1 MiB
 	TopicMemory    int64         // of each topic for live readers beyond what is not durable; 0 means 16 MiB
 	SnapshotBytes  int64         // a job writes a snapshot after so many bytes of frames, or its state's if that is more; 0 means 64 MiB
-	LogBytes       int64         // past this, who pins the log is named and acted on; 0 means 4 GiB
+	LogBytes       int64         // past this, who pins the log is named and acted on; 0 means 4 GiB. Less than 1 GiB makes generations smaller
 	CatchUpPercent int           // of the machine's time, for all jobs that catch up while others are at work; 0 means 12, 100 paces none
 	AttemptsMax    int           // attempts in a row that seal nothing before a job is failed; 0 means 10
 	BackoffMin     time.Duration // before the second attempt; 0 means 100 ms
@@ -35,7 +39,7 @@ type Config struct {
 	Services       jobs.Services // what the process runs for connectors; nil runs nothing
 	Logger         *slog.Logger  // nil logs nothing
 
-	StoreSegmentBytes int64 // of a file of the topic store; 0 means 64 MiB
+	StoreSegmentBytes int64 // of a file of the topic store; 0 means 64 MiB, less where LogBytes is less than 256 MiB
 
 	// Load makes a job again from its definition, as the log has it. Nil loads none: jobs of the API stay stopped then.
 	Load func(definition []byte, o Origin) (*jobs.Job, error)
@@ -57,6 +61,10 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.TopicMemory, 16<<20)
 	def(&c.SnapshotBytes, 64<<20)
 	def(&c.LogBytes, 4<<30)
+	// Whole generations leave the log, and whole files the topic store: a short log is made of small ones.
+	def(&c.Log.GenerationBytes, min(256<<20, max(c.LogBytes/4, shortest)))
+	def(&c.Log.SegmentBytes, min(2<<20, c.Log.GenerationBytes))
+	def(&c.StoreSegmentBytes, min(64<<20, max(c.LogBytes/4, 4*shortest)))
 	def(&c.CatchUpPercent, 12)
 	def(&c.AttemptsMax, 10)
 	def(&c.BackoffMin, 100*time.Millisecond)

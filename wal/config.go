@@ -10,6 +10,7 @@ const (
 	maxSections     = 1 << 20  // likewise
 	maxAncestors    = 64       // ids remembered; older ones are forgotten
 	maxSegmentBytes = 64 << 20
+	catalogShare    = 8
 )
 
 // Config tunes a Log; the zero value is a good one.

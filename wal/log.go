@@ -38,6 +38,7 @@ type Log struct {
 	last     LSN
 	appended int64         // bytes since Open
 	genBytes int64         // of the generation that the next frame goes to
+	catalog  int64         // bytes of its catalog; 0 is not known
 	moved    chan struct{} // closed when durable moves; nil when nobody waits
 	closing  bool
 	room     room
@@ -162,7 +163,7 @@ func (l *Log) append(kind FrameKind, sections []Section, bytesMax int, small boo
 		return 0, err
 	}
 	if kind == KindCatalog {
-		l.genBytes = 0
+		l.genBytes, l.catalog = 0, n
 	}
 	l.room.taken += n
 	l.last++
@@ -186,11 +187,13 @@ func (l *Log) usable() error {
 	return nil
 }
 
-// RotateDue reports whether the current generation has reached Config.GenerationBytes, counting what is queued.
+// RotateDue reports whether the current generation has reached Config.GenerationBytes, counting what is queued, and is
+// catalogShare times as long as its catalog: one that outgrows short generations, as it names what each of them holds, would
+// have every frame begin the next, and grow with each of them.
 func (l *Log) RotateDue() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.genBytes >= l.cfg.GenerationBytes
+	return l.genBytes >= max(l.cfg.GenerationBytes, catalogShare*l.catalog)
 }
 
 // WaitDurable returns nil once lsn is durable. It waits for an LSN that was not given out yet, too.

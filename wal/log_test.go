@@ -614,3 +614,19 @@ func TestNewID(t *testing.T) {
 		t.Errorf("opened again: id %v, ancestors %v, Last %d", l.ID(), l.Ancestors(), l.Last())
 	}
 }
+
+// TestRotateDueBehindItsCatalog: a catalog that is longer than a generation should be does not make each frame begin a generation.
+func TestRotateDueBehindItsCatalog(t *testing.T) {
+	l := mustOpen(t, t.TempDir(), Config{SegmentBytes: 8 << 10, GenerationBytes: 8 << 10})
+	mustDo(t)(l.Rotate([]Section{{Body: make([]byte, 16<<10)}}))
+	written := 0
+	for ; !l.RotateDue(); written += 4 << 10 {
+		mustDo(t)(l.Append(2, []Section{{Kind: 2, Body: make([]byte, 4<<10)}}))
+		if written > 1<<20 {
+			t.Fatal("the generation grows for ever")
+		}
+	}
+	if written < 100<<10 {
+		t.Errorf("the next generation is due behind %d bytes, and its catalog has 16384", written)
+	}
+}
