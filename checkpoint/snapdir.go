@@ -98,6 +98,9 @@ func ListSnapshots(dir string) ([]SnapshotFile, error) {
 			continue
 		}
 		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another job has just replaced it
+		}
 		if err != nil {
 			return nil, fmt.Errorf("checkpoint: list snapshots: %w", err)
 		}

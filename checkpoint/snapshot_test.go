@@ -276,3 +276,28 @@ func TestSnapshotDue(t *testing.T) {
 		}
 	}
 }
+
+// TestListSnapshotsBesideOthers: files that other jobs replace meanwhile are no error of who lists them.
+func TestListSnapshotsBesideOthers(t *testing.T) {
+	dir := t.TempDir()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := range 2000 {
+			path := filepath.Join(dir, SnapshotName(1, Epoch(n+1)))
+			if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Remove(path)); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for {
+		if _, err := ListSnapshots(dir); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}

@@ -253,6 +253,8 @@ func replayed(ctx context.Context, rt *runtime.Runtime, job, id string) error {
 		}
 		i, err := rt.JobDefinition(job)
 		switch {
+		case errors.Is(err, runtime.ErrNoJob) && job == id:
+			return nil // just now
 		case err != nil:
 			return err
 		case i.Phase == runtime.PhaseFailed:
