@@ -26,7 +26,7 @@ import (
 // has no settings for what is wanted. The suites over the real program are in internal/killtest.
 
 const (
-	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots", "apart", "serves", "forgets", "store" or "store late"
+	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots", "serves" or "store", and ", TWIN" for a broken one
 	crashJobs  = "SIDESTREAM_TEST_CRASH_JOBS"
 	crashData  = "SIDESTREAM_TEST_CRASH_DATA"
 )
@@ -53,38 +53,29 @@ func runChild(kind, dir, data string) error {
 		}
 		return js[0], nil
 	}}
-	if kind == "snapshots" {
+	kind, twin, broken := strings.Cut(kind, ", ")
+	switch kind {
+	case "snapshots":
 		cfg.SnapshotBytes, cfg.CommitInterval = 1, 2*time.Millisecond
-	}
-	if kind == "serves" || kind == "forgets" { // so that the jobs wait for the disk, and not all for the processor
+	case "serves": // as killtest.Serve: so that the jobs wait for the disk, and not all for the processor
 		cfg.EpochBytes, cfg.SealedBytes = 4<<10, 4<<10
-	}
-	if kind == "store" || kind == "store late" { // nearly all that topics keep moves to the topic store
-		cfg.LogBytes, cfg.Log.GenerationBytes, cfg.Log.SegmentBytes, cfg.StoreSegmentBytes, cfg.TopicMemory = 64<<10, 32<<10, 16<<10, 16<<10, 4<<10
+	case "store": // as killtest.ServeShort: nearly all that topics keep moves to the topic store
+		cfg.EpochBytes, cfg.SealedBytes, cfg.LogBytes, cfg.TopicMemory, cfg.SnapshotBytes = 16<<10, 128<<10, 512<<10, 16<<10, 128<<10
+		cfg.CatchUpPercent, cfg.BackoffMin, cfg.BackoffMax = 100, 50*time.Millisecond, 50*time.Millisecond
 	}
 	rt, err := runtime.Open(cfg)
 	if err != nil {
 		return err
 	}
-	if kind == "store late" {
-		if err := runtime.WritePositionsLate(rt); err != nil {
-			return err
-		}
-	}
-	if kind == "apart" {
-		if err := runtime.WritePositionsApart(rt); err != nil {
+	if broken {
+		if err := runtime.CrashTwins[twin](rt); err != nil {
 			return err
 		}
 	}
 	if err := rt.Start(defs); err != nil {
 		return err
 	}
-	if kind == "serves" || kind == "forgets" || kind == "store" || kind == "store late" {
-		if kind == "forgets" {
-			if err := runtime.WriteChangesLate(rt); err != nil {
-				return err
-			}
-		}
+	if kind == "serves" || kind == "store" {
 		return serveChild(rt, filepath.Join(data, "run", "admin.sock"))
 	}
 	if err := rt.Wait(context.Background(), true); err != nil {
@@ -151,7 +142,7 @@ func TestKillWithSnapshots(t *testing.T) {
 func TestTwinPositionsApart(t *testing.T) {
 	s := killtest.Suite{Command: child(t, "plain"), Variant: killtest.ExactlyOnce, Times: 1, Kills: 2, Campaign: 2, When: killtest.Anywhere(0.4)}
 	s.Run(t)
-	s.Command, s.Kills = child(t, "apart"), 40
+	s.Command, s.Kills = child(t, "plain, positions apart"), 40
 	found := killtest.Caught(t, func(tb testing.TB) { s.Run(tb) })
 	if found == "" {
 		t.Fatal("a program that writes positions in a frame of their own was not caught")
@@ -164,7 +155,7 @@ func TestTwinPositionsApart(t *testing.T) {
 func TestTwinChangesLate(t *testing.T) {
 	s := killtest.Changes{Command: child(t, "serves"), Times: 2, Kills: 2, Mean: 15}
 	s.Run(t)
-	s.Command, s.Kills = child(t, "forgets"), 40
+	s.Command, s.Kills = child(t, "serves, changes late"), 40
 	found := killtest.Caught(t, func(tb testing.TB) { s.Run(tb) })
 	if found == "" {
 		t.Fatal("a program that writes changes behind its answers was not caught")
@@ -172,14 +163,39 @@ func TestTwinChangesLate(t *testing.T) {
 	t.Logf("caught: %.300s", found)
 }
 
-// TestKillInCatchUp: a job that begins with a topic's oldest record, in the topic store, sees each once, however often it is killed.
-func TestKillInCatchUp(t *testing.T) {
-	killtest.CatchUp{Command: child(t, "store"), Kills: killtest.Kills(t, 4, 5)}.Run(t)
+// TestTwinRounds: broken programs are caught by the suites of killtest that are there for what they break.
+func TestTwinRounds(t *testing.T) {
+	tests := []struct {
+		twin  string
+		actor func(r *killtest.Round) killtest.Actor
+	}{
+		{"moves late", killtest.Seeker},
+		{"claims kept", killtest.Detacher},
+		{"purges late", killtest.Purger},
+		{"retention late", killtest.Retainer},
+		{"changes late", killtest.Keeper},
+		{"probation forgotten", killtest.Updater},
+		{"replays apart", killtest.Replayer},
+		{"positions late", killtest.Copier},
+		{"store forgotten", killtest.Seeker},
+	}
+	for _, tt := range tests {
+		t.Run(tt.twin, func(t *testing.T) {
+			s := killtest.Rounds{Command: child(t, "store, "+tt.twin), Kills: 4, Actors: func(r *killtest.Round) []killtest.Actor { return []killtest.Actor{tt.actor(r)} }}
+			for n := range 8 {
+				if found := killtest.Caught(t, func(tb testing.TB) { s.Run(tb) }); found != "" {
+					t.Logf("caught within %d kills: %.300s", 4*(n+1), found)
+					return
+				}
+			}
+			t.Fatal("it was not caught")
+		})
+	}
 }
 
-// TestTwinKillInCatchUp: one that writes the places of readers an epoch late is caught by that.
+// TestTwinKillInCatchUp: a program that writes the places of readers an epoch late is caught by killtest.CatchUp.
 func TestTwinKillInCatchUp(t *testing.T) {
-	found := killtest.Caught(t, func(tb testing.TB) { killtest.CatchUp{Command: child(t, "store late"), Kills: 10}.Run(tb) })
+	found := killtest.Caught(t, func(tb testing.TB) { killtest.CatchUp{Command: child(t, "store, positions late"), Kills: 10}.Run(tb) })
 	if !strings.Contains(found, "records in the topic") {
 		t.Fatalf("a program that writes places an epoch late was not caught: %s", found)
 	}

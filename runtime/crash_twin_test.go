@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"encoding/json"
 	"slices"
 	"time"
 
@@ -99,60 +98,6 @@ func (l *positionsLate) Append(kind wal.FrameKind, sections []wal.Section) (wal.
 	}
 	sections = slices.Clone(sections)
 	sections[at].Body = checkpoint.AppendHeader(nil, h)
-	return l.frameLog.Append(kind, sections)
-}
-
-// changesLate is a broken log for a committer: it keeps the removal of a job, and the second job that one change gives another
-// definition, for a later frame, some dozens on. A crash before that forgets what was acknowledged, or halves it.
-type changesLate struct {
-	frameLog
-	ledger *ledger
-	late   []*control
-	left   int // frames until they are written
-}
-
-// WriteChangesLate makes rt such a broken one. Call it behind Start.
-func WriteChangesLate(rt *Runtime) error {
-	return rt.do(func(c *core) error {
-		c.log = &changesLate{frameLog: c.log, ledger: c.ledger}
-		return nil
-	})
-}
-
-func (l *changesLate) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
-	if l.left--; l.left <= 0 {
-		for _, ch := range l.late {
-			s, err := ch.section()
-			if err != nil {
-				return 0, err
-			}
-			if _, err := l.frameLog.Append(kindControl, []wal.Section{s}); err != nil {
-				return 0, err
-			}
-		}
-		l.late = nil
-	}
-	if kind != kindControl || len(sections) == 0 || sections[0].Kind != sectionControl {
-		return l.frameLog.Append(kind, sections)
-	}
-	var ch control
-	if err := json.Unmarshal(sections[0].Body, &ch); err != nil {
-		return 0, err
-	}
-	keep := slices.IndexFunc(ch.Jobs, func(j jobChange) bool {
-		return j.Remove || l.ledger.Jobs[j.ID] != nil && j.ID != ch.Jobs[0].ID
-	})
-	if keep < 0 {
-		return l.frameLog.Append(kind, sections)
-	}
-	l.late, l.left = append(l.late, &control{Jobs: ch.Jobs[keep:]}), 40
-	ch.Jobs = ch.Jobs[:keep]
-	s, err := ch.section()
-	if err != nil {
-		return 0, err
-	}
-	sections = slices.Clone(sections)
-	sections[0] = s
 	return l.frameLog.Append(kind, sections)
 }
 

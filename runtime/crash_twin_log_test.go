@@ -1,0 +1,168 @@
+package runtime
+
+import (
+	"encoding/json"
+	"slices"
+
+	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/wal"
+)
+
+// editedLog is a broken log for a committer: edit takes something out of each change, and what it returns, if anything, is
+// written some dozens of frames later. A crash before that has what was acknowledged without that.
+type editedLog struct {
+	frameLog
+	edit func(ch *control) (later *control)
+	late []*control
+	left int // frames until they are written
+}
+
+func (l *editedLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	return l.append(l.frameLog.Append, kind, sections)
+}
+
+func (l *editedLog) AppendSmall(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	return l.append(l.frameLog.AppendSmall, kind, sections)
+}
+
+func (l *editedLog) append(take func(wal.FrameKind, []wal.Section) (wal.LSN, error), kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	if l.left--; l.left <= 0 {
+		for _, ch := range l.late {
+			s, err := ch.section()
+			if err != nil {
+				return 0, err
+			}
+			if _, err := l.frameLog.Append(kindControl, []wal.Section{s}); err != nil {
+				return 0, err
+			}
+		}
+		l.late = nil
+	}
+	if kind != kindControl || len(sections) == 0 || sections[0].Kind != sectionControl {
+		return take(kind, sections)
+	}
+	ch := new(control)
+	if err := json.Unmarshal(sections[0].Body, ch); err != nil {
+		return 0, err
+	}
+	if later := l.edit(ch); later != nil {
+		l.late, l.left = append(l.late, later), 40
+	}
+	s, err := ch.section()
+	if err != nil {
+		return 0, err
+	}
+	sections = slices.Clone(sections)
+	sections[0] = s
+	return take(kind, sections)
+}
+
+// edits breaks a runtime so. edit gets what the ledger knows too.
+func edits(edit func(l *ledger, ch *control) (later *control)) func(rt *Runtime) error {
+	return func(rt *Runtime) error {
+		return rt.do(func(c *core) error {
+			led := c.ledger
+			c.log = &editedLog{frameLog: c.log, edit: func(ch *control) *control { return edit(led, ch) }}
+			return nil
+		})
+	}
+}
+
+// CrashTwins are broken programs by name: what breaks a runtime before Start.
+var CrashTwins = map[string]func(rt *Runtime) error{
+	"positions apart": WritePositionsApart,
+	"positions late":  WritePositionsLate,
+	"replays apart":   WriteReplaysApart,
+
+	// The removal of a job, and the second job that one change gives another definition, are written behind the answer.
+	"changes late": edits(func(l *ledger, ch *control) *control {
+		keep := slices.IndexFunc(ch.Jobs, func(j jobChange) bool { return j.Remove || l.Jobs[j.ID] != nil && j.ID != ch.Jobs[0].ID })
+		if keep < 0 {
+			return nil
+		}
+		later := &control{Jobs: ch.Jobs[keep:]}
+		ch.Jobs = ch.Jobs[:keep]
+		return later
+	}),
+	// So is the new place of a job.
+	"moves late": edits(func(l *ledger, ch *control) *control {
+		if len(ch.Jobs) != 1 || l.Jobs[ch.Jobs[0].ID] == nil || !ch.Jobs[0].Replace {
+			return nil
+		}
+		later := &control{Jobs: ch.Jobs}
+		ch.Jobs = nil
+		return later
+	}),
+	// A job that is detached keeps its subscription, as far as the log knows.
+	"claims kept": edits(func(l *ledger, ch *control) *control {
+		if len(ch.Jobs) == 1 && ch.Jobs[0].Phase == PhaseStopped {
+			ch.Jobs[0].Replace, ch.Jobs[0].Inputs, ch.Jobs[0].Outputs, ch.Jobs[0].Steps = false, nil, nil, nil
+		}
+		return nil
+	}),
+	// What the topic store lets go is gone before the log says so.
+	"purges late": edits(func(l *ledger, ch *control) *control {
+		if ch.Store == nil || ch.DropFirst > 0 {
+			return nil
+		}
+		later := &control{Store: ch.Store}
+		ch.Store = nil
+		return later
+	}),
+	// A retention that was set is said behind the answer.
+	"retention late": edits(func(l *ledger, ch *control) *control {
+		if len(ch.Topics) != 1 || !ch.Topics[0].Spec.RetentionSet || len(ch.Jobs) > 0 {
+			return nil
+		}
+		later := &control{Topics: ch.Topics}
+		ch.Topics = nil
+		return later
+	}),
+	// The log does not know that a definition is on probation.
+	"probation forgotten": edits(func(l *ledger, ch *control) *control {
+		for i := range ch.Jobs {
+			ch.Jobs[i].Until = 0
+		}
+		return nil
+	}),
+	// The generations that the topic store has got are dropped with nothing said of where their records are.
+	"store forgotten": edits(func(l *ledger, ch *control) *control {
+		if ch.DropFirst > 0 {
+			ch.Store = nil
+		}
+		return nil
+	}),
+	"splits late": WriteSplitsLate,
+}
+
+// splitsLate is a broken log for a committer: of splits that are not among a job's first the positions stand in the frame of the
+// epoch behind the one that has come to them.
+type splitsLate struct {
+	frameLog
+	waiting map[uint32][]checkpoint.SplitState // by job
+}
+
+// WriteSplitsLate makes rt such a broken one.
+func WriteSplitsLate(rt *Runtime) error {
+	return rt.do(func(c *core) error {
+		c.log = &splitsLate{c.log, map[uint32][]checkpoint.SplitState{}}
+		return nil
+	})
+}
+
+func (l *splitsLate) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+	at := slices.IndexFunc(sections, func(s wal.Section) bool { return s.Kind == checkpoint.SectionHeader })
+	if kind != kindEpoch || at < 0 {
+		return l.frameLog.Append(kind, sections)
+	}
+	h, err := checkpoint.DecodeHeader(sections[at].Body)
+	if err != nil {
+		return 0, err
+	}
+	if !h.Ended {
+		h.Splits, l.waiting[h.Job] = l.waiting[h.Job], h.Splits
+	}
+	sections = slices.Clone(sections)
+	sections[at].Body = checkpoint.AppendHeader(nil, h)
+	return l.frameLog.Append(kind, sections)
+}
