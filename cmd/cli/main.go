@@ -41,6 +41,8 @@ type app struct {
 	many   bool              // it was a list of them
 
 	contexts map[string]site // by name, of the settings files
+
+	measurements []measurement // bench has in a test, where all there are would take minutes; nil is all there are
 }
 
 func (a *app) main(args []string) (code int) {

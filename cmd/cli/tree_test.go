@@ -44,7 +44,7 @@ var trials = map[string]trial{
 	"wal repair":            {alone: true, before: "sidestream run bounded/ --until-done"},
 	"job savepoints delete": {before: "sidestream job savepoint ticks before-upgrade -o name >/dev/null 2>&1 || true"},
 	"completion":            {prints: "a script for a shell"},
-	"bench all":             {long: true, by: "TestDocs, as README has it"},
+	"bench all":             {long: true, by: "TestDocs, as README has it; TestBenchAll in every format"},
 	"bench bus":             {long: true},
 	"bench latency":         {long: true},
 	"bench restart":         {long: true},
@@ -101,6 +101,9 @@ func TestTree(t *testing.T) {
 	for c := range commandsOf(root) {
 		if c.Short == "" || c.Long == "" && c != root {
 			t.Errorf("%s is not told of: it lacks Short or Long", c.CommandPath())
+		}
+		if c.Hidden || c.Annotations[runs] == "" && (!c.HasSubCommands() || c.Example != "" || c.Flags().Lookup("output") != nil) {
+			t.Errorf("%s is not tried: it is hidden, or neither a command nor merely a group of commands", c.CommandPath())
 		}
 	}
 	page, err := filepath.Abs(filepath.Join("../..", outputPage))
@@ -196,18 +199,32 @@ func tryCommand(t *testing.T, name string, c *cobra.Command, shapes map[string]s
 			}
 			prepare(t, tr)
 			out := runExample(t, line, tr)
+			if tr.long && formats != nil {
+				asJSON(t, line)
+			}
 			if out != "" && formats == nil && tr.prints == "" && !strings.Contains(line, "|") {
 				t.Errorf("example %q writes to stdout, and has no -o:\n%s", line, out)
 			}
 		}
 		if tr.long {
-			return // its examples are enough; a bench would run as its own broker inside the test
+			return // JSON is enough
 		}
 		for _, format := range formats {
 			prepare(t, tr)
 			tryFormat(t, name, strings.TrimPrefix(lines[0], "sidestream "), format, shapes)
 		}
 	})
+}
+
+// asJSON runs a line with -o json in a process of its own, which a measurement wants to itself.
+func asJSON(t *testing.T, line string) {
+	t.Helper()
+	var out, said bytes.Buffer
+	c := command(".", "bash", "-c", line+" -o json")
+	c.Stdout, c.Stderr = &out, &said
+	if err := within(c); err != nil || !json.Valid(out.Bytes()) {
+		t.Errorf("%s -o json: %v\n%s%s", line, err, out.String(), said.String())
+	}
 }
 
 // prepare runs what a command needs before each example.
