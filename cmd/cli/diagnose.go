@@ -67,6 +67,7 @@ func isOfDev(name string) bool {
 
 func (a *app) diagnoseJob(j runtime.JobStatus, all []runtime.JobStatus) (fs []finding) {
 	say := func(status, what, do string) { fs = append(fs, finding{"job " + j.Name, status, what, do}) }
+	j.Error = ofJob(j.Name, j.Error)
 	switch j.State {
 	case runtime.StateFailed:
 		say(isFail, "failed: "+because(j.Error), cmp.Or(a.typed("job restart", j.Name, ", when its cause is mended"), a.typed("job apply", "FILE", " with its definition mended")))
@@ -79,7 +80,7 @@ func (a *app) diagnoseJob(j runtime.JobStatus, all []runtime.JobStatus) (fs []fi
 		say(isWarn, "it is stopped, with its state", a.typed("job resume", j.Name))
 	}
 	if b := j.RolledBack; b != nil {
-		say(isWarn, fmt.Sprintf("its changed definition failed on probation %s, and the one before is back: %s", ago(time.Now(), b.At), b.Error),
+		say(isWarn, fmt.Sprintf("its changed definition failed on probation %s, and the one before is back: %s", ago(time.Now(), b.At), ofJob(j.Name, b.Error)),
 			a.typed("job apply", "FILE", ", with the definition mended"))
 	}
 	for _, w := range j.Waiting {
@@ -141,6 +142,9 @@ func (a *app) diagnoseLog(l runtime.LogStatus) (fs []finding) {
 	}
 	return []finding{{"log", isWarn, fmt.Sprintf("%s of it are there, and log_max_bytes is %s: %s needs what is from frame %d on", sized(l.Bytes), sized(l.Max), p.Who, p.LSN), do}}
 }
+
+// ofJob is an error of a job where it is said already which.
+func ofJob(name, err string) string { return strings.TrimPrefix(err, "job "+name+": ") }
 
 func because(err string) string {
 	if err == "" {

@@ -284,7 +284,7 @@ IN and OUT count records since the process began; what an attempt that failed ha
 var jobView = view[admin.Job]{
 	head: []string{"JOB", "STATE", "ORIGIN", "SINCE", "IN", "OUT", "LAG", "WHY"},
 	row: func(j admin.Job) []string {
-		why := j.Reason
+		why := ofJob(j.Name, j.Reason)
 		since, in, out, lag := "", "", "", ""
 		if st := j.Status; st != nil {
 			since, in, out, lag = ago(time.Now(), st.Since), fmt.Sprint(st.Counters.In), fmt.Sprint(st.Counters.Out), fmt.Sprint(st.Lag)
@@ -302,9 +302,9 @@ var jobView = view[admin.Job]{
 					why += ", and leaves time to the others"
 				}
 			case st.RolledBack != nil:
-				why = "the definition before is back, for the changed one failed: " + st.RolledBack.Error
+				why = "the definition before is back, for the changed one failed: " + ofJob(j.Name, st.RolledBack.Error)
 			case st.State != runtime.StateRunning:
-				why = st.Error
+				why = ofJob(j.Name, st.Error)
 			}
 		}
 		return []string{j.Name, string(j.State), string(j.Origin), since, in, out, lag, why}

@@ -57,11 +57,11 @@ func (a *app) settledOne(ctx context.Context, client *admin.Client, name string)
 		case st == nil:
 			return fmt.Errorf("job %s is %s: %s", name, j.State, j.Reason)
 		case st.RolledBack != nil:
-			return fmt.Errorf("job %s: the changed definition failed, and the one before is back: %s", name, st.RolledBack.Error)
+			return fmt.Errorf("job %s: the changed definition failed, and the one before is back: %s", name, ofJob(name, st.RolledBack.Error))
 		case j.State == runtime.StateFailed:
-			return fmt.Errorf("job %s has failed; apply a mended definition, or 'sidestream job remove %s': %s", name, name, st.Error)
+			return fmt.Errorf("job %s has failed; apply a mended definition, or 'sidestream job remove %s': %s", name, name, ofJob(name, st.Error))
 		case j.State == runtime.StateRestarting && st.Probation.IsZero():
-			return fmt.Errorf("job %s is there, and fails again and again; apply a mended definition, or 'sidestream job remove %s': %s", name, name, st.Error)
+			return fmt.Errorf("job %s is there, and fails again and again; apply a mended definition, or 'sidestream job remove %s': %s", name, name, ofJob(name, st.Error))
 		case !st.Probation.IsZero() || j.State == runtime.StateStarting || j.State == runtime.StateRestarting: // not yet
 		case j.State != runtime.StateRunning || !st.LastCommit.IsZero() || time.Since(began) > settleLeast:
 			return nil
