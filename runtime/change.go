@@ -191,7 +191,7 @@ func (c *changes) enter(ctx context.Context, what string, names ...string) (_ co
 		case c.ctx.Err() != nil:
 			return nil, nil, ErrNotRunning
 		case err != nil:
-			if !strings.HasPrefix(other, savepointPrefix) {
+			if !strings.HasPrefix(other, savepointPrefix) && !strings.HasPrefix(other, topicPrefix) {
 				other = "job " + other
 			}
 			return nil, nil, fmt.Errorf("%s is being changed by somebody else (%s); nothing was done: %w", other, doing, err)

@@ -13,7 +13,7 @@
 //	err = rt.PauseJob(ctx, "j")      ResumeJob, RestartJob, StopJob(ctx, "j", StopOptions{Force: true})
 //	sp, err := rt.Savepoint(ctx, "j", "before")     Savepoints, DeleteSavepoint; ApplyOptions.From begins with one
 //	res, err := rt.RemoveJob(ctx, "j", runtime.RemoveOptions{KeepState: true})
-//	moved, err := rt.Seek(ctx, "j", "topic", runtime.Place{Latest: true}, false)     Detach, PurgeTopic, SetRetention
+//	moved, err := rt.Seek(ctx, "j", "topic", runtime.Place{Latest: true}, false)     Detach, PurgeTopic, SetRetention, RemoveTopic
 //	res, err := rt.Replay(ctx, "j", "topic", runtime.ReplayOptions{})     Shadow(ctx, "topic", ShadowOptions{Definition: j2, …})
 //
 // Each is whole or absent, also across a crash, and has happened and is durable when it returns nil; an error other than the
@@ -47,7 +47,7 @@
 //	apply.go, remove.go, lifecycle.go  what can be done to jobs         diff.go      what a definition changes
 //	probation.go what comes back                  savepoint.go snapshots with names
 //	seek.go, place.go, retain.go  places of readers, and what topics keep      replay.go  reading a topic again
-//	copy.go      reading a topic again into another one
+//	copy.go      reading a topic again into another one                 topicremove.go  a topic goes
 //	shadow.go, shadow_range.go, shadow_run.go, shadow_compare.go  another definition on what a job has read
 //	members.go   which jobs and senders there are                       events.go, joblog.go  what has happened
 //	plan.go      a graph cut into tasks           build.go     an attempt's subtasks

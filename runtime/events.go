@@ -9,20 +9,21 @@ import (
 type EventKind string
 
 const (
-	EventState      EventKind = "state"       // a job is in another state
-	EventApplied    EventKind = "applied"     // a job was added or changed; Text is the Action
-	EventRemoved    EventKind = "removed"     // a job is gone
-	EventRolledBack EventKind = "rolled_back" // a definition failed on probation, and the one before is back; Text is why
-	EventSettled    EventKind = "settled"     // a probation is over: the new definition stays
-	EventSavepoint  EventKind = "savepoint"   // Text is its name
-	EventMoved      EventKind = "moved"       // a subscription was set elsewhere; Text says where
-	EventDetached   EventKind = "detached"    // a subscription is gone; the job is stopped
-	EventResumed    EventKind = "resumed"     // a job goes on where an earlier process left it; Text says at which epoch, and how far behind
-	EventReplay     EventKind = "replay"      // a job is set back, to read a topic again; Text is the replay's id and how much it is
-	EventReplayed   EventKind = "replayed"    // the job is where it was, or at the replay's end; Text is its id
-	EventPurged     EventKind = "purged"      // records of a topic were let go by hand; no Job
-	EventDropped    EventKind = "dropped"     // a topic drops the oldest, and a reader loses records; Text says whose, and which
-	EventRetention  EventKind = "retention"   // a topic keeps its records for another time; no Job
+	EventState        EventKind = "state"         // a job is in another state
+	EventApplied      EventKind = "applied"       // a job was added or changed; Text is the Action
+	EventRemoved      EventKind = "removed"       // a job is gone
+	EventRolledBack   EventKind = "rolled_back"   // a definition failed on probation, and the one before is back; Text is why
+	EventSettled      EventKind = "settled"       // a probation is over: the new definition stays
+	EventSavepoint    EventKind = "savepoint"     // Text is its name
+	EventMoved        EventKind = "moved"         // a subscription was set elsewhere; Text says where
+	EventDetached     EventKind = "detached"      // a subscription is gone; the job is stopped
+	EventResumed      EventKind = "resumed"       // a job goes on where an earlier process left it; Text says at which epoch, and how far behind
+	EventReplay       EventKind = "replay"        // a job is set back, to read a topic again; Text is the replay's id and how much it is
+	EventReplayed     EventKind = "replayed"      // the job is where it was, or at the replay's end; Text is its id
+	EventPurged       EventKind = "purged"        // records of a topic were let go by hand; no Job
+	EventTopicRemoved EventKind = "topic_removed" // a topic is gone with its records; no Job
+	EventDropped      EventKind = "dropped"       // a topic drops the oldest, and a reader loses records; Text says whose, and which
+	EventRetention    EventKind = "retention"     // a topic keeps its records for another time; no Job
 )
 
 // Event is something that has happened to a job. Events are of one process, and numbered from 1.

@@ -72,6 +72,8 @@ type control struct {
 	Drops []bus.Drop       `json:"drops,omitempty"` // what subscriptions lose that are behind by the limit of a topic that drops the oldest
 	Store *bus.StoreChange `json:"store,omitempty"` // what the topic store holds from now on
 
+	DropTopics []bus.TopicID `json:"drop_topics,omitempty"` // go with their records; no job has anything of them
+
 	DropFirst wal.LSN `json:"drop_first,omitempty"` // generations that end before it go
 }
 

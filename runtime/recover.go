@@ -246,6 +246,9 @@ func applyChange(l *ledger, b *bus.Bus, lsn wal.LSN, c *control) error {
 			b.Remove(id)
 		}
 	}
+	for _, id := range c.DropTopics {
+		b.Remove(id)
+	}
 	return nil
 }
 

@@ -171,6 +171,11 @@ func (r *replay) look(job, topic string) error {
 		if !ok {
 			return missing("topic", n.Source.Topic, ErrNoTopic)
 		}
+		if r.saved != nil && id == r.topic {
+			if _, ok, other := r.saved.input(n.ID, topic, id); !ok && !other {
+				return fmt.Errorf("savepoint %s was made when step %s of job %s did not read topic %s, and stands nowhere in it", r.saved.Name, n.ID, job, topic)
+			}
+		}
 		reads = reads || id == r.topic
 		if err := r.places(job, n.Source.Topic, id); err != nil {
 			return err
@@ -273,6 +278,9 @@ func (r *replay) inputs(reg *registration, jc *jobChange) (err error) {
 			continue
 		}
 		t := reg.topics[n.Source.Topic]
+		if len(r.froms[t.ID]) == 0 { // places are of the topic as it was looked at
+			return fmt.Errorf("topic %s was made anew meanwhile, and nothing was replayed: replay again", n.Source.Topic)
+		}
 		in := inputEntry{Step: n.ID, Topic: t.ID, Sub: bus.SubID(reg.id()), Start: bus.Start{Offsets: r.froms[t.ID]}}
 		if in.States, err = r.options.From.states(reg.core.bus, t.ID, r.froms[t.ID]); err != nil {
 			return err

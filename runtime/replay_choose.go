@@ -60,16 +60,19 @@ func (r *replay) choose(job string) error {
 
 // before reports whether a savepoint stands at or before places in a topic, in every partition, where all is still there.
 func (r *replay) before(sp *savepointEntry, h *checkpoint.Header, step, topic string, at []bus.Offset) bool {
-	i := slices.IndexFunc(sp.Inputs, func(in savedInput) bool { return in.Step == step && in.Topic == topic })
 	id, ok := r.rt.bus.TopicByName(topic)
-	if i < 0 || !ok {
+	if !ok {
+		return false
+	}
+	saved, ok, _ := sp.input(step, topic, id)
+	if !ok {
 		return false
 	}
 	states := make([]bus.SubState, len(at))
 	for p := range states {
 		states[p].Partition = -1
 	}
-	if placesIn(h, sp.Inputs[i].Sub, states) != nil {
+	if placesIn(h, saved.Sub, states) != nil {
 		return false
 	}
 	for p, st := range states {

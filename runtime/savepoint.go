@@ -34,9 +34,21 @@ type savepointEntry struct {
 
 // savedInput says which subscription in a savepoint's header was a step's.
 type savedInput struct {
-	Step  string    `json:"step"`
-	Topic string    `json:"topic"`
-	Sub   bus.SubID `json:"sub"`
+	Step  string      `json:"step"`
+	Topic string      `json:"topic"`
+	ID    bus.TopicID `json:"topic_id"` // one of the same name that was made later is another
+	Sub   bus.SubID   `json:"sub"`
+}
+
+// input returns the subscription that a step had on a topic; ok is false where it had none, other is true where it had one on
+// a topic of that name which has been removed since.
+func (e *savepointEntry) input(step, topic string, id bus.TopicID) (in savedInput, ok, other bool) {
+	for _, s := range e.Inputs {
+		if s.Step == step && s.Topic == topic {
+			return s, s.ID == id, s.ID != id
+		}
+	}
+	return in, false, false
 }
 
 // SavepointInfo is a savepoint as it is listed.
@@ -151,7 +163,7 @@ func (rt *Runtime) keepAs(sp *savepointEntry, e *jobEntry, snap snapshotEntry) e
 	sp.Definition, sp.Origin, sp.Steps = e.Definition, e.Origin, e.Steps
 	sp.Epoch, sp.LSN, sp.Bytes, sp.At = snap.Epoch, snap.LSN, snap.Bytes, rt.now().UnixMilli()
 	for _, in := range e.Inputs {
-		sp.Inputs = append(sp.Inputs, savedInput{in.Step, rt.bus.Spec(in.Topic).Name, in.Sub})
+		sp.Inputs = append(sp.Inputs, savedInput{in.Step, rt.bus.Spec(in.Topic).Name, in.Topic, in.Sub})
 	}
 	return rt.snapshots.saveAs(snap.File, sp.Name)
 }
@@ -295,15 +307,16 @@ func (r *registration) savedInputs(d *definition, sp *savepointEntry, h *checkpo
 	}
 	for i := range jc.Inputs {
 		in := &jc.Inputs[i]
-		k := slices.IndexFunc(sp.Inputs, func(s savedInput) bool {
-			t, ok := r.topics[s.Topic]
-			return s.Step == in.Step && ok && t.ID == in.Topic
-		})
-		if k < 0 {
+		saved, ok, other := sp.input(in.Step, d.Node(in.Step).Source.Topic, in.Topic)
+		if other {
+			return fmt.Errorf("job %s: step %s: the savepoint %s stands in topic %s as it was before that was removed, and what has its name now is another; "+
+				"begin without the savepoint", d.Name, in.Step, sp.Name, saved.Topic)
+		}
+		if !ok {
 			continue
 		}
 		for _, s := range h.Subs {
-			if s.Sub != uint32(sp.Inputs[k].Sub) {
+			if s.Sub != uint32(saved.Sub) {
 				continue
 			}
 			was, err := bus.DecodeSubState(s.State)

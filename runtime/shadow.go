@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -116,6 +117,7 @@ type shadow struct {
 	def    *definition
 	ends   map[bus.TopicID][]bus.Offset // of the job's outputs, as of e
 	shared map[bus.TopicID]string       // another job that writes an output's topic
+	held   []bus.TopicID                // that are not removed meanwhile
 	last   wal.LSN                      // of the log, as of e
 
 	begin, end shadowEdge
@@ -134,8 +136,32 @@ type shadow struct {
 	result   ShadowResult
 }
 
-// shadows is how many are under way.
-type shadows struct{ n atomic.Int32 }
+// shadows is how many are under way, and which topics they read: these are not removed meanwhile.
+type shadows struct {
+	n       atomic.Int32
+	mu      sync.Mutex
+	reading map[bus.TopicID]int
+}
+
+// hold says that one begins to read topics; or, by -1, that it is over.
+func (s *shadows) hold(topics []bus.TopicID, by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reading == nil {
+		s.reading = map[bus.TopicID]int{}
+	}
+	for _, id := range topics {
+		if s.reading[id] += by; s.reading[id] == 0 {
+			delete(s.reading, id)
+		}
+	}
+}
+
+func (s *shadows) reads(topic bus.TopicID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reading[topic] > 0
+}
 
 // Shadow runs a definition of a job over what the job has read of a topic, and compares. It disturbs nothing.
 func (rt *Runtime) Shadow(ctx context.Context, topic string, o ShadowOptions) (res ShadowResult, err error) {
@@ -146,6 +172,7 @@ func (rt *Runtime) Shadow(ctx context.Context, topic string, o ShadowOptions) (r
 	defer rt.shadows.n.Add(-1)
 	defer recovered(&err, o.Definition.Name, "", 0) // the steps are the definition's own code
 	s := &shadow{rt: rt, o: o, ends: map[bus.TopicID][]bus.Offset{}, shared: map[bus.TopicID]string{}}
+	defer func() { rt.shadows.hold(s.held, -1) }()
 	if s.o.Against == "" {
 		s.o.Against = o.Definition.Name
 	}
@@ -200,6 +227,11 @@ func (s *shadow) stand(c *core) error {
 		return fmt.Errorf("%s does not read topic %s: %w", s.o.Against, c.bus.Spec(s.topic).Name, ErrNoSubscription)
 	}
 	s.e, s.in, s.last = j.clone(), j.Inputs[i], c.log.Last()
+	s.held = append(s.held, s.topic)
+	for _, o := range j.Outputs {
+		s.held = append(s.held, o.Topic)
+	}
+	s.rt.shadows.hold(s.held, 1)
 	for _, o := range j.Outputs {
 		for p := range c.bus.Partitions(o.Topic) {
 			s.ends[o.Topic] = append(s.ends[o.Topic], c.bus.Next(o.Topic, p))

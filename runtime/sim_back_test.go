@@ -21,13 +21,14 @@ type modelPast struct {
 	step  int64
 	fired map[modelWindow]bool
 	parts []modelPlace // of its input; nil if it has none
+	topic bus.TopicID  // that they are of
 	late  bool
 }
 
 func (m *model) past(j *modelJob) *modelPast {
 	p := &modelPast{state: j.state.clone(), steps: maps.Clone(j.steps), step: j.step, fired: maps.Clone(j.fired), late: j.late}
 	if len(j.inputs) == 1 {
-		p.parts = slices.Clone(m.subs[j.inputs[0]].parts)
+		p.parts, p.topic = slices.Clone(m.subs[j.inputs[0]].parts), m.subs[j.inputs[0]].topic
 	}
 	return p
 }
@@ -107,6 +108,9 @@ func (m *model) base(j *modelJob, jc jobChange) {
 	j.blurred = true // the parallelism may be another
 	if len(j.inputs) == 0 || sp.parts == nil {
 		return
+	}
+	if id := m.subs[j.inputs[0]].topic; id != sp.topic {
+		m.s.violate("R5", "frame %d lets %s begin with savepoint %s in topic %d, and its places are of topic %d", m.lsn, jc.Name, name, id, sp.topic)
 	}
 	for i, p := range m.subs[j.inputs[0]].parts {
 		was, over := sp.parts[i], p.Next

@@ -18,6 +18,9 @@ import (
 // hotName is what jobs are called that come, change and go while the process runs: one at a time, each another.
 const hotName = "hot"
 
+// hotTopic is what some of them write and others read, and nobody else, so that it can be removed.
+const hotTopic = "h"
+
 // version makes a definition of a hot job: of a new one, another of the one that old is of, or, as it begins with a savepoint,
 // of a new one that does what old did.
 func (s *sim) version(old *simJob, saved bool) *simJob {
@@ -26,6 +29,13 @@ func (s *sim) version(old *simJob, saved bool) *simJob {
 		j = *old
 	} else {
 		j = simJob{name: hotName, in: "a", direct: s.rng.IntN(2) == 0, delivery: jobs.Delivery(s.rng.IntN(2))}
+		switch id, ok := s.model.names[hotTopic]; {
+		case ok && len(s.model.topics[id].marks) > 0 && s.rng.IntN(4) > 0:
+			j.in = hotTopic // which ends, since who wrote it has gone
+			s.count("readers of the hot topic")
+		case s.rng.IntN(4) > 0:
+			j.forward = hotTopic
+		}
 	}
 	if old == nil || saved {
 		j.idx, j.target = len(s.plan.jobs)+len(s.versions), &simTarget{}
@@ -101,6 +111,13 @@ func (s *sim) change() {
 			return
 		}
 	}
+	id, there := p.rt.bus.TopicByName(hotTopic)
+	last := s.quiet && !s.lastTopic && there && s.inStore(id) // the only change then, so that topics go that the store has
+	if last || !s.quiet && s.rng.IntN(s.topicEvery(j)) == 0 {
+		s.lastTopic = last
+		s.removeTopic(j)
+		return
+	}
 	switch {
 	case j != nil:
 		s.changeHot(j)
@@ -113,7 +130,7 @@ func (s *sim) change() {
 // what it has handed over by then comes behind the change.
 func (s *sim) ask(what string, f func() error) {
 	s.asked, s.lazy = what, s.rng.IntN(3) == 0 && !s.quiet
-	s.model.rememberAll(s.model.job(hotName), what == opSavepoint || what == opKeep || what == opDropRest)
+	s.model.rememberAll(s.model.job(hotName), what == opSavepoint || what == opKeep || what == opDropRest || what == opTopic)
 	s.spawn("change", func() {
 		s.tracef("%s the hot job", what)
 		err := f()
@@ -149,10 +166,18 @@ const (
 	opReplay    = "replay"
 	opReplayTo  = "replay with an end"
 	opReplaySP  = "replay from a savepoint"
+	opTopic     = "topic removed"
+	opTopicUsed = "topic not removed, since it is used"
 )
 
 func (s *sim) add() {
-	if name := s.aSavepoint(); name != "" && s.rng.IntN(3) > 0 {
+	name := s.aSavepoint()
+	if other := s.anotherStood(); other != "" && s.rng.IntN(4) > 0 {
+		if name = other; s.idOf(hotTopic) == 0 {
+			name = ""
+		}
+	}
+	if name != "" && s.rng.IntN(3) > 0 {
 		if of := s.versionOf(s.definitionOf(name)); of != nil {
 			v := s.version(of, true)
 			s.ask(opBegin, s.applied(v, ApplyOptions{Probation: -1, From: name, AllowStateLoss: true}))
@@ -217,6 +242,8 @@ func (s *sim) changeHot(j *job) {
 	switch n := s.rng.IntN(21); {
 	case n == 20:
 		s.dropAtRest(j)
+	case s.anotherStood() != "" && s.specOf(j).forward == hotTopic && s.rng.IntN(2) == 0:
+		s.remove(rt)
 	case n < 7:
 		s.update(j)
 	case n < 10:
@@ -298,7 +325,7 @@ func (s *sim) reader() *job {
 
 // moveReader sets a job elsewhere in the topic that it reads: with its state, or, in a replay, with that of before.
 func (s *sim) moveReader(j *job) {
-	rt, ctx, name, topic := s.proc.rt, context.Background(), j.def.Name, "a"
+	rt, ctx, name, topic := s.proc.rt, context.Background(), j.def.Name, s.specOf(j).in
 	switch n := s.rng.IntN(9); {
 	case n < 2:
 		to := s.place(topic)
@@ -349,7 +376,7 @@ func (s *sim) refusable(err error) bool {
 	var phase *PhaseError
 	var offset *bus.OffsetError
 	for _, text := range []string{"may be changed back", "is not settled", "cannot keep", "is damaged", "was changed meanwhile", "stands where the topic is no more",
-		"has no record in that range"} {
+		"as it was before that was removed", "and stands nowhere in it", "has no record in that range"} {
 		if strings.Contains(err.Error(), text) {
 			s.count("refused: " + text)
 			return true

@@ -150,7 +150,10 @@ func (s *sim) snapshotsAt(m *model, j *modelJob) {
 
 // storesOf makes empty stores for a job.
 func (s *sim) storesOf(j *modelJob, sealed checkpoint.Epoch) *jobStores {
-	plan, err := planJob(j.j.def, func(name string) int { return len(s.model.topics[s.model.names[name]].parts) })
+	plan, err := planJob(j.j.def, func(name string) int {
+		i := slices.IndexFunc(s.plan.topics, func(t jobs.Topic) bool { return t.Name == name })
+		return s.plan.topics[i].Partitions
+	})
 	s.must(err)
 	return newJobStores(plan, sealed)
 }

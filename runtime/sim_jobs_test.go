@@ -491,6 +491,8 @@ func newPlan(rng *rand.Rand) *simPlan {
 		from := pick(written...)
 		p.jobs = append(p.jobs, &simJob{idx: len(p.jobs), in: from, boot: rng.IntN(2) * rng.IntN(3), start: jobs.BusStart{Latest: rng.IntN(3) == 0}})
 	}
+	topic(hotTopic)
+	p.topics[len(p.topics)-1].RetentionBytes = 1 << 20 // it is there, in the store too, when it is removed
 	for _, j := range p.jobs {
 		j.name, j.target = fmt.Sprintf("job%d", j.idx), &simTarget{}
 		j.width = 1 + rng.IntN(2)

@@ -25,6 +25,9 @@ type model struct {
 	gens   []wal.LSN
 
 	savepoints map[string]*modelPast
+	gone       map[bus.TopicID]bool   // topics that were removed
+	lastOf     map[string]bus.TopicID // of their names
+	nameOf     map[bus.TopicID]string
 }
 
 type modelTopic struct {
@@ -127,13 +130,14 @@ type modelPlace struct {
 
 func newModel(s *sim) *model {
 	return &model{s: s, topics: map[bus.TopicID]*modelTopic{}, names: map[string]bus.TopicID{}, jobs: map[uint32]*modelJob{},
-		subs: map[bus.SubID]*modelSub{}, parts: map[wal.LSN]*simFrame{}, savepoints: map[string]*modelPast{}}
+		subs: map[bus.SubID]*modelSub{}, parts: map[wal.LSN]*simFrame{}, savepoints: map[string]*modelPast{}, gone: map[bus.TopicID]bool{}, lastOf: map[string]bus.TopicID{}, nameOf: map[bus.TopicID]string{}}
 }
 
 func (m *model) clone() *model {
 	c := newModel(m.s)
 	c.lsn, c.begins, c.gens, c.parts, c.names = m.lsn, m.begins, m.gens[:len(m.gens):len(m.gens)], maps.Clone(m.parts), maps.Clone(m.names)
-	c.savepoints = maps.Clone(m.savepoints)
+	c.savepoints, c.gone, c.lastOf = maps.Clone(m.savepoints), maps.Clone(m.gone), maps.Clone(m.lastOf)
+	c.nameOf = maps.Clone(m.nameOf)
 	for id, t := range m.topics {
 		n := *t
 		n.parts = make([][]modelRecord, len(t.parts))
@@ -191,6 +195,9 @@ func (m *model) applyControl(f *simFrame) {
 	m.s.must(err)
 	m.begins = max(m.begins, c.DropFirst)
 	for _, t := range c.Topics {
+		if m.gone[t.ID] {
+			m.s.violate("R5", "frame %d gives the number %d of a topic that was removed to %s", m.lsn, t.ID, t.Spec.Name)
+		}
 		if m.topics[t.ID] == nil {
 			m.topics[t.ID] = &modelTopic{name: t.Spec.Name, parts: make([][]modelRecord, max(1, t.Spec.Partitions)), joined: map[bus.ProducerID]bool{}}
 			m.names[t.Spec.Name] = t.ID
@@ -206,6 +213,7 @@ func (m *model) applyControl(f *simFrame) {
 			m.remember(j)
 		}
 	}
+	m.removeTopics(c.DropTopics)
 	m.applyDrops(c.Drops)
 	for _, st := range c.Sent {
 		m.applySent(st)
@@ -213,6 +221,9 @@ func (m *model) applyControl(f *simFrame) {
 	if c.Store != nil {
 		for _, part := range c.Store.Parts {
 			t := m.topics[part.Topic]
+			if t == nil && m.gone[part.Topic] {
+				continue // removed while it was copied
+			}
 			t.stored = maps.Clone(t.stored)
 			if t.stored == nil {
 				t.stored = map[int]bus.StorePart{}
@@ -260,6 +271,7 @@ func (m *model) applyJob(jc jobChange) {
 		m.copyGoes(j)
 		m.remove(j)
 		delete(m.topics, j.out)
+		m.gone[j.out] = true
 		return
 	case jc.RollBack:
 		m.rollBack(j, j.j.name)

@@ -27,6 +27,9 @@ type sim struct {
 	slow  int          // how much an fsync takes now
 	lame  *simAttempts // a job that gets less time than the others now
 	steps int
+	doom  int // the step by which the process crashes; 0 for none
+
+	lastTopic bool // a topic was removed once no more faults came
 
 	log       *simLog
 	snapshots *simSnapshots
@@ -177,7 +180,7 @@ func (s *sim) boot() {
 	cfg.Logger, cfg.Load = slog.New(slog.DiscardHandler), s.loadVersion
 	rt := s.newRuntime(cfg, s.log)
 	p := &simProcess{rt: rt}
-	s.proc, s.asked, s.lazy, s.hasty = p, "", false, false
+	s.proc, s.asked, s.lazy, s.hasty, s.doom = p, "", false, false, 0
 	for _, j := range s.model.jobs {
 		j.pasts = nil
 	}

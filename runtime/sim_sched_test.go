@@ -23,7 +23,11 @@ func (s *sim) step() bool {
 	if s.proc.refused {
 		s.crash()
 	}
-	if !s.quiet {
+	switch {
+	case s.quiet && s.doom > 0 && s.steps >= s.doom:
+		s.crash()
+		return true
+	case !s.quiet:
 		if s.steps > s.plan.steps {
 			s.calm()
 		} else if s.fault() {
@@ -209,7 +213,7 @@ func (s *sim) nextTime() (next time.Time) {
 func (s *sim) fault() bool {
 	rng, p := s.rng, s.proc
 	one := func(n int) bool { return rng.IntN(n) == 0 }
-	if one(s.plan.steps / s.plan.crashes) {
+	if doomed := s.doom > 0 && s.steps >= s.doom; one(s.plan.steps/s.plan.crashes) || doomed {
 		s.crash()
 		return true
 	}
@@ -319,7 +323,9 @@ func (s *sim) ended() bool {
 		return false
 	}
 	for _, a := range s.proc.jobs {
-		if !a.ended && !s.goneCopy(a.j) {
+		// One whose attempt failed as it was to be changed may have sealed its end: where nothing comes of the change, it has ended.
+		now := s.proc.rt.findJob(a.j.def.Name)
+		if !a.ended && !s.goneCopy(a.j) && (now == nil || now.state != StateEnded) {
 			return false
 		}
 	}

@@ -141,7 +141,9 @@ var simHappenings = []string{"crashes", "restarts", "attempts", "prefixes checke
 	"definitions taken back", "state dropped", "begun with a savepoint", "changes: pause", "changes: resume", "changes: restart", "changes: stop",
 	"changes: " + opAdd, "changes: " + opUpdate, "changes: " + opLose, "changes: " + opRefused, "changes: " + opDrop, "changes: " + opRemove,
 	"changes: " + opCopy, "copies done", "records copied", "changes: " + opDropRest, "savepoints checked",
-	"changes: " + opKeep, "changes: " + opSavepoint, "changes: " + opSeek, "changes: " + opDetach, "changes: " + opReplay, "changes: " + opReplayTo}
+	"changes: " + opKeep, "changes: " + opSavepoint, "changes: " + opSeek, "changes: " + opDetach, "changes: " + opReplay, "changes: " + opReplayTo,
+	"changes: " + opTopic, "changes: " + opTopicUsed}
 
 // simRare must come about in any two thousand.
-var simRare = []string{"state brought back", "definitions taken back behind an epoch", "changes: " + opBegin, "changes: " + opForget, "changes: " + opReplaySP}
+var simRare = []string{"state brought back", "definitions taken back behind an epoch", "changes: " + opBegin, "changes: " + opForget, "changes: " + opReplaySP,
+	"topics removed from the store"}

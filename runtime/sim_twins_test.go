@@ -30,6 +30,7 @@ type simTwin struct {
 	staleRest       bool // a snapshot does not take the place of one of the same epoch
 	staleSavepoints bool // the positions of savepoints are older than their state
 	inherits        bool // a new job has the state of the last one of its name
+	filesFirst      bool // a topic's files go before the frame that removes it
 }
 
 func (t simTwin) put(s *sim, rt *Runtime, l *simLog) {
@@ -302,7 +303,7 @@ func (l twiceLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, e
 func TestSimTwins(t *testing.T) {
 	const seedsMax = 10_000
 	times := int(simEnv(t, "SIM_TWINS", 1))
-	for _, twin := range slices.Concat(simTwins, dropTwins, copyTwins) {
+	for _, twin := range slices.Concat(simTwins, dropTwins, copyTwins, topicTwins) {
 		t.Run(twin.name, func(t *testing.T) {
 			t.Parallel()
 			var needed []uint64

@@ -95,7 +95,12 @@ func tail(ctx context.Context, b *bus.Bus, q Tail, durable func(wal.LSN) error, 
 		}
 		readers = append(readers, b.NewReader(0, id, []bus.SubState{st}, wake))
 	}
-	show := func(r *bus.Reader) (more bool, err error) { return showNext(ctx, r, q, ends, durable, f) }
+	show := func(r *bus.Reader) (more bool, err error) {
+		if more, err = showNext(ctx, r, q, ends, durable, f); err == nil && !more && b.Partitions(id) == 0 {
+			err = missing("topic", q.Topic, ErrNoTopic) // removed, which its readers take for its end
+		}
+		return more, err
+	}
 	if q.Follow {
 		return followAll(ctx, readers, wakes, show)
 	}

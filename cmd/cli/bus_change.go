@@ -170,6 +170,44 @@ seek or detach it first. What is gone is gone; --dry-run counts it first.`,
 	return c
 }
 
+func (a *app) busRemove() *cobra.Command {
+	c := a.command(cobra.Command{
+		Use:   "remove TOPIC",
+		Short: "Remove a topic with all its records",
+		Long: `Remove takes a topic away that no job needs any more: a topic outlives those who write it until then. It is refused while the definition of
+any job names the topic, also of one that is paused, stopped, failed or ended, and says of which. What is gone is gone; --dry-run counts it
+first. A topic of that name that is made later is another, with offsets from 0: no savepoint of a job that read this one begins there.`,
+		Example: `  sidestream bus remove old --dry-run
+  sidestream bus remove old`,
+		Args: one("a topic", "bus list"),
+	}, func(cmd *cobra.Command, args []string) error {
+		dry, _ := cmd.Flags().GetBool("dry-run")
+		client, err := a.client(cmd)
+		if err != nil {
+			return err
+		}
+		res, err := client.RemoveTopic(cmd.Context(), args[0], dry)
+		if err != nil {
+			return a.asked(err)
+		}
+		if dry {
+			a.say("nothing was done: this is a dry run")
+		}
+		return showOne(a, cmd, view[runtime.TopicRemoval]{
+			head: []string{"TOPIC", "RECORDS", "BYTES"},
+			row: func(r runtime.TopicRemoval) []string {
+				return []string{r.Topic, fmt.Sprint(r.Records), fmt.Sprint(r.Bytes)}
+			},
+			name: func(r runtime.TopicRemoval) string { return r.Topic },
+		}, res)
+	})
+	c.ValidArgsFunction = a.completeWith(topicNames, 1)
+	c.Flags().Bool("dry-run", false, "say what would go, and do nothing")
+	asks(c)
+	prints(c)
+	return c
+}
+
 func (a *app) busRetention() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "retention TOPIC [--max-bytes SIZE] [--max-age DURATION]",

@@ -37,6 +37,7 @@ var trials = map[string]trial{
 	"dev":                   {alone: true, endless: true, prints: "how the jobs stand, for people; status is for programs"},
 	"job remove":            {before: "sidestream job apply gone.yaml"},
 	"bus detach":            {before: "sidestream job remove gone --drop-unsent -o name >/dev/null 2>&1; sidestream job apply gone.yaml"},
+	"bus remove":            {before: "sidestream job apply old.yaml -o name >/dev/null && sidestream job remove old -o name >/dev/null"},
 	"checkpoint list":       {alone: true, before: withSnapshot},
 	"checkpoint inspect":    {alone: true, before: withSnapshot},
 	"checkpoint export":     {alone: true, before: withSnapshot},
@@ -167,6 +168,7 @@ func sandbox(t *testing.T) {
 			"    output: {high: [{value: {reading: 51}}]}\n",
 		settingsFile: "contexts:\n  lab: {data_dir: sidestream-data}\n",
 		"more.yaml":  "version: 1\njob: more\nsource: {bus: ticks}\noutputs:\n  main: {bus: more}\n",
+		"old.yaml":   "version: 1\njob: old\nsource: {bus: ticks}\noutputs:\n  main: {bus: old}\n",
 		"gone.yaml":  "version: 1\njob: gone\nsource: {bus: ticks}\noutputs:\n  main: {bus: gone}\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/sidestream-dev/sidestream/runtime"
 )
@@ -25,6 +26,13 @@ func (c *Client) Detach(ctx context.Context, topic string, r DetachRequest) (gon
 // Purge lets go of a topic's records before a place.
 func (c *Client) Purge(ctx context.Context, topic string, r PurgeRequest) (res runtime.PurgeResult, err error) {
 	err = c.call(ctx, http.MethodPost, topicPath(topic, "/purge"), r, &res)
+	return res, err
+}
+
+// RemoveTopic removes a topic with all its records; a dry run says what would go.
+func (c *Client) RemoveTopic(ctx context.Context, topic string, dryRun bool) (res runtime.TopicRemoval, err error) {
+	v := url.Values{"dry_run": {strconv.FormatBool(dryRun)}}
+	err = c.call(ctx, http.MethodDelete, topicPath(topic, "?"+v.Encode()), nil, &res)
 	return res, err
 }
 

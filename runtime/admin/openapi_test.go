@@ -48,6 +48,7 @@ var calls = map[string]call{
 	"seek":             {path: "/v1/topics/ticks/seek", body: `{"reader":"reads","to":"earliest","dry_run":true}`},
 	"detach":           {path: "/v1/topics/ticks/detach", body: `{"reader":"reads","dry_run":true}`},
 	"purge":            {path: "/v1/topics/ticks/purge", body: `{"before":"earliest"}`},
+	"remove-topic":     {path: "/v1/topics/first?dry_run=true"},
 	"set-retention":    {path: "/v1/topics/ticks/retention", body: `{"max_bytes":1073741824}`},
 	"list-operations":  {path: "/v1/operations"},
 	"get-operation":    {path: "/v1/operations/ID?wait=1ms"},

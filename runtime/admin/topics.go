@@ -102,6 +102,17 @@ func (s *Server) registerTopics() {
 			res, err := rt.PurgeTopic(ctx, in.Topic, before, in.Body.DryRun)
 			return &body[runtime.PurgeResult]{res}, err
 		})
+	add(s, accessLogin, huma.Operation{Method: http.MethodDelete, Path: "/v1/topics/{topic}", OperationID: "remove-topic",
+		Summary:     "Remove a topic with all its records",
+		Description: "It is refused while the definition of any job names the topic, whether that runs or not. A topic of that name that is made later is another."},
+		func(ctx context.Context, rt *runtime.Runtime, in *struct {
+			Topic  string `path:"topic" maxLength:"512"`
+			DryRun bool   `query:"dry_run" doc:"say what would go, and do nothing"`
+		}) (*body[runtime.TopicRemoval], error) {
+			s.cfg.Logger.Info("asked for over the admin API", "what", "remove topic", "topic", in.Topic, "dry_run", in.DryRun)
+			res, err := rt.RemoveTopic(ctx, in.Topic, in.DryRun)
+			return &body[runtime.TopicRemoval]{res}, err
+		})
 	addLong(s, accessLogin, huma.Operation{Method: http.MethodPut, Path: "/v1/topics/{topic}/retention", OperationID: "set-retention",
 		Summary: "Say how long a topic keeps what every subscription has passed, in place of what definitions say"},
 		func(ctx context.Context, rt *runtime.Runtime, in *onTopic[RetentionRequest]) (*body[TopicRetention], error) {
