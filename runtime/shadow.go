@@ -23,8 +23,8 @@ import (
 
 const (
 	shadowsAtOnce    = 2
-	shadowStateBytes = 256 << 20 // of the definition's state
-	shadowOpenMax    = 1 << 20   // records of one side whose equal has not come on the other
+	shadowStateBytes = 256 << 20 // of the definition's state, where ShadowOptions say nothing
+	shadowOpenMax    = 1 << 20   // records of one side whose equal has not come on the other, likewise
 	shadowShownBytes = 16 << 20  // of records that are kept to be shown
 	shadowTailMax    = 100_000   // records behind an end that is not exact, in which what is still open may be found
 	shadowChunk      = 1024      // records at a time
@@ -62,6 +62,8 @@ type ShadowOptions struct {
 	To         *Place // nil: to where the job stands
 	WarmUp     *Place // read from here on, and compare from From on; nil leaves that to the savepoints there are
 	Show       int    // so many differences; at most ShadowShowMax
+	StateBytes int    // of the definition's state, at most; 0 means 256 MiB
+	OpenMax    int    // records that one side has given and the other has not yet, at most; 0 means 1,048,576
 	Engine     func(ShadowSetup) (ShadowEngine, error)
 	Progress   func(done, all int64) // records; nil is told nothing
 }
@@ -86,12 +88,13 @@ type ShadowResult struct {
 
 // ShadowOutput is one topic that is compared, or an output that is not.
 type ShadowOutput struct {
-	Output  string `json:"output" doc:"a topic as bus:TOPIC, or an output to the outside"`
+	Output  string `json:"output" doc:"a topic as bus:TOPIC, or an output to the outside as NAME (outside)"`
 	Given   int64  `json:"running" doc:"records that the job gave"`
 	Gave    int64  `json:"shadow" doc:"records that the definition gives"`
 	Equal   int64  `json:"equal"`
 	Missing int64  `json:"missing"`
 	Extra   int64  `json:"extra"`
+	Apart   int64  `json:"apart" doc:"differences that the range's beginning explains; neither missing nor extra"`
 	Not     string `json:"not_compared,omitempty" doc:"why it is not compared"`
 }
 
@@ -126,6 +129,8 @@ type shadow struct {
 	setup      ShadowSetup
 
 	engine   ShadowEngine
+	owners   frameOwners
+	owned    bool // they can be asked
 	heads    []*shadowHead
 	counting bool
 	outs     []*shadowOut
@@ -177,6 +182,8 @@ func (rt *Runtime) Shadow(ctx context.Context, topic string, o ShadowOptions) (r
 		s.o.Against = o.Definition.Name
 	}
 	s.o.Show = min(max(s.o.Show, 0), ShadowShowMax)
+	def(&s.o.StateBytes, shadowStateBytes)
+	def(&s.o.OpenMax, shadowOpenMax)
 	for _, step := range []func(context.Context, string) error{s.look, s.edges, s.basis, s.run} {
 		if err := step(ctx, topic); err != nil {
 			return ShadowResult{}, err
@@ -257,30 +264,31 @@ func atPlace(n *jobs.Node) string {
 // no difference.
 func (s *shadow) outputs() error {
 	seen := map[string]bool{}
-	add := func(name string, id bus.TopicID, sink bool) {
+	add := func(name string, id bus.TopicID) (err error) {
 		if seen[name] {
-			return
+			return nil
 		}
 		seen[name] = true
 		o := &shadowOut{id: id, ShadowOutput: ShadowOutput{Output: name}}
-		switch {
-		case sink:
-			o.Not = "what the job sent outside is not kept"
-		case s.shared[id] != "":
-			o.Not = fmt.Sprintf("job %s writes this topic too, and records do not say whose they are", s.shared[id])
-		}
+		o.Not, err = s.notCompared(o)
 		s.outs = append(s.outs, o)
+		return err
 	}
 	for _, o := range s.e.Outputs {
+		name := "bus:" + s.rt.bus.Spec(o.Topic).Name
 		if o.Outside {
-			add(o.Name+" (outside)", o.Topic, true)
-		} else {
-			add("bus:"+s.rt.bus.Spec(o.Topic).Name, o.Topic, false)
+			name = o.Name + " (outside)"
+		}
+		if err := add(name, o.Topic); err != nil {
+			return err
 		}
 	}
 	for _, n := range s.def.Outputs() {
-		add(shadowName(n), 0, n.Output.Sink != nil)
+		if err := add(shadowName(n), 0); err != nil {
+			return err
+		}
 	}
+	s.owners.frames, s.owned = s.rt.frames, s.inLog()
 	var why []string
 	for _, o := range s.outs {
 		if o.Not == "" {

@@ -22,6 +22,7 @@ import (
 type comparison struct {
 	open   map[[16]byte]*waiting
 	show   int
+	most   int   // in open
 	apart  int64 // differences up to this event time are apart; NoTime is none
 	bytes  int   // of records in open
 	forgot int64
@@ -37,8 +38,8 @@ type waiting struct {
 	record *bus.Record // nil where there are too many
 }
 
-func newComparison(show int, apart int64) *comparison {
-	return &comparison{open: map[[16]byte]*waiting{}, show: show, apart: apart, shown: []ShadowDifference{}}
+func newComparison(show, most int, apart int64) *comparison {
+	return &comparison{open: map[[16]byte]*waiting{}, show: show, most: most, apart: apart, shown: []ShadowDifference{}}
 }
 
 func identity(o *shadowOut, r bus.Record) (id [16]byte) {
@@ -100,8 +101,8 @@ func (c *comparison) add(o *shadowOut, by, seq int64, r bus.Record) (matched boo
 	id := identity(o, r)
 	w := c.open[id]
 	if w == nil {
-		if len(c.open) >= shadowOpenMax {
-			return false, fmt.Errorf("more than %d records that one side gave have none on the other side: choose a shorter range", shadowOpenMax)
+		if len(c.open) >= c.most {
+			return false, fmt.Errorf("more than %d records that one side gave have none on the other side: choose a shorter range", c.most)
 		}
 		w = &waiting{out: o, time: r.Time}
 		if n := len(r.Key) + len(r.Value) + 64; c.show > 0 && c.bytes+n <= shadowShownBytes {

@@ -462,7 +462,7 @@ func (s *shadow) fits(states []bus.SubState) bool {
 func (s *shadow) fromSavepoint(sp *savepointEntry, h *checkpoint.Header) (bool, error) {
 	loss, _, _ := lossOf(sp.Steps, s.def.steps)
 	states, ok := s.savedPlaces(sp, h)
-	if len(loss) > 0 || !ok || !s.fits(states) || sp.Bytes > shadowStateBytes {
+	if len(loss) > 0 || !ok || !s.fits(states) || sp.Bytes > int64(s.o.StateBytes) {
 		return false, nil
 	}
 	into := &shadowState{of: map[string][][]byte{}}
@@ -490,7 +490,7 @@ func (s *shadow) fromNewest() (bool, error) {
 	}
 	loss, _, _ := lossOf(s.e.Steps, s.def.steps)
 	for _, snap := range slices.Backward(s.e.Snapshots) {
-		if len(loss) > 0 || snap.LSN > s.begin.lsn || snap.LSN < s.e.changed() || snap.Bytes > shadowStateBytes {
+		if len(loss) > 0 || snap.LSN > s.begin.lsn || snap.LSN < s.e.changed() || snap.Bytes > int64(s.o.StateBytes) {
 			continue
 		}
 		h, err := s.rt.snapshots.header(snap.File)

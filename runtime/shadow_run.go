@@ -34,7 +34,7 @@ func (s *shadow) run(ctx context.Context, _ string) (err error) {
 	if err != nil {
 		return err
 	}
-	s.compare = newComparison(s.o.Show, apart)
+	s.compare = newComparison(s.o.Show, s.o.OpenMax, apart)
 	if s.engine, err = s.o.Engine(s.setup); err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (s *shadow) close() error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.owners.close())...)
 }
 
 // lowest returns the partition whose next batch was written first, of those that have one before where this stretch ends.
@@ -215,8 +215,8 @@ func (s *shadow) give(h *shadowHead) error {
 			return s.failed(err)
 		}
 	}
-	if n := s.engine.StateBytes(); n > shadowStateBytes {
-		return fmt.Errorf("the definition's state has grown to %d bytes; a shadow run keeps it in memory, at most %d: choose a shorter range", n, shadowStateBytes)
+	if n := s.engine.StateBytes(); n > s.o.StateBytes {
+		return fmt.Errorf("the definition's state has grown to %d bytes; a shadow run keeps it in memory, at most %d: choose a shorter range", n, s.o.StateBytes)
 	}
 	return s.fault
 }
@@ -244,7 +244,6 @@ type givenReader struct {
 	topic     bus.TopicID
 	at, end   bus.Offset
 	reader    *bus.Reader
-	begun     bool
 	over      bool
 	tail      int // records taken behind an end that is not exact
 }
@@ -298,12 +297,6 @@ func (s *shadow) readGiven(o *shadowOut, g *givenReader) error {
 	if b.Len() == 0 {
 		return nil
 	}
-	if !g.begun {
-		g.begun = true
-		if b.Base > 0 && b.Base == s.rt.bus.First(g.topic, g.partition) && b.LSN > s.begin.lsn {
-			s.note("output %s: partition %d of its topic keeps nothing before offset %s; what the job gave before that is taken for not given", o.Output, g.partition, b.Base)
-		}
-	}
 	g.at = b.Base + bus.Offset(b.Len())
 	if b.LSN <= s.begin.lsn {
 		return nil
@@ -313,6 +306,11 @@ func (s *shadow) readGiven(o *shadowOut, g *givenReader) error {
 		if s.end.exact || g.tail > shadowTailMax {
 			g.over = true
 			return nil
+		}
+	}
+	if s.owned {
+		if job, err := s.owners.of(b.LSN); err != nil || job != s.e.ID {
+			return err
 		}
 	}
 	for r := range b.Records() {
@@ -338,6 +336,7 @@ func (s *shadow) sum() {
 		apart = apart || n > 0 && !s.begin.exact && seq < o.matched
 		switch {
 		case apart:
+			o.Apart += max(n, -n)
 			s.result.Apart += max(n, -n)
 		case n > 0:
 			o.Missing += n

@@ -80,20 +80,20 @@ func (a *app) showShadow(cmd *cobra.Command, res runtime.ShadowResult) error {
 }
 
 var shadowView = view[runtime.ShadowResult]{
-	head: []string{"JOB", "EQUAL", "MISSING", "EXTRA"},
+	head: []string{"JOB", "EQUAL", "MISSING", "EXTRA", "APART"},
 	row: func(r runtime.ShadowResult) []string {
-		return []string{r.Job, fmt.Sprint(r.Equal), fmt.Sprint(r.Missing), fmt.Sprint(r.Extra)}
+		return []string{r.Job, fmt.Sprint(r.Equal), fmt.Sprint(r.Missing), fmt.Sprint(r.Extra), fmt.Sprint(r.Apart)}
 	},
 	name: func(r runtime.ShadowResult) string { return r.Job },
 }
 
 var shadowOutputs = view[runtime.ShadowOutput]{
-	head: []string{"OUTPUT", "RUNNING", "SHADOW", "EQUAL", "MISSING", "EXTRA", "NOTE"},
+	head: []string{"OUTPUT", "RUNNING", "SHADOW", "EQUAL", "MISSING", "EXTRA", "APART", "NOTE"},
 	row: func(o runtime.ShadowOutput) []string {
 		if o.Not != "" {
-			return []string{o.Output, "-", fmt.Sprint(o.Gave), "-", "-", "-", "not compared: " + o.Not}
+			return []string{o.Output, "-", fmt.Sprint(o.Gave), "-", "-", "-", "-", "cannot be compared: " + o.Not}
 		}
-		return []string{o.Output, fmt.Sprint(o.Given), fmt.Sprint(o.Gave), fmt.Sprint(o.Equal), fmt.Sprint(o.Missing), fmt.Sprint(o.Extra), ""}
+		return []string{o.Output, fmt.Sprint(o.Given), fmt.Sprint(o.Gave), fmt.Sprint(o.Equal), fmt.Sprint(o.Missing), fmt.Sprint(o.Extra), fmt.Sprint(o.Apart), ""}
 	},
 	name: func(o runtime.ShadowOutput) string { return o.Output },
 }

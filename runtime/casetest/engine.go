@@ -65,6 +65,7 @@ type outputRun struct {
 	records []Output
 	since   int // records before it came before the moment in hand
 	turn    int
+	letGo   []func() // between records: of what its nodes have collected of decoded values
 }
 
 // Output is one record that an output was given.
@@ -333,8 +334,14 @@ func (o *out) Partitions() int {
 	return 1
 }
 
-// Payload implements jobs.Out: readers here decode what was written.
-func (o *out) Payload(func(int) any) {}
+// Payload implements jobs.Out: readers here decode what was written, and what is collected for them is let go.
+func (o *out) Payload(take func(partition int) any) {
+	o.to.letGo = append(o.to.letGo, func() {
+		for p := range o.Partitions() {
+			take(p)
+		}
+	})
+}
 
 // Write implements jobs.Out.
 func (o *out) Write(m *jobs.Message, key jobs.Key) int {
@@ -363,6 +370,9 @@ func (o *out) Write(m *jobs.Message, key jobs.Key) int {
 func (e *engine) handOver(r *jobRun) {
 	var topics []string
 	for _, o := range r.outputs {
+		for _, letGo := range o.letGo {
+			letGo()
+		}
 		if out := o.node.Output; out.Sink == nil {
 			t := e.topic(out.Topic)
 			t.pending = append(t.pending, o.records[o.since:]...)

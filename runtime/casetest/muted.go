@@ -110,8 +110,13 @@ func (m *Muted) advance() error {
 	return m.run.err
 }
 
-// settle lets go of what stores keep to undo changes, once it is much.
+// settle lets go of what outputs have collected, and of what stores keep to undo changes, once it is much.
 func (m *Muted) settle() {
+	for _, o := range m.run.outputs {
+		for _, letGo := range o.letGo {
+			letGo()
+		}
+	}
 	for _, nr := range m.run.nodes {
 		for _, s := range nr.subs {
 			if s.store == nil {
