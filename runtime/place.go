@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,10 +16,13 @@ type Place struct {
 	Offset    *bus.Offset // if not nil
 	Time      time.Time   // if not zero: the first record of that event time or later
 	Savepoint string      // if not "": where a savepoint stands
+
+	BeforeNewest *time.Duration // if not nil: as Time, so much before the newest record's event time
 }
 
 // ParsePlace reads a place as people write it: earliest or beginning, latest or end, offset:N, a time as RFC 3339 has it, or a
-// time before now such as -2h; where savepoints are allowed, savepoint:NAME.
+// time before now such as -2h, or before the newest record's event time such as newest-2h; where savepoints are allowed,
+// savepoint:NAME.
 func ParsePlace(s string, now time.Time, savepoints bool) (Place, error) {
 	kind, rest, _ := strings.Cut(s, ":")
 	switch {
@@ -33,6 +37,10 @@ func ParsePlace(s string, now time.Time, savepoints bool) (Place, error) {
 		}
 	case kind == "savepoint" && rest != "" && savepoints:
 		return Place{Savepoint: rest}, nil
+	case strings.HasPrefix(s, "newest-"):
+		if d, err := time.ParseDuration(s[len("newest-"):]); err == nil && d >= 0 {
+			return Place{BeforeNewest: &d}, nil
+		}
 	case strings.HasPrefix(s, "-"):
 		if d, err := time.ParseDuration(s[1:]); err == nil && d >= 0 {
 			return Place{Time: now.Add(-d)}, nil
@@ -46,7 +54,7 @@ func ParsePlace(s string, now time.Time, savepoints bool) (Place, error) {
 	if savepoints {
 		more = ", savepoint:NAME"
 	}
-	return Place{}, fmt.Errorf("%q is no place in a topic; say earliest, latest, offset:N%s, a time such as 2026-01-31T08:00:00Z, or -2h for two hours ago", s, more)
+	return Place{}, fmt.Errorf("%q is no place in a topic; say earliest, latest, offset:N%s, a time such as 2026-01-31T08:00:00Z, -2h for two hours ago, or newest-2h for two hours before the newest record", s, more)
 }
 
 // String writes p so that ParsePlace reads it.
@@ -58,14 +66,66 @@ func (p Place) String() string {
 		return "offset:" + p.Offset.String()
 	case p.Savepoint != "":
 		return "savepoint:" + p.Savepoint
+	case p.BeforeNewest != nil:
+		return "newest-" + p.BeforeNewest.String()
 	case !p.Time.IsZero():
 		return p.Time.UTC().Format(time.RFC3339Nano)
 	}
 	return "earliest"
 }
 
+// timed makes a place that is told by a topic's newest record one by time, so that it is the same in other topics.
+func (p Place) timed(b *bus.Bus, id bus.TopicID) (Place, error) {
+	if p.BeforeNewest == nil {
+		return p, nil
+	}
+	newest, err := newestOf(b, id)
+	return Place{Time: newest.Add(-*p.BeforeNewest)}, err
+}
+
+// newestOf returns the highest event time of the records written last, one in each partition.
+func newestOf(b *bus.Bus, id bus.TopicID) (time.Time, error) {
+	newest := int64(bus.NoTime)
+	for p := range b.Partitions(id) {
+		next := b.Next(id, p)
+		if next == b.First(id, p) {
+			continue
+		}
+		st, err := b.Browse(id, p, bus.Start{At: next - 1})
+		if err != nil {
+			return time.Time{}, err
+		}
+		r := b.NewReader(0, id, []bus.SubState{st}, func() {})
+		for {
+			batch, ok, err := r.Next(1)
+			if err != nil {
+				return time.Time{}, errors.Join(err, r.Close())
+			}
+			for rec := range batch.Records() {
+				newest = max(newest, rec.Time)
+			}
+			if !ok || batch.Len() > 0 {
+				break
+			}
+		}
+		if err := r.Close(); err != nil {
+			return time.Time{}, err
+		}
+	}
+	if newest == bus.NoTime {
+		return time.Time{}, fmt.Errorf("topic %s has no newest record with an event time to count back from: say an offset, earliest or latest", b.Spec(id).Name)
+	}
+	return time.UnixMilli(newest), nil
+}
+
 // offsets finds a place in each partition of a topic, as of now. It may have to read records.
 func (p Place) offsets(b *bus.Bus, id bus.TopicID) ([]bus.Offset, error) {
+	if p.BeforeNewest != nil {
+		var err error
+		if p, err = p.timed(b, id); err != nil {
+			return nil, err
+		}
+	}
 	if !p.Time.IsZero() {
 		at, err := b.Resolve(id, bus.Start{ByTime: true, Time: p.Time.UnixMilli()})
 		return at.Offsets, err

@@ -110,6 +110,17 @@ func (rt *Runtime) Replay(ctx context.Context, job, topic string, o ReplayOption
 	if !ok {
 		return ReplayResult{}, missing("topic", topic, ErrNoTopic)
 	}
+	var err error
+	if o.From, err = o.From.timed(rt.bus, id); err != nil {
+		return ReplayResult{}, err
+	}
+	if o.To != nil {
+		to, err := o.To.timed(rt.bus, id)
+		if err != nil {
+			return ReplayResult{}, err
+		}
+		o.To = &to
+	}
 	r := &replay{rt: rt, topic: id, options: o, froms: map[bus.TopicID][]bus.Offset{}, tos: map[bus.TopicID][]bus.Offset{}}
 	if err := r.look(job, topic); err != nil {
 		return ReplayResult{}, err
@@ -117,7 +128,7 @@ func (rt *Runtime) Replay(ctx context.Context, job, topic string, o ReplayOption
 	if !o.DryRun {
 		r.result.ID = fmt.Sprintf("%s-%s", job, rt.now().UTC().Format("20060102T150405.000"))
 	}
-	err := rt.rewrite(ctx, rewriting{what: "replay", job: job, dryRun: o.DryRun, written: func() { r.file = "" }}, r.change, r.begin)
+	err = rt.rewrite(ctx, rewriting{what: "replay", job: job, dryRun: o.DryRun, written: func() { r.file = "" }}, r.change, r.begin)
 	if err != nil {
 		if r.file != "" {
 			err = errors.Join(err, rt.snapshots.remove(r.file))

@@ -29,6 +29,9 @@ func (rt *Runtime) PurgeTopic(ctx context.Context, topic string, before Place, d
 	if err := rt.shared(id); err != nil {
 		return res, err
 	}
+	if before, err = before.timed(rt.bus, id); err != nil {
+		return res, err
+	}
 	if res.Before, err = before.offsets(rt.bus, id); err != nil {
 		return res, err
 	}

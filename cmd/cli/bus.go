@@ -203,7 +203,7 @@ It claims nothing: no subscription is made, and nothing is kept for it.`,
 	c.ValidArgsFunction = a.completeWith(topicNames, 1)
 	c.Flags().IntP("last", "n", 10, "how many records of each partition")
 	c.Flags().Int("partition", -1, "only this one")
-	c.Flags().String("from", "", "begin here instead of near the end, and show all from there on, or -n: an offset, earliest, latest, an event `time`, or -2h")
+	c.Flags().String("from", "", "begin here instead of near the end, and show all from there on, or -n: an offset, earliest, latest, an event `time`, -2h, or newest-2h")
 	c.Flags().BoolP("follow", "f", false, "go on with what is written from now on, until Ctrl-C; a process must run")
 	take(c, "data-dir", "socket", "context")
 	prints(c, "jsonl", "json", "yaml", "table", "name", "value")

@@ -15,7 +15,7 @@ import (
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
 
-const places = "earliest, latest, offset:N, a time such as 2026-01-31T08:00:00Z (of events), or -2h for two hours ago"
+const places = "earliest, latest, offset:N, a time such as 2026-01-31T08:00:00Z (of events), -2h for two hours ago, or newest-2h for two hours before the newest record"
 
 // readerAndTopic wants a reader and a topic, and completes them.
 func (a *app) readerAndTopic(c *cobra.Command) {
@@ -54,7 +54,7 @@ does its watermark: windows that are over stay as they are, and records of their
 	})
 	c.Flags().String("to", "", places)
 	must(c.MarkFlagRequired("to"))
-	completes(c, "to", "earliest", "latest", "offset:", "-1h")
+	completes(c, "to", "earliest", "latest", "offset:", "-1h", "newest-1h")
 	c.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
 	a.readerAndTopic(c)
 	return c

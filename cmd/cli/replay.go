@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,13 +39,13 @@ job gave of exactly these records, as far as that is in topics. Nothing is distu
 same, and with 1 where something is missing or extra.`,
 		Example: `  sidestream replay ticks --from earliest --job counts --dry-run
   sidestream replay ticks --from -1h --job counts
-  sidestream replay ticks --from -1h --into again --filter 'value.reading > 50'
+  sidestream replay ticks --from newest-1h --into again --filter 'value.reading > 50'
   sidestream replay ticks --from earliest --shadow more.yaml
   sidestream replay ticks --from earliest --to offset:3 --to-stdout --filter 'value.reading >= 0'`,
 		Args: one("a topic", "bus list"),
 	}, a.doReplay)
 	c.ValidArgsFunction = a.completeWith(topicNames, 1)
-	c.Flags().String("from", "", "earliest, offset:N, a time such as 2026-01-31T08:00:00Z (of events), -2h for two hours ago, or savepoint:NAME")
+	c.Flags().String("from", "", "earliest, offset:N, a time such as 2026-01-31T08:00:00Z (of events), -2h for two hours ago, newest-2h for two hours before the newest record, or savepoint:NAME")
 	c.Flags().String("into", "", "another topic that the records are copied to")
 	c.Flags().String("shadow", "", "a definition, of which the outputs are compared with those of the job of its name, or of --job")
 	c.Flags().String("warm-up", "", "with --shadow: begin reading at this place, and comparing at --from")
@@ -57,7 +58,7 @@ same, and with 1 where something is missing or extra.`,
 	c.Flags().String("rate", "", "with --into and --to-stdout: at most so many records a second, such as 100/s")
 	c.Flags().Bool("dry-run", false, "say how much it is, and do nothing")
 	must(c.MarkFlagRequired("from"))
-	completes(c, "from", "earliest", "offset:", "-1h", "savepoint:")
+	completes(c, "from", "earliest", "offset:", "-1h", "newest-1h", "savepoint:")
 	completeFlag(c, "job", a, jobNames)
 	completeFlag(c, "into", a, topicNames)
 	asks(c)
@@ -161,7 +162,28 @@ func (a *app) replayTopic(cmd *cobra.Command, topic string, r admin.CopyRequest)
 		op.Replay.Job = "-"
 		a.say("nothing was done: this is a dry run")
 	}
-	return showOne(a, cmd, replayView, *op.Replay)
+	return showOne(a, cmd, copyView(r.Into), *op.Replay)
+}
+
+// copyView shows a copy: it begins with no state, and repeats nothing.
+func copyView(into string) view[runtime.ReplayResult] {
+	return view[runtime.ReplayResult]{
+		head: []string{"REPLAY", "RECORDS", "BYTES", "FROM", "TO", "INTO"},
+		row: func(r runtime.ReplayResult) []string {
+			from, to := rangeText(r)
+			return []string{cmp.Or(r.ID, "-"), fmt.Sprint(r.Records), fmt.Sprint(r.Bytes), from, to, into}
+		},
+		name: func(r runtime.ReplayResult) string { return r.Job },
+	}
+}
+
+// rangeText is where a replay begins and ends in its topics.
+func rangeText(r runtime.ReplayResult) (string, string) {
+	var from, to []string
+	for _, s := range r.Inputs {
+		from, to = append(from, placeText(s.First, offsetsText(s.From))), append(to, placeText(s.Last, offsetsText(s.To)))
+	}
+	return strings.Join(from, " "), strings.Join(to, " ")
 }
 
 // replayInto lets a job read a topic again, and shows what that is.
@@ -206,15 +228,12 @@ func (a *app) underWay() func(admin.Operation) {
 var replayView = view[runtime.ReplayResult]{
 	head: []string{"JOB", "REPLAY", "RECORDS", "BYTES", "FROM", "TO", "STATE", "REPEATS"},
 	row: func(r runtime.ReplayResult) []string {
-		var from, to []string
-		for _, s := range r.Inputs {
-			from, to = append(from, placeText(s.First, offsetsText(s.From))), append(to, placeText(s.Last, offsetsText(s.To)))
-		}
+		from, to := rangeText(r)
 		state := "from nothing"
 		if r.Savepoint != "" {
 			state = "of savepoint " + r.Savepoint
 		}
-		return []string{r.Job, r.ID, fmt.Sprint(r.Records), fmt.Sprint(r.Bytes), strings.Join(from, " "), strings.Join(to, " "), state, strings.Join(r.Outputs, ", ")}
+		return []string{r.Job, r.ID, fmt.Sprint(r.Records), fmt.Sprint(r.Bytes), from, to, state, strings.Join(r.Outputs, ", ")}
 	},
 	name: func(r runtime.ReplayResult) string { return r.Job },
 }

@@ -19,7 +19,7 @@ type recordsQuery struct {
 	Partition int    `query:"partition" minimum:"-1" maximum:"65536" default:"-1" doc:"only this one; -1 takes all"`
 	Last      int    `query:"last" minimum:"0" maximum:"1000000" doc:"so many before the end of each partition (10 by default); with from or begin at most so many behind it, 0 for all"`
 	From      int64  `query:"from" minimum:"-1" default:"-1" doc:"begin at this offset; -1 begins near the end"`
-	Begin     string `query:"begin" maxLength:"512" doc:"begin at this place, in place of from: earliest, latest, offset:N, a time of events, or -2h"`
+	Begin     string `query:"begin" maxLength:"512" doc:"begin at this place, in place of from: earliest, latest, offset:N, a time of events, -2h or newest-2h"`
 	End       string `query:"end" maxLength:"512" doc:"stop before this place"`
 	Follow    bool   `query:"follow" doc:"go on with what is written from now on"`
 }
