@@ -121,7 +121,7 @@ func (a *application) look(defs []Definition) error {
 		}
 	}
 	if len(reasons) > 0 {
-		return &ApplyError{Reasons: reasons}
+		return &ApplyError{reasons}
 	}
 	return nil
 }

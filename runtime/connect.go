@@ -74,12 +74,11 @@ func (a *application) connect(ctx context.Context) error {
 		slices.Sort(texts)
 		reasons[name] = fmt.Errorf("job %s: %s", name, strings.Join(texts, "; "))
 	}
-	outside := len(reasons) > 0
 	if err := ctx.Err(); err != nil {
-		reasons[""], outside = err, false
+		reasons[""] = err
 	}
 	if len(reasons) > 0 {
-		return &ApplyError{Reasons: reasons, Outside: outside}
+		return &ApplyError{reasons}
 	}
 	return nil
 }

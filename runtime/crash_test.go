@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	ossignal "os/signal"
@@ -26,12 +27,13 @@ import (
 // has no settings for what is wanted. The suites over the real program are in internal/killtest.
 
 const (
-	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots", "serves" or "store", and ", TWIN" for a broken one
+	crashChild = "SIDESTREAM_TEST_CRASH_CHILD" // makes this process that program: "plain", "snapshots", "serves", "store" or "repair reusing", and ", TWIN" for a broken one
 	crashJobs  = "SIDESTREAM_TEST_CRASH_JOBS"
 	crashData  = "SIDESTREAM_TEST_CRASH_DATA"
 )
 
 func init() {
+	killtest.MaybeLaunch()
 	if kind := os.Getenv(crashChild); kind != "" {
 		if err := runChild(kind, os.Getenv(crashJobs), os.Getenv(crashData)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -42,6 +44,9 @@ func init() {
 }
 
 func runChild(kind, dir, data string) error {
+	if kind == "repair reusing" {
+		return runtime.RepairReusing(data)
+	}
 	defs, problems := spec.Load(spec.Config{Connectors: all.Registry(), Env: os.LookupEnv}, dir)
 	if len(problems) > 0 {
 		return fmt.Errorf("%s", problems)
@@ -165,6 +170,9 @@ func TestTwinChangesLate(t *testing.T) {
 
 // TestTwinRounds: broken programs are caught by the suites of killtest that are there for what they break.
 func TestTwinRounds(t *testing.T) {
+	killtest.Rounds{Command: child(t, "store"), Kills: 2, Actors: func(r *killtest.Round) []killtest.Actor {
+		return []killtest.Actor{killtest.Seeker(r), killtest.Detacher(r), killtest.Retainer(r), killtest.Keeper(r), killtest.Updater(r), killtest.Replayer(r), killtest.Copier(r)}
+	}}.Run(t) // the program as it is passes
 	tests := []struct {
 		twin  string
 		actor func(r *killtest.Round) killtest.Actor
@@ -200,4 +208,23 @@ func TestTwinKillInCatchUp(t *testing.T) {
 		t.Fatalf("a program that writes places an epoch late was not caught: %s", found)
 	}
 	t.Logf("caught: %.300s", found)
+}
+
+// TestTwinGrows: a program that writes the positions of splits an epoch late is caught where files are rotated away and where a
+// Kafka topic gets partitions.
+func TestTwinGrows(t *testing.T) {
+	for name, outside := range map[string]func(tb testing.TB, w *killtest.Work, rng *rand.Rand) killtest.Outside{
+		"follow": killtest.Rotated, "discovery": killtest.Partitions,
+	} {
+		t.Run(name, func(t *testing.T) {
+			killtest.Grows{Command: child(t, "store"), Kills: 1, Outside: outside}.Run(t) // as it is it passes
+			found := killtest.Caught(t, func(tb testing.TB) {
+				killtest.Grows{Command: child(t, "store, splits late"), Kills: 12, Outside: outside}.Run(tb)
+			})
+			if !strings.Contains(found, "too many") {
+				t.Fatalf("it was not caught: %s", found)
+			}
+			t.Logf("caught: %.300s", found)
+		})
+	}
 }

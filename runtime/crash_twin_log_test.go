@@ -3,6 +3,7 @@ package runtime
 import (
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/checkpoint"
 	"github.com/sidestream-dev/sidestream/wal"
@@ -165,4 +166,26 @@ func (l *splitsLate) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN
 	sections = slices.Clone(sections)
 	sections[at].Body = checkpoint.AppendHeader(nil, h)
 	return l.frameLog.Append(kind, sections)
+}
+
+// RepairReusing is a broken repair: it raises no counter past what it removes.
+func RepairReusing(dataDir string) error {
+	r, err := OpenRepair(dataDir)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if r.Begun() {
+		_, err := r.Finish()
+		return err
+	}
+	p, err := r.Plan(RepairOptions{})
+	if err != nil || p.Nothing {
+		return err
+	}
+	k := p.kept
+	all := k.choice
+	k.seen, k.choice.Behind = newSeenFrames(), wal.Cut{}
+	_, err = r.wal.Write(all, wal.NewLog{Note: k.say, Now: time.Now(), Catalog: func(first wal.LSN) ([]wal.Section, error) { return k.catalog(first, 0) }})
+	return err
 }

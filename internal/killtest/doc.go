@@ -16,5 +16,35 @@
 //	powercut_linux.go, launch_linux.go  a kill that also takes from the disk what was not fsynced: the kernel tells us of each
 //	             fsync of the program, so that the real one can be tried, and one whose fsyncs do nothing can be made of it
 //
-// The tests are in this folder for the real program, and beside runtime for a variant of its committer.
+//	repair_linux.go  a repair of the log that is killed at one fsync or another, with what was not fsynced lost or spoiled
+//	tail.go      the same while what is read outside grows: files that are rotated away, a Kafka topic that gets partitions
+//
+// # What is killed, and what must be caught
+//
+// The suites kill the real program. A twin is a broken one that a suite must fail: it is a child of the test binary of runtime,
+// whose committer has a log that leaves something out, writes it late or apart (runtime/crash_twin*_test.go), or the real program
+// over a disk on which fsync does nothing. So no twin is in a program that anybody can get. Snapshots all the time are
+// no setting of the real program either, and are tried in such a child.
+//
+//	what is killed                              suite                               twin
+//	six jobs over files, exactly once           TestKill, TestKillInRecovery        TestTwinPositionsApart
+//	the same at least once: what may repeat     TestKillAtLeastOnce                 TestTwinPositionsApart
+//	the same, with snapshots all the time       runtime TestKillWithSnapshots       TestTwinPositionsApart
+//	the same, what was not fsynced lost         TestPowerCut                        TestTwinWithoutFsync
+//	jobs added, updated, removed, paused, …     TestKillChanges                     TestTwinChangesLate
+//	a late job catches up from the topic store  TestKillInCatchUp                   TestTwinKillInCatchUp
+//	seek                                        TestKillMoves                       TestTwinRounds/moves_late
+//	detach, and resuming                        TestKillMoves                       TestTwinRounds/claims_kept
+//	purge                                       TestKillRetention                   TestTwinRounds/purges_late
+//	retention that is set                       TestKillRetention                   TestTwinRounds/retention_late
+//	copying out to the topic store, cutting     TestKillMoves and all of Rounds     TestTwinRounds/store_forgotten
+//	remove --keep-state, start from it          TestKillKeepState                   TestTwinRounds/changes_late
+//	an update that fails, on probation          TestKillKeepState                   TestTwinRounds/probation_forgotten
+//	replay into a job                           TestKillReplay                      TestTwinRounds/replays_apart
+//	replay into a topic                         TestKillReplay                      TestTwinRounds/positions_late
+//	files that are followed and rotated away    TestKillFollow                      TestTwinGrows/follow
+//	a Kafka topic that gets partitions          TestKillDiscovery                   TestTwinGrows/discovery
+//	wal repair, what was not fsynced lost       TestKillRepair                      TestTwinRepairReusing, TestTwinRepairWithoutFsync
+//
+// Each prints its seed; CRASH_SEED repeats it as far as the machine does, and CRASH_KILLS makes more of it.
 package killtest
