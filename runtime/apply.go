@@ -67,7 +67,9 @@ func (rt *Runtime) apply(ctx context.Context, a *application, defs []Definition,
 		return ApplyResult{}, refuse("", err) // leave is called once they have stopped, and go on
 	}
 	defer leave()
+	a.stopDropped(ctx)
 	if err := a.swap(); err != nil {
+		rt.sendAgain(a.stopped)
 		return ApplyResult{}, err
 	}
 	return a.result, nil
@@ -79,6 +81,8 @@ type application struct {
 	options ApplyOptions
 	result  ApplyResult
 	changed []*newDefinition
+	dropped map[string]map[string]int64           // records by job and output, that the frame drops
+	stopped []*sender                             // of outputs whose records it drops
 	begins  func(*registration, *jobChange) error // where a new job begins; nil: where its definition says
 
 	from   *savepointEntry // nil: none
@@ -116,7 +120,11 @@ func (a *application) look(defs []Definition) error {
 		}
 	}
 	if len(reasons) == 0 {
-		if err := a.check(); err != nil {
+		err := a.rt.do(func(c *core) error {
+			a.lookUnsent(c)
+			return a.check(c)
+		})
+		if err != nil {
 			reasons[""] = err
 		}
 	}
@@ -169,8 +177,8 @@ func (a *application) lookAt(d Definition) error {
 	return nil
 }
 
-// check checks the jobs there are, those that change as they will be, as a set.
-func (a *application) check() error {
+// check checks the jobs there are, those that change as they will be, as a set. It runs on the committer's goroutine.
+func (a *application) check(c *core) error {
 	var all []*jobs.Job
 	var names []string
 	for _, d := range a.changed {
@@ -181,7 +189,17 @@ func (a *application) check() error {
 			all = append(all, j.def)
 		}
 	}
-	return checkSet(all)
+	if err := checkSet(all); err != nil {
+		return err
+	}
+	return c.ledger.checkPlaces(a.definitions(), a.probation(), nil)
+}
+
+func (a *application) definitions() (defs []*definition) {
+	for _, d := range a.changed {
+		defs = append(defs, d.definition)
+	}
+	return defs
 }
 
 // running returns the jobs whose attempts must be over before the swap.
@@ -223,18 +241,25 @@ func (a *application) swap() error {
 		for _, j := range a.running() {
 			a.rt.goOn(j)
 		}
+		var unsent *UnsentError
+		if errors.As(err, &unsent) {
+			return refuse(unsent.Job, err)
+		}
 		return refuse("", err)
 	}
 	if err := a.rt.log.WaitDurable(a.rt.ctx, lsn); err != nil {
 		return err
 	}
 	for i, d := range a.result.Jobs {
+		a.result.Jobs[i].Dropped, a.result.Jobs[i].Unsent = a.dropped[d.Job], nil
 		for n, e := range entries {
 			if n.Name == d.Job && e.Prev != nil {
 				a.result.Jobs[i].Until = time.UnixMilli(e.Prev.Until)
 			}
 		}
 	}
+	a.rt.sayDropped(a.dropped)
+	a.rt.dropSenders(a.stopped)
 	for _, d := range a.changed {
 		a.rt.tell(Event{Kind: EventApplied, Job: d.Name, Text: string(d.diff.Action)})
 		if entries[d] != nil {
@@ -250,14 +275,11 @@ func (a *application) write(c *core) (wal.LSN, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := a.check(); err != nil { // others may have changed other jobs meanwhile
+	r.dropUnsent = a.options.DropUnsent
+	if err := a.check(c); err != nil { // others may have changed other jobs meanwhile
 		return 0, err
 	}
-	var defs []*definition
-	for _, d := range a.changed {
-		defs = append(defs, d.definition)
-	}
-	if err := r.defineTopics(defs); err != nil {
+	if err := r.defineTopics(a.definitions()); err != nil {
 		return 0, err
 	}
 	for _, d := range a.changed {
@@ -273,17 +295,22 @@ func (a *application) write(c *core) (wal.LSN, error) {
 		case d.diff.Action == ActionAdopt, have.Phase == PhaseEnded:
 			r.name(d.definition, have)
 		default:
-			probation := a.probation()
-			if bytes.Equal(have.Definition, d.text) {
-				probation = 0 // there is nothing to go back to
-			}
-			err = r.job(d.definition, have, phaseOfChanged(have), probation)
+			err = r.job(d.definition, have, phaseOfChanged(have), d.probation(have, a.probation()))
 		}
 		if err != nil {
 			return 0, err
 		}
 	}
+	a.dropped = r.dropped
 	return r.write()
+}
+
+// probation is for how long what the job is now is kept, where asked is what was asked for.
+func (d *definition) probation(have *jobEntry, asked time.Duration) time.Duration {
+	if bytes.Equal(have.Definition, d.text) {
+		return 0 // there is nothing to go back to
+	}
+	return asked
 }
 
 // phaseOfChanged is the phase of a job whose definition is changed: one that has failed, or had none, is tried again.

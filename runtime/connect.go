@@ -116,8 +116,9 @@ func (rt *Runtime) probe(ctx context.Context, d *newDefinition, n *jobs.Node, p 
 	env := jobs.SinkEnv{Job: d.Name, Output: n.Output.Name, LogID: rt.log.ID().String(), Delivery: d.Delivery, Logger: slog.New(slog.DiscardHandler),
 		DataDir: rt.cfg.DataDir, Services: rt.cfg.Services, Waiting: said.set}
 	if d.have != nil {
-		if i := d.kept(d.have.Outputs, n); i >= 0 {
-			env.State, env.Known = d.have.Outputs[i].Sent.State, int64(rt.bus.Next(d.have.Outputs[i].Topic, 0))
+		if outs := d.have.outputs(); d.kept(outs, n) >= 0 {
+			o := outs[d.kept(outs, n)]
+			env.State, env.Known = o.Sent.State, int64(rt.bus.Next(o.Topic, 0))
 		}
 	}
 	err := rt.within(ctx, &said, func(ctx context.Context) error { return p.Probe(ctx, env) })

@@ -27,9 +27,13 @@ type Diff struct {
 	Steps     []StepDiff  `json:"steps,omitempty"`
 	StateLoss []StateLoss `json:"state_loss,omitempty"` // what it would drop: AllowStateLoss is needed
 	GivenUp   []string    `json:"given_up,omitempty"`   // places in what the job reads, and outputs: when it comes back it begins anew
+	// Unsent is what outputs that are given up have yet to send, in records by output, and Dropped what of it is dropped: that is
+	// gone for good, also where the old definition comes back.
+	Unsent  map[string]int64 `json:"unsent,omitempty"`
+	Dropped map[string]int64 `json:"dropped,omitempty"`
 	// NoWayBack says why the old definition could not go on where the new one fails; "" where it can.
 	NoWayBack string    `json:"no_way_back,omitempty"`
-	Needs     []string  `json:"needs,omitempty"`          // options without which it is refused: "adopt", "allow_state_loss"
+	Needs     []string  `json:"needs,omitempty"`          // options without which it is refused: "adopt", "allow_state_loss", "drop_unsent"
 	Until     time.Time `json:"probation_until,omitzero"` // till when a failure brings the old definition back; of what was done
 	Restarts  bool      `json:"restarts"`                 // it begins another attempt behind a last barrier
 	Phase     JobPhase  `json:"phase,omitempty"`          // that it is in, if it is there

@@ -23,6 +23,7 @@ const (
 	EventPurged       EventKind = "purged"        // records of a topic were let go by hand; no Job
 	EventTopicRemoved EventKind = "topic_removed" // a topic is gone with its records; no Job
 	EventDropped      EventKind = "dropped"       // a topic drops the oldest, and a reader loses records; Text says whose, and which
+	EventUnsent       EventKind = "unsent"        // outputs that a job has no more were dropped with what was never sent; Text says how much of each
 	EventRetention    EventKind = "retention"     // a topic keeps its records for another time; no Job
 )
 

@@ -87,10 +87,16 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 	if t == nil {
 		return errSettled // by who came before, and did not change it
 	}
+	plan, err := rt.planOf(t.prev) // what can fail comes first
+	if err != nil {
+		return err
+	}
 	rt.drainAlone(j)
 	var e *jobEntry
 	var lsn wal.LSN
-	n, prev := j.again(), t.prev
+	dropped := map[string]int64{}
+	n := j.again()
+	n.def, n.plan, n.stores, n.lastErr = t.prev, plan, nil, nil
 	err = rt.do(func(c *core) error {
 		rt.committer.flushSent()
 		r, err := rt.newRegistration(c)
@@ -101,6 +107,11 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 		if have == nil || !have.onTrial(rt.now()) { // the state of a snapshot made since may lack what the old one had
 			return errSettled
 		}
+		for _, o := range have.alone() {
+			if unsent := unsentIn(c.bus, o); unsent > 0 {
+				dropped[o.Name] += unsent
+			}
+		}
 		phase, reason := have.Phase, have.Reason
 		if phase == PhaseActive {
 			phase, reason = have.Prev.Phase, have.Prev.Reason
@@ -110,13 +121,6 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 			return err
 		}
 		e = c.ledger.Jobs[j.id].clone()
-		plan, err := rt.planOf(prev)
-		if err != nil {
-			return err
-		}
-		n.def, n.plan, n.stores = prev, plan, nil
-		n.lastErr, n.took = nil, &RolledBack{At: rt.now(), Error: errorText(cause)}
-		n.trial.Store(nil)
 		rt.putJob(n)
 		return nil
 	})
@@ -126,6 +130,11 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
 		return err
 	}
+	n.mu.Lock()
+	n.took = &RolledBack{At: rt.now(), Error: errorText(cause)}
+	n.mu.Unlock()
+	n.trial.Store(nil)
+	rt.sayDropped(map[string]map[string]int64{name: dropped})
 	n.logger.Warn("the changed definition failed on probation; the one before is back", "err", cause)
 	rt.tell(Event{Kind: EventRolledBack, Job: name, Text: errorText(cause)})
 	rt.replaceSenders(n, e)
@@ -147,13 +156,13 @@ func (rt *Runtime) drainAlone(j *job) {
 		return
 	}
 	alone := slices.DeleteFunc(rt.sendersFor(j.id), func(s *sender) bool {
-		return slices.ContainsFunc(e.Prev.Outputs, func(o outputEntry) bool { return o.Sub == s.entry.Sub })
+		return !slices.ContainsFunc(e.alone(), func(o outputEntry) bool { return o.Sub == s.entry.Sub })
 	})
 	ctx, cancel := context.WithTimeout(rt.changes.ctx, rt.timeout(0))
 	defer cancel()
 	var unsent *UnsentError
 	if err := rt.drain(ctx, e, alone); errors.As(err, &unsent) && rt.changes.ctx.Err() == nil {
-		j.logger.Error("outputs that go with the changed definition could not be sent in time", "records lost by output", unsent.Unsent)
+		j.logger.Error("outputs that go with the changed definition could not be sent in time", "err", unsent)
 	}
 }
 
@@ -176,7 +185,7 @@ func (rt *Runtime) resumeTrial(j *job, e *jobEntry) {
 	t.prev = prev
 	for _, o := range e.Prev.Outputs { // what it gave up is sent on
 		n := prev.Node("out-" + o.Name)
-		if n != nil && n.Output.Sink != nil && e.gaveUp(o.Sub) {
+		if n != nil && n.Output.Sink != nil && e.gaveUp(o.Sub) && unsentIn(rt.bus, o) > 0 {
 			rt.startSender(rt.newSender(j, prev, o, n.Output.Sink))
 		}
 	}
@@ -241,11 +250,19 @@ func (c *core) settle(e *jobEntry) error {
 	if e == nil || e.Prev == nil {
 		return nil
 	}
+	if err := c.settled(e); err != nil {
+		return err
+	}
+	_, err := c.change(&control{Jobs: []jobChange{{ID: e.ID, Settle: true}}}, nil)
+	return err
+}
+
+// settled returns what is yet to be sent of what a job gave up.
+func (c *core) settled(e *jobEntry) error {
 	for _, o := range e.Prev.Outputs {
 		if n := unsentIn(c.bus, o); n > 0 && e.gaveUp(o.Sub) {
 			return fmt.Errorf("%d records of output %s are yet to be sent", n, o.Name)
 		}
 	}
-	_, err := c.change(&control{Jobs: []jobChange{{ID: e.ID, Settle: true}}}, nil)
-	return err
+	return nil
 }

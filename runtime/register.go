@@ -152,7 +152,8 @@ func (rt *Runtime) newRegistration(c *core) (*registration, error) {
 	if err := c.rotateIfDue(); err != nil {
 		return nil, err
 	}
-	return &registration{core: c, now: rt.now().UnixMilli(), change: &control{}, topics: map[string]topicEntry{}}, nil
+	return &registration{core: c, now: rt.now().UnixMilli(), change: &control{}, topics: map[string]topicEntry{},
+		settled: map[uint32]bool{}, dropped: map[string]map[string]int64{}}, nil
 }
 
 // register makes the log say what defs say, in one frame, and returns a copy of each job's entry as it then stands.
@@ -163,7 +164,12 @@ func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, e
 		if err != nil {
 			return err
 		}
+		r.dropUnsent = rt.cfg.DropUnsent
 		if err := r.defineTopics(defs); err != nil {
+			return err
+		}
+		r.settleDue(rt.now())
+		if err := c.ledger.checkPlaces(defs, 0, r.settled); err != nil {
 			return err
 		}
 		given, over := map[string]bool{}, map[string]bool{}
@@ -194,6 +200,7 @@ func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, e
 		if _, err := r.write(); err != nil {
 			return err
 		}
+		rt.sayDropped(r.dropped)
 		for _, d := range defs {
 			entries[d.Name] = c.ledger.job(d.Name).clone()
 			if changed, over := over[d.Name]; over {
@@ -289,21 +296,6 @@ func (d *definition) start(n *jobs.Node) bus.Start {
 	return bus.Start{Earliest: true} // by time too, where the topic is made by the same change
 }
 
-// kept returns which of a job's outputs an output of its new definition goes on with, or -1.
-func (d *definition) kept(outs []outputEntry, n *jobs.Node) int {
-	return slices.IndexFunc(outs, func(h outputEntry) bool {
-		return h.Outside && h.Name == n.Output.Name && (h.Place == placeOf(n.Output.Sink) || h.Place == "")
-	})
-}
-
-// placeOf is where outside an output goes; another place is another output.
-func placeOf(s jobs.Sink) string {
-	if x, ok := s.(jobs.Exclusive); ok {
-		return x.Place()
-	}
-	return s.Kind()
-}
-
 // registration works out a change of jobs against what the log says; it changes nothing itself. It runs on the committer's
 // goroutine, where nothing moves meanwhile.
 type registration struct {
@@ -313,6 +305,10 @@ type registration struct {
 	marks  []bus.Mark
 	topics map[string]topicEntry // as they will be
 	next   uint32
+
+	settled    map[uint32]bool             // jobs whose probation this change ends
+	dropUnsent bool                        // what given up outputs have yet to send goes
+	dropped    map[string]map[string]int64 // that does: records by job and output
 }
 
 // senderName is what the subscription of an output's sender is called, in the first run as in all later ones.
@@ -480,54 +476,6 @@ func (r *registration) inputs(d *definition, have *jobEntry, jc *jobChange) erro
 		jc.Inputs = append(jc.Inputs, in)
 	}
 	return nil
-}
-
-func (r *registration) outputs(d *definition, have *jobEntry, jc *jobChange) error {
-	for _, n := range d.Outputs() {
-		if n.Output.Sink == nil {
-			jc.Outputs = append(jc.Outputs, outputEntry{Name: n.Output.Name, Topic: r.topics[n.Output.Topic].ID})
-			continue
-		}
-		o := outputEntry{Name: n.Output.Name, Outside: true, Place: placeOf(n.Output.Sink)}
-		if have != nil {
-			if i := d.kept(have.Outputs, n); i >= 0 {
-				kept := have.Outputs[i]
-				kept.Place = o.Place
-				jc.Outputs = append(jc.Outputs, kept)
-				continue
-			}
-		}
-		o.Topic, o.Sub = bus.TopicID(r.id()), bus.SubID(r.id())
-		o.Sent = sentEntry{Sub: o.Sub}
-		spec := bus.TopicSpec{Name: hiddenTopic(d.Name, o.Name, o.Topic), Partitions: 1, Retention: bus.Retention{MaxBytes: bus.KeepNothing}}
-		if _, taken := r.core.bus.TopicByName(d.Name + "/" + o.Name); !taken {
-			spec.Name = d.Name + "/" + o.Name
-		}
-		if err := r.define(topicEntry{o.Topic, spec}); err != nil {
-			return err
-		}
-		jc.Outputs = append(jc.Outputs, o)
-	}
-	r.joinAndLeave(have, jc)
-	if have == nil {
-		return nil
-	}
-	for _, h := range have.outputs() {
-		kept := jc.Until > 0 && !have.gaveUp(h.Sub) // for probation; what an earlier change gave up is not kept twice
-		if kept || !h.Outside || slices.ContainsFunc(jc.Outputs, func(o outputEntry) bool { return o.Topic == h.Topic }) {
-			continue
-		}
-		if unsent := unsentIn(r.core.bus, h); unsent > 0 {
-			return fmt.Errorf("job %s: output %s is gone from the definition, but %d records of it were never sent; "+
-				"keep it until they are", d.Name, h.Name, unsent)
-		}
-	}
-	return nil
-}
-
-// hiddenTopic names the topic of an output where that of an earlier output of the same name is still being sent.
-func hiddenTopic(job, output string, id bus.TopicID) string {
-	return fmt.Sprintf("%s/%s/%d", job, output, id)
 }
 
 // joinAndLeave tells the readers of topics that a job begins or ends to write them.

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -32,25 +29,6 @@ const UnaskedMax = 3
 type RemoveResult struct {
 	Dropped   map[string]int64 `json:"dropped,omitempty"`   // records never sent, by output
 	Savepoint string           `json:"savepoint,omitempty"` // that has its state
-}
-
-// UnsentError keeps a job from being removed: the outside does not have all of its outputs.
-type UnsentError struct {
-	Job     string
-	Unsent  map[string]int64  // by output
-	Waiting map[string]string // what for, as far as it is known
-}
-
-func (e *UnsentError) Error() string {
-	var outs []string
-	for _, name := range slices.Sorted(maps.Keys(e.Unsent)) {
-		s := fmt.Sprintf("%d records of output %s", e.Unsent[name], name)
-		if w := e.Waiting[name]; w != "" {
-			s += " (" + w + ")"
-		}
-		outs = append(outs, s)
-	}
-	return fmt.Sprintf("job %s is not removed: %s were never sent; wait until they are, or drop them", e.Job, strings.Join(outs, ", "))
 }
 
 // RemoveJob takes a job away with its state, its snapshots, its subscriptions and what its outputs hold: a last barrier, then
@@ -122,9 +100,7 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 		if sp != nil {
 			err = errors.Join(err, rt.snapshots.dropSavepoint(sp.Name))
 		}
-		if j != nil {
-			rt.replaceSenders(j, entry)
-		}
+		rt.sendAgain(senders)
 		return RemoveResult{}, fmt.Errorf("job %s is not removed: %w", entry.Name, err)
 	}
 	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
@@ -134,6 +110,7 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 		rt.logger.Warn("snapshots of a removed job are left; the next start removes them", "job", entry.Name, "err", err)
 	}
 	rt.logger.Info("removed", "job", entry.Name)
+	rt.sayDropped(map[string]map[string]int64{entry.Name: res.Dropped})
 	rt.tell(Event{Kind: EventRemoved, Job: entry.Name})
 	if o.Unasked {
 		rt.thinOut(ctx, entry.Name)
@@ -174,25 +151,6 @@ func (rt *Runtime) saveAtRest(e *jobEntry, j *job, name string) (*savepointEntry
 		}
 	}
 	return sp, rt.keepAs(sp, e, e.Snapshots[len(e.Snapshots)-1])
-}
-
-// unsentOf counts what the outputs of a job hold that was never sent.
-func unsentOf(c *core, e *jobEntry) map[string]int64 {
-	unsent := map[string]int64{}
-	for _, o := range e.outputs() {
-		if n := unsentIn(c.bus, o); n > 0 {
-			unsent[o.Name] += n
-		}
-	}
-	return unsent
-}
-
-// unsentIn counts what an output holds that was never sent, by what the log says.
-func unsentIn(b *bus.Bus, o outputEntry) int64 {
-	if !o.Outside {
-		return 0
-	}
-	return int64(b.Next(o.Topic, 0)) - int64(o.Sent.Next)
 }
 
 // drain waits until everything that a job gave out is outside. Where nobody sends, it is left to what the log says.

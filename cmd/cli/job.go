@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -133,10 +135,14 @@ anything is changed; what is wrong is told as 'check' tells it, and brokers, top
 of the process, where it runs. From then on the process owns the definition: the next run has it without a file.
 
 A job that is changed commits once more and goes on with the new definition; where that fails within --probation, the old one comes
-back, and 'job list' and 'job logs' say why; --wait waits for it. What a change would drop of a job's state is said, and needs --allow-state-loss.`,
+back, and 'job list' and 'job logs' say why; --wait waits for it. What a change would drop of a job's state is said, and needs --allow-state-loss.
+
+Outputs that a job has no more are sent to their end first. Where their outside is away for good, --drop-unsent drops what is left, and counts
+it; that is gone, also where the old definition comes back.`,
 		Example: `  sidestream job apply more.yaml
   sidestream job apply more.yaml --dry-run
   sidestream job apply more.yaml --wait --probation 5s
+  sidestream job apply more.yaml --drop-unsent --dry-run
   sidestream job apply - <more.yaml`,
 		Args: someFiles,
 	}, func(cmd *cobra.Command, args []string) error {
@@ -164,6 +170,7 @@ back, and 'job list' and 'job logs' say why; --wait waits for it. What a change 
 func (a *app) changes(c *cobra.Command) {
 	c.Flags().Bool("adopt", false, "take jobs over whose definitions are a file's of the process")
 	c.Flags().Bool("allow-state-loss", false, "drop state that the new definition cannot keep")
+	c.Flags().Bool("drop-unsent", false, "drop what outputs that the new definition gives up have yet to send; it is counted")
 	c.Flags().String("from", "", "a savepoint that the job, of which there is one and which is new, begins with")
 	completeFlag(c, "from", a, savepointNames)
 	c.ValidArgsFunction = definitionFiles
@@ -199,6 +206,7 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 	}
 	r.Adopt, _ = cmd.Flags().GetBool("adopt")
 	r.AllowStateLoss, _ = cmd.Flags().GetBool("allow-state-loss")
+	r.DropUnsent, _ = cmd.Flags().GetBool("drop-unsent")
 	r.From = text(cmd, "from")
 	ctx, stop := untilInterrupt(cmd)
 	defer stop()
@@ -247,6 +255,12 @@ var diffView = view[runtime.Diff]{
 		}
 		for _, g := range d.GivenUp {
 			notes = append(notes, "gives up "+g)
+		}
+		for _, name := range slices.Sorted(maps.Keys(d.Unsent)) {
+			notes = append(notes, fmt.Sprintf("%d records of output %s are yet to be sent", d.Unsent[name], name))
+		}
+		for _, name := range slices.Sorted(maps.Keys(d.Dropped)) {
+			notes = append(notes, fmt.Sprintf("drops %d records of output %s that were never sent: no way back for them", d.Dropped[name], name))
 		}
 		for _, n := range d.Needs {
 			notes = append(notes, "needs --"+strings.ReplaceAll(n, "_", "-"))

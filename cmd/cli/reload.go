@@ -163,7 +163,10 @@ func (r *reloader) take(ctx context.Context, defs []runtime.Definition, leaving 
 func hint(err error, leaving []string) string {
 	var loss *runtime.StateLossError
 	var other *runtime.OriginError
+	var unsent *runtime.UnsentError
 	switch {
+	case errors.As(err, &unsent):
+		return "job apply FILE --adopt --drop-unsent; or start again with --drop-unsent"
 	case errors.As(err, &loss):
 		return "job apply FILE --adopt --allow-state-loss; or start again with --allow-state-loss"
 	case errors.As(err, &other):

@@ -51,6 +51,7 @@ on. Of a directory without any file nothing is removed: it may be away.`,
 	c.Flags().Bool("watch", false, "follow the files: what changes is taken up, a job that no file has any more is removed, and leaves a savepoint")
 	c.Flags().Bool("adopt", false, "take jobs over that are the API's and that a file defines too")
 	c.Flags().Bool("allow-state-loss", false, "drop state that definitions which have changed cannot keep")
+	c.Flags().Bool("drop-unsent", false, "drop what outputs have yet to send that definitions which have changed give up")
 	take(c, "data-dir", "listen", "token-file", "tls-cert", "tls-key", "tls-client-ca", "socket", "drain-timeout", "kafka-port", "allow-env", "log-level", "log-format")
 	take(c, tuning...)
 	c.ValidArgsFunction = definitionFiles
@@ -88,6 +89,7 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	}
 	cfg.Adopt, _ = cmd.Flags().GetBool("adopt")
 	cfg.AllowStateLoss, _ = cmd.Flags().GetBool("allow-state-loss")
+	cfg.DropUnsent, _ = cmd.Flags().GetBool("drop-unsent")
 	cfg.RestartFailed = untilDone // it is begun by hand, and what has failed before would only fail it again
 	ctx, cancel := a.untilSignal()
 	defer cancel()
@@ -98,7 +100,7 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	a.warn(stillOdd(warnings, p.rt.Status().Topics))
-	r.p, r.options = p, runtime.ApplyOptions{Adopt: cfg.Adopt, AllowStateLoss: cfg.AllowStateLoss}
+	r.p, r.options = p, runtime.ApplyOptions{Adopt: cfg.Adopt, AllowStateLoss: cfg.AllowStateLoss, DropUnsent: cfg.DropUnsent}
 	for _, d := range defs {
 		r.names = append(r.names, d.Name)
 	}
@@ -326,9 +328,12 @@ func unstarted(err error) error {
 	var loss *runtime.StateLossError
 	var other *runtime.OriginError
 	var topic *runtime.TopicError
+	var unsent *runtime.UnsentError
 	switch {
 	case errors.As(err, &loss):
 		err = fmt.Errorf("%w; --allow-state-loss drops it", err)
+	case errors.As(err, &unsent):
+		err = fmt.Errorf("%w; --drop-unsent drops them", err)
 	case errors.As(err, &topic):
 		err = fmt.Errorf("%w; %s", err, topic.Hint())
 	case errors.As(err, &other):

@@ -53,6 +53,7 @@ type ApplyRequest struct {
 	DryRun         bool             `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
 	Adopt          bool             `json:"adopt,omitempty" doc:"take jobs over whose definitions are files'"`
 	AllowStateLoss bool             `json:"allow_state_loss,omitempty" doc:"drop state that the new definition cannot keep"`
+	DropUnsent     bool             `json:"drop_unsent,omitempty" doc:"drop what outputs that the new definition gives up have yet to send; the answer has how many records"`
 	From           string           `json:"from,omitempty" doc:"a savepoint that the job, of which there is one and which is new, begins with"`
 	Probation      string           `json:"probation,omitempty" doc:"how long the old definition is kept, to come back if the new one fails, such as 30s; 0s is not at all"`
 	Timeout        string           `json:"timeout,omitempty" doc:"for the last barriers of jobs that are changed"`
@@ -151,7 +152,7 @@ func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *body[ApplyR
 	for _, j := range js {
 		defs = append(defs, runtime.Definition{Job: j, Origin: runtime.OriginAPI})
 	}
-	o := runtime.ApplyOptions{DryRun: in.Body.DryRun, Adopt: in.Body.Adopt, AllowStateLoss: in.Body.AllowStateLoss, From: in.Body.From}
+	o := runtime.ApplyOptions{DryRun: in.Body.DryRun, Adopt: in.Body.Adopt, AllowStateLoss: in.Body.AllowStateLoss, DropUnsent: in.Body.DropUnsent, From: in.Body.From}
 	var err error
 	if o.Timeout, err = duration("timeout", in.Body.Timeout); err != nil {
 		return nil, err
@@ -190,6 +191,10 @@ func refusal(e *runtime.ApplyError, js []*jobs.Job, files []spec.File) *Problem 
 		var loss *runtime.StateLossError
 		if errors.As(why, &loss) {
 			at.Hint = "job apply --allow-state-loss drops it"
+		}
+		var unsent *runtime.UnsentError
+		if errors.As(why, &unsent) {
+			at.Hint = "job apply --drop-unsent drops them"
 		}
 		var other *runtime.OriginError
 		if errors.As(why, &other) {
