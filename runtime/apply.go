@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -75,6 +76,19 @@ func (rt *Runtime) apply(ctx context.Context, a *application, defs []Definition,
 	return a.result, nil
 }
 
+// whose names the job that an error is about, if it is about one.
+func whose(err error) string {
+	var unsent *UnsentError
+	var match *MatchError
+	switch {
+	case errors.As(err, &unsent):
+		return unsent.Job
+	case errors.As(err, &match):
+		return match.Job
+	}
+	return ""
+}
+
 // application is one Apply.
 type application struct {
 	rt      *Runtime
@@ -125,7 +139,7 @@ func (a *application) look(defs []Definition) error {
 			return a.check(c)
 		})
 		if err != nil {
-			reasons[""] = err
+			reasons[whose(err)] = err
 		}
 	}
 	if len(reasons) > 0 {
@@ -189,6 +203,11 @@ func (a *application) check(c *core) error {
 			all = append(all, j.def)
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(a.options.IfMatch)) {
+		if err := c.match(name, a.options.IfMatch[name]); err != nil {
+			return err
+		}
+	}
 	if err := checkSet(all); err != nil {
 		return err
 	}
@@ -241,11 +260,7 @@ func (a *application) swap() error {
 		for _, j := range a.running() {
 			a.rt.goOn(j)
 		}
-		var unsent *UnsentError
-		if errors.As(err, &unsent) {
-			return refuse(unsent.Job, err)
-		}
-		return refuse("", err)
+		return refuse(whose(err), err)
 	}
 	if err := a.rt.log.WaitDurable(a.rt.ctx, lsn); err != nil {
 		return err

@@ -29,14 +29,15 @@ type Definition struct {
 
 // ApplyOptions say how Apply goes about it; the zero value is the careful way.
 type ApplyOptions struct {
-	DryRun         bool          // say what would be done, and do nothing
-	Adopt          bool          // take jobs over that belong to another origin
-	AllowStateLoss bool          // drop state that the new definition cannot keep
-	DropUnsent     bool          // drop what outputs that the new definition gives up have yet to send
-	Probation      time.Duration // how long what was there before is kept, to come back if the new fails; 0 means Config.Probation, less than 0 none
-	From           string        // a savepoint that the job, of which there is one and which is new, begins with
-	Timeout        time.Duration // for the last barriers of jobs that are changed; 0 means Config.StopTimeout
-	Leaving        []string      // of a dry run: jobs that are looked at as if they were not there, since they go before it is done; then outsides are asked too
+	DryRun         bool              // say what would be done, and do nothing
+	Adopt          bool              // take jobs over that belong to another origin
+	AllowStateLoss bool              // drop state that the new definition cannot keep
+	DropUnsent     bool              // drop what outputs that the new definition gives up have yet to send
+	Probation      time.Duration     // how long what was there before is kept, to come back if the new fails; 0 means Config.Probation, less than 0 none
+	From           string            // a savepoint that the job, of which there is one and which is new, begins with
+	IfMatch        map[string]string // by job: only where it is at this JobInfo.Version, or, for AnyVersion, there at all
+	Timeout        time.Duration     // for the last barriers of jobs that are changed; 0 means Config.StopTimeout
+	Leaving        []string          // of a dry run: jobs that are looked at as if they were not there, since they go before it is done; then outsides are asked too
 }
 
 // ApplyResult is what Apply did, or would do, job by job in the order of the definitions.
@@ -226,11 +227,12 @@ type JobInfo struct {
 	Phase      JobPhase  `json:"phase"`
 	Reason     string    `json:"reason,omitempty"` // of the phase
 	Changed    time.Time `json:"changed"`          // when its definition was last changed
+	Version    string    `json:"version"`          // of its definition and owner: another after each change of them, also one back
 	Definition []byte    `json:"definition"`
 }
 
 func (j *jobEntry) info() JobInfo {
-	return JobInfo{Name: j.Name, ID: j.ID, Origin: j.Origin, Phase: j.Phase, Reason: j.Reason, Changed: time.UnixMilli(j.Changed), Definition: j.Definition}
+	return JobInfo{Name: j.Name, ID: j.ID, Origin: j.Origin, Phase: j.Phase, Reason: j.Reason, Changed: time.UnixMilli(j.Changed), Version: j.version(), Definition: j.Definition}
 }
 
 // JobDefinition returns what the log says of a job; the error of one that is not there is ErrNoJob.

@@ -43,6 +43,7 @@
 //
 //	runtime.go   Open, Start, Wait, Stop          register.go  what Start writes to the log: jobs, topics, subscriptions
 //	job.go       one job: attempts, backoff       phase.go     the tables of its allowed moves and operations
+//	version.go   changing what somebody has looked at
 //	change.go    changing jobs while they run: words, one at a time     inspect.go  building a job to look at it
 //	connect.go   asking outsides before a swap     outputs.go   outputs over changes, and what is dropped of them
 //	apply.go, remove.go, lifecycle.go  what can be done to jobs         diff.go      what a definition changes

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -29,6 +30,7 @@ type jobEntry struct {
 	Definition []byte            `json:"definition"`
 	Origin     Origin            `json:"origin"`
 	Changed    int64             `json:"changed,omitempty"` // when its definition was last changed, in Unix ms
+	Change     wal.LSN           `json:"change,omitempty"`  // the frame that last changed it or its owner
 	Phase      JobPhase          `json:"phase"`
 	Reason     string            `json:"reason,omitempty"`
 	Since      wal.LSN           `json:"since"`           // the frame that added it, or made it begin again
@@ -271,6 +273,9 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) error {
 	case c.Replace:
 		j.Prev = j.previous(c)
 	}
+	if c.Name != "" && (c.At != j.Changed || c.Origin != j.Origin || !bytes.Equal(c.Definition, j.Definition)) {
+		j.Change = lsn
+	}
 	if c.Name != "" {
 		j.Name, j.Definition, j.Origin, j.Changed = c.Name, c.Definition, c.Origin, c.At
 	}
@@ -386,7 +391,7 @@ func (j *jobEntry) rollBack(lsn wal.LSN, c jobChange) {
 	if p == nil {
 		return
 	}
-	j.Prev = nil
+	j.Prev, j.Change = nil, lsn
 	j.Definition, j.Origin, j.Changed, j.Phase, j.Reason = p.Definition, p.Origin, p.Changed, c.Phase, c.Reason
 	j.Inputs, j.Outputs, j.Steps, j.Drops, j.Moved = p.Inputs, p.Outputs, p.Steps, p.Drops, lsn
 	j.drop(lsn, c.Drops)

@@ -17,6 +17,7 @@ type RemoveOptions struct {
 	KeepState  bool          // as a savepoint
 	Savepoint  string        // its name; "" makes one
 	Unasked    bool          // nobody asked for that: of those of one job the newest UnaskedMax are kept
+	IfMatch    string        // only where it is at this JobInfo.Version, or AnyVersion; "" asks for none
 	DropUnsent bool          // do not wait until the outside has its outputs
 	Timeout    time.Duration // for the last barrier and the senders; 0 means Config.StopTimeout
 }
@@ -40,6 +41,9 @@ func (rt *Runtime) RemoveJob(ctx context.Context, name string, o RemoveOptions) 
 		return RemoveResult{}, err
 	}
 	entry, err := rt.entry(name)
+	if err == nil {
+		err = rt.do(func(c *core) error { return c.match(name, o.IfMatch) }) // before it is halted
+	}
 	if err != nil {
 		leave()
 		return RemoveResult{}, err
@@ -84,6 +88,9 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 			return err
 		}
 		have := c.ledger.Jobs[entry.ID]
+		if err := c.match(entry.Name, o.IfMatch); err != nil {
+			return err
+		}
 		res.Dropped = unsentOf(c, have)
 		if len(res.Dropped) > 0 && !o.DropUnsent {
 			return &UnsentError{Job: entry.Name, Unsent: res.Dropped}

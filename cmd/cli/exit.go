@@ -79,6 +79,7 @@ var problemCodes = map[admin.Kind]int{
 	admin.KindBusy:          exitAgain,
 	admin.KindBadDefinition: exitData,
 	admin.KindRefused:       exitFailed,
+	admin.KindChanged:       exitFailed,
 	admin.KindUnsent:        exitFailed,
 	admin.KindTimeout:       exitAgain,
 	admin.KindDisk:          exitDisk,

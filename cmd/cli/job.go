@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -170,6 +171,7 @@ it; that is gone, also where the old definition comes back.`,
 func (a *app) changes(c *cobra.Command) {
 	c.Flags().Bool("adopt", false, "take jobs over whose definitions are a file's of the process")
 	c.Flags().Bool("allow-state-loss", false, "drop state that the new definition cannot keep")
+	c.Flags().Bool("if-match", false, "only where each job is still at the version that its file says in its first line, as 'job get --with-version' gives it")
 	c.Flags().Bool("drop-unsent", false, "drop what outputs that the new definition gives up have yet to send; it is counted")
 	c.Flags().String("from", "", "a savepoint that the job, of which there is one and which is new, begins with")
 	completeFlag(c, "from", a, savepointNames)
@@ -206,6 +208,13 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 	}
 	r.Adopt, _ = cmd.Flags().GetBool("adopt")
 	r.AllowStateLoss, _ = cmd.Flags().GetBool("allow-state-loss")
+	at := versions(files)
+	if match, _ := cmd.Flags().GetBool("if-match"); match {
+		if len(at) == 0 {
+			return withCode(exitUsage, fmt.Errorf("--if-match: no file says at which version a job was; '%s job get JOB --with-version' gives one", a.name))
+		}
+		r.IfMatch = at
+	}
 	r.DropUnsent, _ = cmd.Flags().GetBool("drop-unsent")
 	r.From = text(cmd, "from")
 	ctx, stop := untilInterrupt(cmd)
@@ -330,9 +339,10 @@ func (a *app) jobGet() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "get JOB",
 		Short: "Show a job: its state, or with -o yaml its definition",
-		Long:  "Get shows how a job stands; -o json has its subtasks, outputs and definition too, and -o yaml is its definition, as it was given.",
+		Long:  "Get shows how a job stands; -o json has its subtasks, outputs and definition too, and -o yaml is its definition, as it was given. --with-version is that\nwith a first line that says at which version it is: 'job apply --if-match' takes it, changed, only where nobody else has changed the job meanwhile.",
 		Example: `  sidestream job get ticks
-  sidestream job get ticks -o yaml >ticks.yaml`,
+  sidestream job get ticks -o yaml >ticks.yaml
+  sidestream job get ticks --with-version >ticks.yaml`,
 	}, func(cmd *cobra.Command, args []string) error {
 		client, err := a.client(cmd)
 		if err != nil {
@@ -342,13 +352,42 @@ func (a *app) jobGet() *cobra.Command {
 		if err != nil {
 			return a.said(cmd, err)
 		}
-		if text(cmd, "output") == "yaml" {
+		versioned, _ := cmd.Flags().GetBool("with-version")
+		if versioned {
+			if _, err := fmt.Fprintf(a.stdout, "%s%s of job %s\n", versionLine, j.Version, j.Name); err != nil {
+				return err
+			}
+		}
+		if versioned || text(cmd, "output") == "yaml" {
 			_, err := fmt.Fprintln(a.stdout, strings.TrimRight(j.Definition, "\n"))
 			return err
 		}
 		return showOne(a, cmd, jobView, j)
 	})
+	c.Flags().Bool("with-version", false, "its definition, with the version at which it is, for 'job apply --if-match'")
 	a.namesJob(c)
 	prints(c)
 	return c
+}
+
+// versionLine begins the line of a file that says at which version a job was when the file was made of it.
+const versionLine = "# sidestream-version: "
+
+// versions takes the lines that say at which version jobs were out of files, and returns what they say by job.
+func versions(files []spec.File) map[string]string {
+	said := map[string]string{}
+	for i, f := range files {
+		var kept [][]byte
+		for line := range bytes.Lines(f.Content) {
+			rest, is := strings.CutPrefix(string(line), versionLine)
+			version, job, ok := strings.Cut(strings.TrimSpace(rest), " of job ")
+			if is && ok {
+				said[job] = version
+				line = []byte("\n") // places in the file stay what they are
+			}
+			kept = append(kept, line)
+		}
+		files[i].Content = bytes.Join(kept, nil)
+	}
+	return said
 }

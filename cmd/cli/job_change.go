@@ -107,12 +107,14 @@ subscriptions; a job of the same name that comes later is another. Ctrl-C calls 
 		var o runtime.RemoveOptions
 		o.KeepState, _ = cmd.Flags().GetBool("keep-state")
 		o.DropUnsent, _ = cmd.Flags().GetBool("drop-unsent")
+		o.IfMatch = text(cmd, "if-match")
 		a.removes(cmd, args[0])
 		o.Timeout = timeoutOf(cmd)
 		return a.operate(cmd, func(ctx context.Context, c *admin.Client) (admin.Operation, error) {
 			return c.RemoveJob(ctx, args[0], o)
 		})
 	})
+	c.Flags().String("if-match", "", "only where it is still at this version, as 'job get -o json' gives it")
 	c.Flags().Bool("keep-state", false, "leave its state as a savepoint")
 	c.Flags().Bool("drop-unsent", false, "do not wait until the outside has its outputs; what is dropped is counted")
 	takesTime(c)

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -227,8 +228,8 @@ func lines[T any](ctx context.Context, c *Client, path string, f func(T) error) 
 }
 
 // call asks with a body, or none, and reads an answer that is JSON; into is nil where none is wanted.
-func (c *Client) call(ctx context.Context, method, path string, body, into any) error {
-	resp, err := c.do(ctx, method, path, body)
+func (c *Client) call(ctx context.Context, method, path string, body, into any, header ...string) error {
+	resp, err := c.do(ctx, method, path, body, header...)
 	if err != nil {
 		return err
 	}
@@ -245,8 +246,8 @@ func (c *Client) call(ctx context.Context, method, path string, body, into any) 
 	return nil
 }
 
-// do asks and returns an answer that is one.
-func (c *Client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
+// do asks and returns an answer that is one. A header's name is followed by its value; one without is left out.
+func (c *Client) do(ctx context.Context, method, path string, body any, header ...string) (*http.Response, error) {
 	var content io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -261,6 +262,11 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	for pair := range slices.Chunk(header, 2) {
+		if pair[1] != "" {
+			req.Header.Set(pair[0], pair[1])
+		}
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)

@@ -39,7 +39,11 @@ func (c *Client) Apply(ctx context.Context, files []spec.File, r ApplyRequest) (
 func (c *Client) RemoveJob(ctx context.Context, name string, o runtime.RemoveOptions) (op Operation, err error) {
 	v := url.Values{"keep_state": {strconv.FormatBool(o.KeepState)}, "savepoint": {o.Savepoint},
 		"drop_unsent": {strconv.FormatBool(o.DropUnsent)}, "timeout": {o.Timeout.String()}}
-	err = c.call(ctx, http.MethodDelete, jobPath(name, "?"+v.Encode()), nil, &op)
+	tag := o.IfMatch
+	if tag != "" && tag != runtime.AnyVersion {
+		tag = strconv.Quote(tag)
+	}
+	err = c.call(ctx, http.MethodDelete, jobPath(name, "?"+v.Encode()), nil, &op, "If-Match", tag)
 	return op, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,12 +27,13 @@ type Job struct {
 	State      runtime.JobState   `json:"state" doc:"what it does now"`
 	Reason     string             `json:"reason,omitempty" doc:"of the phase"`
 	Changed    time.Time          `json:"changed" doc:"when its definition was last changed"`
+	Version    string             `json:"version" doc:"of its definition and owner, another after each change of them: for If-Match"`
 	Status     *runtime.JobStatus `json:"status,omitempty" doc:"none where nobody has given its definition"`
 	Definition string             `json:"definition,omitempty" doc:"as it was given; a list has none"`
 }
 
 func jobOf(i runtime.JobInfo, all []runtime.JobStatus) Job {
-	j := Job{Name: i.Name, Origin: i.Origin, Phase: i.Phase, State: runtime.JobState(i.Phase), Reason: i.Reason, Changed: i.Changed}
+	j := Job{Name: i.Name, Origin: i.Origin, Phase: i.Phase, State: runtime.JobState(i.Phase), Reason: i.Reason, Changed: i.Changed, Version: i.Version}
 	if i.Phase == runtime.PhaseActive {
 		j.State = runtime.StateStopped // nobody has given its definition
 	}
@@ -49,18 +51,65 @@ type DefinitionFile struct {
 
 // ApplyRequest adds jobs, or changes those there are: all of them, or none.
 type ApplyRequest struct {
-	Files          []DefinitionFile `json:"files" minItems:"1" maxItems:"1000" nullable:"false"`
-	DryRun         bool             `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
-	Adopt          bool             `json:"adopt,omitempty" doc:"take jobs over whose definitions are files'"`
-	AllowStateLoss bool             `json:"allow_state_loss,omitempty" doc:"drop state that the new definition cannot keep"`
-	DropUnsent     bool             `json:"drop_unsent,omitempty" doc:"drop what outputs that the new definition gives up have yet to send; the answer has how many records"`
-	From           string           `json:"from,omitempty" doc:"a savepoint that the job, of which there is one and which is new, begins with"`
-	Probation      string           `json:"probation,omitempty" doc:"how long the old definition is kept, to come back if the new one fails, such as 30s; 0s is not at all"`
-	Timeout        string           `json:"timeout,omitempty" doc:"for the last barriers of jobs that are changed"`
+	Files          []DefinitionFile  `json:"files" minItems:"1" maxItems:"1000" nullable:"false"`
+	DryRun         bool              `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
+	Adopt          bool              `json:"adopt,omitempty" doc:"take jobs over whose definitions are files'"`
+	AllowStateLoss bool              `json:"allow_state_loss,omitempty" doc:"drop state that the new definition cannot keep"`
+	DropUnsent     bool              `json:"drop_unsent,omitempty" doc:"drop what outputs that the new definition gives up have yet to send; the answer has how many records"`
+	IfMatch        map[string]string `json:"if_match,omitempty" doc:"by job: the version at which it must still be, * for any; where it is given, every job must be in it. If-Match does the same for one job"`
+	From           string            `json:"from,omitempty" doc:"a savepoint that the job, of which there is one and which is new, begins with"`
+	Probation      string            `json:"probation,omitempty" doc:"how long the old definition is kept, to come back if the new one fails, such as 30s; 0s is not at all"`
+	Timeout        string            `json:"timeout,omitempty" doc:"for the last barriers of jobs that are changed"`
 }
 
 type jobName struct {
 	Name string `path:"name" maxLength:"256"`
+}
+
+// tagged is a job with the version of its definition as its entity tag.
+type tagged struct {
+	ETag string `header:"ETag" doc:"the version, for If-Match"`
+	Body Job
+}
+
+// applyIn is what apply is given.
+type applyIn struct {
+	IfMatch string `header:"If-Match" doc:"of one job: only where it is still at this version, as ETag or version gave it"`
+	Body    ApplyRequest
+}
+
+// versionIn returns the version in an entity tag, "" where there is none.
+func versionIn(tag string) (string, error) {
+	if tag == "" || tag == runtime.AnyVersion {
+		return tag, nil
+	}
+	version, err := strconv.Unquote(tag)
+	if err != nil || !strings.HasPrefix(tag, `"`) || version == "" {
+		return "", problem(http.StatusBadRequest, KindBadRequest, `If-Match is %s; it takes one version in quotes, such as "0123456789abcdef", or *`, tag)
+	}
+	return version, nil
+}
+
+// matching is what is asked of the versions of jobs that are applied.
+func (in *applyIn) matching(js []*jobs.Job) (map[string]string, error) {
+	version, err := versionIn(in.IfMatch)
+	want := in.Body.IfMatch
+	switch {
+	case err != nil:
+		return nil, err
+	case version != "" && (len(js) != 1 || want != nil):
+		return nil, problem(http.StatusBadRequest, KindBadRequest, "If-Match is of one job, and %d are given; if_match is of several", len(js))
+	case version != "":
+		return map[string]string{js[0].Name: version}, nil
+	case want == nil:
+		return nil, nil
+	}
+	for _, j := range js {
+		if want[j.Name] == "" {
+			return nil, problem(http.StatusBadRequest, KindBadRequest, "if_match has no version of job %s", j.Name)
+		}
+	}
+	return want, nil
 }
 
 func (s *Server) registerJobs() {
@@ -82,14 +131,14 @@ func (s *Server) registerJobs() {
 		})
 	add(s, accessLogin, huma.Operation{Method: http.MethodGet, Path: "/v1/jobs/{name}", OperationID: "get-job",
 		Summary: "A job, with its definition"},
-		func(_ context.Context, rt *runtime.Runtime, in *jobName) (*body[Job], error) {
+		func(_ context.Context, rt *runtime.Runtime, in *jobName) (*tagged, error) {
 			i, err := rt.JobDefinition(in.Name)
 			if err != nil {
 				return nil, err
 			}
 			j := jobOf(i, rt.Status().Jobs)
 			j.Definition = string(i.Definition)
-			return &body[Job]{j}, nil
+			return &tagged{strconv.Quote(j.Version), j}, nil
 		})
 	addAlways(s, route{access: accessLogin, bytes: s.cfg.Limits.DefinitionBytes, long: true}, huma.Operation{Method: http.MethodPost, Path: "/v1/jobs", OperationID: "apply-jobs",
 		Summary:     "Add jobs, or change those there are: all of them, or none",
@@ -103,6 +152,7 @@ func (s *Server) registerJobs() {
 			Savepoint  string `query:"savepoint" maxLength:"256" doc:"the name of that"`
 			DropUnsent bool   `query:"drop_unsent" doc:"do not wait until the outside has its outputs"`
 			Timeout    string `query:"timeout" doc:"for its last barrier and its outputs, such as 30s"`
+			IfMatch    string `header:"If-Match" doc:"only where it is still at this version"`
 		}) (*body[Operation], error) {
 			timeout, err := duration("timeout", in.Timeout)
 			if err != nil {
@@ -111,7 +161,14 @@ func (s *Server) registerJobs() {
 			if err := savepointName(in.Savepoint); err != nil {
 				return nil, err
 			}
-			o := runtime.RemoveOptions{KeepState: in.KeepState, Savepoint: in.Savepoint, DropUnsent: in.DropUnsent, Timeout: timeout}
+			version, err := versionIn(in.IfMatch)
+			if err != nil {
+				return nil, err
+			}
+			if i, err := rt.JobDefinition(in.Name); err == nil && version != "" && version != runtime.AnyVersion && version != i.Version {
+				return nil, &runtime.MatchError{Job: in.Name, Want: version, Now: &i} // at once, not as the end of an operation
+			}
+			o := runtime.RemoveOptions{IfMatch: version, KeepState: in.KeepState, Savepoint: in.Savepoint, DropUnsent: in.DropUnsent, Timeout: timeout}
 			return s.beginOn(rt, "remove", in.Name, unsentOf(rt, in.Name), func(ctx context.Context, op *Operation) error {
 				res, err := rt.RemoveJob(ctx, in.Name, o)
 				op.Dropped, op.Savepoint = res.Dropped, res.Savepoint
@@ -135,7 +192,7 @@ func unsentOf(rt *runtime.Runtime, name string) func() string {
 	}
 }
 
-func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *body[ApplyRequest]) (*body[runtime.ApplyResult], error) {
+func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *applyIn) (*body[runtime.ApplyResult], error) {
 	var files []spec.File
 	for _, f := range in.Body.Files {
 		files = append(files, spec.File{Name: f.Name, Content: []byte(f.Content)})
@@ -154,6 +211,9 @@ func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *body[ApplyR
 	}
 	o := runtime.ApplyOptions{DryRun: in.Body.DryRun, Adopt: in.Body.Adopt, AllowStateLoss: in.Body.AllowStateLoss, DropUnsent: in.Body.DropUnsent, From: in.Body.From}
 	var err error
+	if o.IfMatch, err = in.matching(js); err != nil {
+		return nil, err
+	}
 	if o.Timeout, err = duration("timeout", in.Body.Timeout); err != nil {
 		return nil, err
 	}
@@ -165,6 +225,10 @@ func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *body[ApplyR
 	}
 	res, err := rt.Apply(ctx, defs, o)
 	var refused *runtime.ApplyError
+	var match *runtime.MatchError
+	if errors.As(err, &match) {
+		return nil, problemOf(match)
+	}
 	if errors.As(err, &refused) && !errors.Is(err, runtime.ErrNotRunning) {
 		return nil, refusal(refused, js, files)
 	}

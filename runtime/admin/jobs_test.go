@@ -1,8 +1,13 @@
 package admin_test
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -154,5 +159,86 @@ func TestTwoClients(t *testing.T) {
 	js, err := admin.NewClient(socket).Jobs(t.Context())
 	if err != nil || len(js) != 2 {
 		t.Errorf("%d jobs, %v", len(js), err)
+	}
+}
+
+// TestIfMatch: a job's ETag is the version at which a change or a removal is asked for with If-Match; where the job is not at it
+// any more the answer is 412, with what it is now, and nothing has changed.
+func TestIfMatch(t *testing.T) {
+	_, _, socket := start(t)
+	c := admin.NewClient(socket)
+	if _, err := apply(t, c, admin.ApplyRequest{}, jobNamed("more")); err != nil {
+		t.Fatal(err)
+	}
+	plain := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	defer plain.CloseIdleConnections()
+	do := func(method, path, tag, content string) (*http.Response, admin.Problem) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, strings.NewReader(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if content != "" {
+			req.Header.Set("Content-Type", "application/json")
+		}
+		if tag != "" {
+			req.Header.Set("If-Match", tag)
+		}
+		resp, err := plain.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var p admin.Problem
+		_ = json.NewDecoder(resp.Body).Decode(&p) // what is no problem has nothing of one
+		return resp, p
+	}
+	applied := func(text string) string {
+		b, err := json.Marshal(admin.ApplyRequest{Files: []admin.DefinitionFile{{Name: "a", Content: text}}, Probation: "0s"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	got, _ := do("GET", "/v1/jobs/more", "", "")
+	tag := got.Header.Get("ETag")
+	j, err := c.Job(t.Context(), "more")
+	if err != nil || tag != strconv.Quote(j.Version) {
+		t.Fatalf("ETag %s, version %s, %v", tag, j.Version, err)
+	}
+	wider := jobNamed("more") + "parallelism: 2\n"
+	if resp, p := do("POST", "/v1/jobs", tag, applied(wider)); resp.StatusCode != http.StatusOK {
+		t.Fatalf("at its version: %+v", p)
+	}
+	for _, tt := range []struct {
+		method, path, tag, content string
+		status                     int
+	}{
+		{"POST", "/v1/jobs", tag, applied(jobNamed("more")), 412},
+		{"DELETE", "/v1/jobs/more", tag, "", 412},
+		{"POST", "/v1/jobs", `"x"`, applied(jobNamed("none")), 412},
+		{"POST", "/v1/jobs", `W/"x"`, applied(jobNamed("more")), 400},
+		{"POST", "/v1/jobs", tag, applied(jobNamed("more") + "---\n" + jobNamed("none")), 400},
+	} {
+		resp, p := do(tt.method, tt.path, tt.tag, tt.content)
+		if resp.StatusCode != tt.status || resp.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s %s If-Match %s: %d %+v", tt.method, tt.path, tt.tag, resp.StatusCode, p)
+		}
+		if named := strings.Contains(tt.content, "none"); tt.status == 412 && (p.Kind() != admin.KindChanged || (p.Now == nil) != named ||
+			p.Now != nil && (p.Now.Version == j.Version || !strings.Contains(p.Now.Definition, "parallelism"))) {
+			t.Errorf("%s %s: %+v", tt.method, tt.path, p)
+		}
+	}
+	if now, err := c.Job(t.Context(), "more"); err != nil || !strings.Contains(now.Definition, "parallelism") {
+		t.Errorf("what was refused has changed the job: %+v, %v", now, err)
+	}
+	op, err := c.RemoveJob(t.Context(), "more", runtime.RemoveOptions{IfMatch: runtime.AnyVersion})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Await(t.Context(), op, func(admin.Operation) {}); err != nil {
+		t.Error(err)
 	}
 }

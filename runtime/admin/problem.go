@@ -27,6 +27,7 @@ const (
 	KindBusy          Kind = "busy"                     // a limit is reached, or the process is starting or stopping: try again
 	KindBadDefinition Kind = "bad-definition"           // Problems has each mistake
 	KindRefused       Kind = "refused"                  // what was asked for contradicts what there is; nothing was changed
+	KindChanged       Kind = "changed"                  // a job is not at the version that was asked for: 412
 	KindUnsent        Kind = "unsent"                   // a job has outputs that were never sent
 	KindTimeout       Kind = "timeout"                  // it did not come to an end in time
 	KindDisk          Kind = "disk"                     // the disk or the log
@@ -43,6 +44,7 @@ type Problem struct {
 	Detail   string     `json:"detail"`
 	Problems []Position `json:"problems,omitempty" doc:"each mistake in a definition"`
 	Missing  string     `json:"missing,omitempty" doc:"what sort of thing is not there: job, topic, savepoint or subscription"`
+	Now      *Job       `json:"now,omitempty" doc:"the job as it is, where it is not at the version that was asked for and still there"`
 	Near     string     `json:"did_you_mean,omitempty" doc:"what is there, and is called nearly so"`
 }
 
@@ -129,8 +131,17 @@ func problemOf(err error) *Problem {
 	var phase *runtime.PhaseError
 	var unsent *runtime.UnsentError
 	var failed *wal.FailedError
+	var match *runtime.MatchError
 	switch {
 	case errors.As(err, &p):
+		return p
+	case errors.As(err, &match):
+		p := problem(http.StatusPreconditionFailed, KindChanged, "%v", match)
+		if match.Now != nil {
+			now := jobOf(*match.Now, nil)
+			now.Definition = string(match.Now.Definition)
+			p.Now = &now
+		}
 		return p
 	case errors.Is(err, runtime.ErrNoTopic), errors.Is(err, runtime.ErrNoJob), errors.Is(err, runtime.ErrNoSavepoint), errors.Is(err, runtime.ErrNoSubscription), errors.As(err, &offset):
 		return problem(http.StatusNotFound, KindNotFound, "%v", err)
