@@ -19,7 +19,9 @@ func TestIfMatch(t *testing.T) {
 	data, in := t.TempDir(), newTap(20, 10)
 	out := &slotOutside{}
 	cfg := runtime.Config{DataDir: data, Probation: -1}
-	cfg.Load = func(text []byte, _ runtime.Origin) (*jobs.Job, error) { return slotted("a", in, slot{"a", out}, 0), nil }
+	cfg.Load = func(text []byte, _ runtime.Origin) (*jobs.Job, error) {
+		return slotted("a", in, slot{"a", out}, 0), nil
+	}
 	rt := start(t, cfg)
 	version := func() string {
 		i, err := rt.JobDefinition("j")
@@ -70,9 +72,7 @@ func TestIfMatch(t *testing.T) {
 	differs(change("b", 0, first, runtime.ApplyOptions{DryRun: true}), true)
 	_, err := rt.RemoveJob(t.Context(), "j", runtime.RemoveOptions{IfMatch: first})
 	differs(err, true)
-	if st := jobStatus(t, rt, "j"); st.State != runtime.StateRunning {
-		t.Errorf("what was refused has left the job %s", st.State)
-	}
+	until(t, rt, "what was refused has left the job at work", func() bool { return jobStatus(t, rt, "j").State == runtime.StateRunning })
 	at := version()
 	if err := change("bad", 15, at, runtime.ApplyOptions{Probation: time.Hour}); err != nil {
 		t.Fatal(err)
