@@ -63,7 +63,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.SnapshotBytes, 64<<20)
 	def(&c.LogBytes, 4<<30)
 	// Whole generations leave the log, and whole files the topic store: a short log is made of small ones.
-	def(&c.Log.GenerationBytes, min(256<<20, max(c.LogBytes/4, shortest)))
+	def(&c.Log.GenerationBytes, min(256<<20, max(c.LogBytes/4, shortest, c.Log.SegmentBytes)))
 	def(&c.Log.SegmentBytes, min(2<<20, c.Log.GenerationBytes))
 	def(&c.StoreSegmentBytes, min(64<<20, max(c.LogBytes/4, 4*shortest)))
 	def(&c.CatchUpPercent, 12)

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,59 +15,54 @@ import (
 // connectAtOnce is how many outsides are asked side by side.
 const connectAtOnce = 64
 
-// connect asks the outsides of every job for an answer, side by side, each for at most Config.ConnectTimeout: of sources for
-// their splits, of sinks that can (jobs.Prober) whether they could be opened. Nothing is left there. An end that a job has
-// already, as it is, is not asked: that it is away keeps nobody from changing something else.
+// question is one end that is asked.
+type question struct {
+	of  *newDefinition
+	end string
+	ask func(context.Context) (splits []string, err error)
+}
+
+type answer struct {
+	question int
+	splits   []string
+	err      error
+}
+
+// connect asks the outsides of every job for an answer, side by side, for at most Config.ConnectTimeout: of sources for their
+// splits, of sinks that can (jobs.Prober) whether they could be opened. Nothing is left there. An end that a job has already,
+// as it is, is not asked: that it is away keeps nobody from changing something else.
 func (a *application) connect(ctx context.Context) error {
-	var mu sync.Mutex // of d.splits, and of wrong
+	asked := a.questions()
+	answers := make(chan answer, len(asked)) // all fit: whoever answers too late is not kept
+	within, cancel := context.WithTimeout(ctx, a.rt.cfg.ConnectTimeout)
+	defer cancel()
+	go askAll(within, asked, answers)
 	wrong := map[string][]string{}
-	var asks []func() error
-	var of []string // whose they are
-	for _, d := range a.changed {
-		for _, n := range d.Nodes {
-			switch {
-			case !d.newEnd(n):
-			case outside(n):
-				asks = append(asks, func() error {
-					starts, err := a.rt.splitsOf(ctx, d.Job, n)
-					if err != nil {
-						return fmt.Errorf("source %s: %w", n.ID, err)
-					}
-					ids := []string{}
-					for _, st := range starts {
-						ids = append(ids, st.Split.ID)
-					}
-					mu.Lock()
-					defer mu.Unlock()
-					if d.splits == nil {
-						d.splits = map[string][]string{}
-					}
-					d.splits[n.ID] = ids
-					return nil
-				})
-				of = append(of, d.Name)
-			case n.Output != nil && n.Output.Sink != nil:
-				if p, ok := n.Output.Sink.(jobs.Prober); ok {
-					asks = append(asks, func() error { return a.rt.probe(ctx, d, n, p) })
-					of = append(of, d.Name)
+	left := map[int]bool{}
+	for i := range asked {
+		left[i] = true
+	}
+	for late := stuck(within, a.rt.cfg.StuckAfter); len(left) > 0; {
+		select {
+		case got := <-answers:
+			delete(left, got.question)
+			q := asked[got.question]
+			if got.err != nil {
+				wrong[q.of.Name] = append(wrong[q.of.Name], fmt.Sprintf("%s: %v", q.end, got.err))
+			} else if got.splits != nil {
+				if q.of.splits == nil {
+					q.of.splits = map[string][]string{}
 				}
+				q.of.splits[strings.TrimPrefix(q.end, "source ")] = got.splits
 			}
+		case <-late:
+			for i := range left {
+				q := asked[i]
+				wrong[q.of.Name] = append(wrong[q.of.Name], q.end+": its own code was asked and does not return, though its time is over")
+			}
+			clear(left)
 		}
 	}
-	var under sync.WaitGroup
-	turn := make(chan struct{}, connectAtOnce)
-	for i, ask := range asks {
-		turn <- struct{}{}
-		under.Go(func() {
-			defer func() { <-turn }()
-			if err := guarded(of[i], ask); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				wrong[of[i]] = append(wrong[of[i]], err.Error())
-			}
-		})
-	}
-	under.Wait()
 	reasons := map[string]error{}
 	for name, texts := range wrong {
 		slices.Sort(texts)
@@ -83,6 +77,62 @@ func (a *application) connect(ctx context.Context) error {
 	return nil
 }
 
+// stuck is closed so long after the end of ctx.
+func stuck(ctx context.Context, after time.Duration) <-chan struct{} {
+	late := make(chan struct{})
+	context.AfterFunc(ctx, func() { time.AfterFunc(after, func() { close(late) }) })
+	return late
+}
+
+// questions returns what is to be asked.
+func (a *application) questions() (asked []question) {
+	for _, d := range a.changed {
+		for _, n := range d.Nodes {
+			switch {
+			case !d.newEnd(n):
+			case outside(n):
+				asked = append(asked, question{d, "source " + n.ID, func(ctx context.Context) ([]string, error) {
+					starts, err := a.rt.splitsOf(ctx, d.Job, n)
+					ids := []string{}
+					for _, st := range starts {
+						ids = append(ids, st.Split.ID)
+					}
+					return ids, err
+				}})
+			case n.Output != nil && n.Output.Sink != nil:
+				if p, ok := n.Output.Sink.(jobs.Prober); ok {
+					asked = append(asked, question{d, "output " + n.Output.Name, func(ctx context.Context) ([]string, error) {
+						return nil, a.rt.probe(ctx, d, n, p)
+					}})
+				}
+			}
+		}
+	}
+	return asked
+}
+
+// askAll asks; whoever does not return in time may stay in the job's own code, and holds up nobody but those whose turn is late.
+func askAll(ctx context.Context, asked []question, answers chan<- answer) {
+	turn := make(chan struct{}, connectAtOnce)
+	for i, q := range asked {
+		select {
+		case turn <- struct{}{}:
+		case <-ctx.Done():
+			answers <- answer{i, nil, fmt.Errorf("too many others are asked, and none of them answers; %s", mendIt)}
+			continue
+		}
+		go func() {
+			defer func() { <-turn }()
+			got := answer{question: i}
+			got.err = guarded(q.of.Name, func() (err error) {
+				got.splits, err = q.ask(ctx)
+				return err
+			})
+			answers <- got
+		}()
+	}
+}
+
 // guarded calls code that may be a job's own.
 func guarded(job string, f func() error) (err error) {
 	defer recovered(&err, job, "", 0)
@@ -95,7 +145,14 @@ func (d *newDefinition) newEnd(n *jobs.Node) bool {
 		return true
 	}
 	o := d.old.def.Node(n.ID)
-	return o == nil || describe(o) != describe(n)
+	return o == nil || describeEnd(o) != describeEnd(n)
+}
+
+// describeEnd is describe of a source or output without where it stands in the graph, which is nothing to its outside.
+func describeEnd(n *jobs.Node) string {
+	end := *n
+	end.In, end.Parallelism = nil, 0
+	return describe(&end)
 }
 
 func (rt *Runtime) splitsOf(ctx context.Context, d *jobs.Job, n *jobs.Node) ([]jobs.Start, error) {
@@ -121,11 +178,7 @@ func (rt *Runtime) probe(ctx context.Context, d *newDefinition, n *jobs.Node, p 
 			env.State, env.Known = o.Sent.State, int64(rt.bus.Next(o.Topic, 0))
 		}
 	}
-	err := rt.within(ctx, &said, func(ctx context.Context) error { return p.Probe(ctx, env) })
-	if err != nil {
-		return fmt.Errorf("output %s: %w", n.Output.Name, err)
-	}
-	return nil
+	return rt.within(ctx, &said, func(ctx context.Context) error { return p.Probe(ctx, env) })
 }
 
 // within gives an outside so long to answer. Where it does not, the error is what it waits for, as far as it has said.

@@ -57,7 +57,7 @@ func TestApplyAsksOutputs(t *testing.T) {
 	noLeaks(t)
 	data, out := t.TempDir(), t.TempDir()
 	topic := jobs.BusTopic[int64]{Name: "numbers"}
-	cfg := runtime.Config{DataDir: data, ConnectTimeout: 300 * time.Millisecond, StopTimeout: time.Second, Probation: -1}
+	cfg := runtime.Config{DataDir: data, ConnectTimeout: 3 * time.Second, StopTimeout: time.Second, Probation: -1}
 	rt := start(t, cfg, writerJob("writer", newTap(20, 10), topic))
 	reading := func(text string, sinks map[string]jobs.Sink) *jobs.Job {
 		j := jobs.New("j")
@@ -98,6 +98,7 @@ func TestApplyAsksOutputs(t *testing.T) {
 	if st := jobStatus(t, rt, "j"); st.State != runtime.StateRunning || st.Restarts > 0 {
 		t.Errorf("the refused change left the job %s, restarted %d times", st.State, st.Restarts)
 	}
+	apply(t, rt, reading("rebuilt", map[string]jobs.Sink{"d": mine}))
 	asked := new(atomic.Int32)
 	refused(reading("shy", map[string]jobs.Sink{"d": mine, "x": shy{"x", asked, 99}}), "output x: it waits for the others")
 	refused(reading("shy", map[string]jobs.Sink{"d": mine, "x": shy{"broken", asked, 0}}), "panic: shy")

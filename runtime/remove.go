@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,14 @@ type RemoveResult struct {
 // its senders take out what is left, then one frame says that it is gone. It returns once that is durable. A job of the same
 // name that comes later is another. Where the error is a *UnsentError, or says that the job did not stop, it goes on.
 func (rt *Runtime) RemoveJob(ctx context.Context, name string, o RemoveOptions) (RemoveResult, error) {
+	res, err := rt.removeJob(ctx, name, o)
+	if err == nil && o.Unasked {
+		rt.thinOut(ctx, name) // behind it, since each savepoint is taken for itself meanwhile
+	}
+	return res, err
+}
+
+func (rt *Runtime) removeJob(ctx context.Context, name string, o RemoveOptions) (RemoveResult, error) {
 	ctx, leave, err := rt.changes.enter(ctx, "remove", append(savepointNamed(o.Savepoint), name)...)
 	if err != nil {
 		return RemoveResult{}, err
@@ -119,9 +128,6 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 	rt.logger.Info("removed", "job", entry.Name)
 	rt.sayDropped(map[string]map[string]int64{entry.Name: res.Dropped})
 	rt.tell(Event{Kind: EventRemoved, Job: entry.Name})
-	if o.Unasked {
-		rt.thinOut(ctx, entry.Name)
-	}
 	return res, nil
 }
 
@@ -129,7 +135,7 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 func (rt *Runtime) thinOut(ctx context.Context, job string) {
 	all, _ := rt.Savepoints() // the log has failed, and its last word is said elsewhere
 	all = slices.DeleteFunc(all, func(sp SavepointInfo) bool { return !sp.Unasked || sp.Job != job })
-	slices.SortFunc(all, func(a, b SavepointInfo) int { return b.Time.Compare(a.Time) })
+	slices.SortFunc(all, func(a, b SavepointInfo) int { return cmp.Compare(b.LSN, a.LSN) }) // clocks are set back
 	for _, sp := range all[min(UnaskedMax, len(all)):] {
 		if err := rt.DeleteSavepoint(ctx, sp.Name); err != nil {
 			rt.logger.Warn("an old savepoint of a removed job is left", "savepoint", sp.Name, "err", err)

@@ -10,13 +10,13 @@ const (
 	maxSections     = 1 << 20  // likewise
 	maxAncestors    = 64       // ids remembered; older ones are forgotten
 	maxSegmentBytes = 64 << 20
-	catalogShare    = 8
+	catalogShare    = 8 // a generation is at least so many times as long as its catalog
 )
 
 // Config tunes a Log; the zero value is a good one.
 type Config struct {
 	SegmentBytes    int64 // the engine starts a new segment at this size; 0 means 2 MiB
-	GenerationBytes int64 // RotateDue reports true from this size on; 0 means 256 MiB
+	GenerationBytes int64 // RotateDue reports true from this size on, or more where the catalog is long; 0 means 256 MiB
 	FrameBytes      int   // the largest frame, header and table included; 0 means 16 MiB
 	SmallBytes      int   // the largest frame of AppendSmall; 0 means 64 KiB
 	MaxSections     int   // the most sections in a frame; 0 means 65,536
