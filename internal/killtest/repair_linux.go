@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -212,6 +213,10 @@ func (h *repairWork) damage() (undo func()) {
 	tb := h.tb
 	tb.Helper()
 	segments, err := filepath.Glob(filepath.Join(h.w.Dir, "wal", "0*", "0*"))
+	segments = slices.DeleteFunc(segments, func(path string) bool { // one that was just begun has nothing to damage
+		info, err := os.Stat(path)
+		return err != nil || info.Size() == 0
+	})
 	if err != nil || len(segments) == 0 {
 		tb.Fatal(segments, err)
 	}
