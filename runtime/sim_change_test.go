@@ -29,8 +29,8 @@ func (s *sim) version(old *simJob, saved bool) *simJob {
 		j = *old
 	} else {
 		j = simJob{name: hotName, in: "a", direct: s.rng.IntN(2) == 0, delivery: jobs.Delivery(s.rng.IntN(2))}
-		switch id, ok := s.model.names[hotTopic]; {
-		case ok && len(s.model.topics[id].marks) > 0 && s.rng.IntN(4) > 0:
+		switch {
+		case s.wasWritten(hotTopic) && s.rng.IntN(4) > 0:
 			j.in = hotTopic // which ends, since who wrote it has gone
 			s.count("readers of the hot topic")
 		case s.rng.IntN(4) > 0:
@@ -49,6 +49,12 @@ func (s *sim) version(old *simJob, saved bool) *simJob {
 	j.build(s)
 	j.def.Definition = fmt.Appendf(nil, "version %d", j.number)
 	return &j
+}
+
+// wasWritten reports whether there is such a topic, and has been written.
+func (s *sim) wasWritten(topic string) bool {
+	id, ok := s.model.names[topic]
+	return ok && len(s.model.topics[id].marks) > 0
 }
 
 // versionOf returns the version that a definition names, or nil.
@@ -178,7 +184,8 @@ func (s *sim) add() {
 		}
 	}
 	if name != "" && s.rng.IntN(3) > 0 {
-		if of := s.versionOf(s.definitionOf(name)); of != nil {
+		// A reader of a topic that was removed since would wait for a writer, and the run would not end.
+		if of := s.versionOf(s.definitionOf(name)); of != nil && (of.in != hotTopic || s.wasWritten(hotTopic)) {
 			v := s.version(of, true)
 			s.ask(opBegin, s.applied(v, ApplyOptions{Probation: -1, From: name, AllowStateLoss: true}))
 			return
