@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -247,7 +248,30 @@ func (a *application) stopDropped(ctx context.Context) {
 			}
 		}
 	}
+	a.rt.sendWhatGoes(ctx, a.options.Timeout, a.stopped)
 	a.rt.stopSenders(ctx, a.stopped)
+}
+
+// stillAfter is how long an output has sent nothing that is taken for one whose outside is away.
+const stillAfter = 500 * time.Millisecond
+
+// sendWhatGoes lets outputs send what they hold for as long as any of them gets further: what has an outside is not dropped.
+func (rt *Runtime) sendWhatGoes(ctx context.Context, asked time.Duration, senders []*sender) {
+	ctx, cancel := context.WithTimeout(ctx, rt.timeout(asked))
+	defer cancel()
+	left := int64(math.MaxInt64)
+	for moved := rt.now(); ; {
+		unsent := int64(0)
+		for _, s := range senders {
+			unsent += s.status().Unsent
+		}
+		if unsent < left {
+			left, moved = unsent, rt.now()
+		}
+		if unsent == 0 || rt.now().Sub(moved) > stillAfter || rt.sleep(ctx, drainLook) != nil {
+			return
+		}
+	}
 }
 
 // sendAgain lets senders go on that were stopped for nothing.

@@ -157,7 +157,7 @@ func (rt *Runtime) newRegistration(c *core) (*registration, error) {
 }
 
 // register makes the log say what defs say, in one frame, and returns a copy of each job's entry as it then stands.
-func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, err error) {
+func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, dropped map[string]map[string]int64, err error) {
 	entries = map[string]*jobEntry{}
 	err = rt.do(func(c *core) error {
 		r, err := rt.newRegistration(c)
@@ -200,7 +200,7 @@ func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, e
 		if _, err := r.write(); err != nil {
 			return err
 		}
-		rt.sayDropped(r.dropped)
+		dropped = r.dropped
 		for _, d := range defs {
 			entries[d.Name] = c.ledger.job(d.Name).clone()
 			if changed, over := over[d.Name]; over {
@@ -209,7 +209,7 @@ func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, e
 		}
 		return nil
 	})
-	return entries, err
+	return entries, dropped, err
 }
 
 // checkLoss refuses a definition that has changed since the last run and cannot keep the job's state.

@@ -216,13 +216,14 @@ func (rt *Runtime) prepare(files []*jobs.Job) (map[string]*jobEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := rt.register(defs)
+	entries, dropped, err := rt.register(defs)
 	if err != nil {
 		return nil, err
 	}
 	if err := rt.log.WaitDurable(rt.ctx, rt.log.Last()); err != nil {
 		return nil, err
 	}
+	rt.sayDropped(dropped)
 	into := map[uint32]restorer{}
 	for _, d := range defs {
 		e := entries[d.Name]
