@@ -143,7 +143,7 @@ func (a *application) look(defs []Definition) error {
 		}
 	}
 	if len(reasons) > 0 {
-		return &ApplyError{reasons}
+		return &ApplyError{Reasons: reasons}
 	}
 	return nil
 }

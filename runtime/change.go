@@ -48,6 +48,7 @@ type ApplyResult struct {
 // ApplyError says, by job, why nothing was changed. The name "" is of what concerns the jobs as a whole.
 type ApplyError struct {
 	Reasons map[string]error
+	Outside bool // it is an outside that cannot be reached, or is not as it should be: that may come right without another definition
 }
 
 // Unwrap makes every reason visible to errors.Is and errors.As.
@@ -109,7 +110,7 @@ func whoSays(defs []*definition, topic, field string) string {
 }
 
 // refuse makes an ApplyError of one reason.
-func refuse(job string, err error) error { return &ApplyError{map[string]error{job: err}} }
+func refuse(job string, err error) error { return &ApplyError{Reasons: map[string]error{job: err}} }
 
 var (
 	// ErrNoJob is the error of asking for a job that is not there.

@@ -68,11 +68,12 @@ func (a *application) connect(ctx context.Context) error {
 		slices.Sort(texts)
 		reasons[name] = fmt.Errorf("job %s: %s", name, strings.Join(texts, "; "))
 	}
+	outside := len(reasons) > 0
 	if err := ctx.Err(); err != nil {
-		reasons[""] = err
+		reasons[""], outside = err, false
 	}
 	if len(reasons) > 0 {
-		return &ApplyError{reasons}
+		return &ApplyError{Reasons: reasons, Outside: outside}
 	}
 	return nil
 }

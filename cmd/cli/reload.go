@@ -32,7 +32,9 @@ type reloader struct {
 	pause time.Duration
 	told  map[string]bool // of which jobs it is said that they could not be
 	hup   chan os.Signal
-	taken string // what look gave of the files that were read last
+	taken string    // what look gave of the files that were read last
+	retry time.Time // when they are taken again, for an outside of theirs was away; zero where it was not
+	wait  time.Duration
 
 	options runtime.ApplyOptions
 }
@@ -64,10 +66,13 @@ func (r *reloader) run(ctx context.Context) {
 			if !r.watch {
 				continue
 			}
-			if now := r.look(); now == last && now != r.taken {
-				r.taken = now
+			switch now := r.look(); {
+			case now == last && now != r.taken:
+				r.taken, r.wait = now, 0 // what is wrong now is said anew
 				r.reload(ctx)
-			} else {
+			case now == r.taken && !r.retry.IsZero() && time.Now().After(r.retry):
+				r.reload(ctx)
+			default:
 				last = now
 			}
 		}
@@ -102,6 +107,7 @@ func (r *reloader) look() string {
 // reload takes up what the files say now. Where that is wrong in any way, it is said, and what runs goes on.
 func (r *reloader) reload(ctx context.Context) {
 	logger := r.p.logger
+	r.retry = time.Time{}
 	if r.p.listener != nil {
 		if err := r.p.listener.Reload(); err != nil {
 			logger.Error("the files of the token and the certificates are not taken; those read before stay", "err", err)
@@ -126,6 +132,16 @@ func (r *reloader) reload(ctx context.Context) {
 	slices.Sort(leaving)
 	leaving = slices.Compact(leaving)
 	res, err := r.take(ctx, defs, leaving)
+	var refused *runtime.ApplyError
+	if r.watch && errors.As(err, &refused) && refused.Outside {
+		if r.wait = 2 * r.wait; r.wait == 0 { // else it has been said
+			logger.Error("the definitions are not taken; what runs goes on", "err", err, "do", "see to that, and they are taken: it is tried again and again; or mend the file")
+		}
+		r.wait = min(max(r.wait, leaveLook), leaveLookMax)
+		r.retry = time.Now().Add(r.wait)
+		return
+	}
+	r.wait = 0
 	if err != nil {
 		logger.Error("the definitions are not taken; what runs goes on", "err", err, "do", hint(err, leaving))
 		return
@@ -164,9 +180,12 @@ func hint(err error, leaving []string) string {
 	var loss *runtime.StateLossError
 	var other *runtime.OriginError
 	var unsent *runtime.UnsentError
+	var refused *runtime.ApplyError
 	switch {
 	case errors.As(err, &unsent):
 		return "job apply FILE --adopt --drop-unsent; or start again with --drop-unsent"
+	case errors.As(err, &refused) && refused.Outside:
+		return "see to that, and reload again; or mend the file"
 	case errors.As(err, &loss):
 		return "job apply FILE --adopt --allow-state-loss; or start again with --allow-state-loss"
 	case errors.As(err, &other):
