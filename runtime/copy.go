@@ -109,6 +109,7 @@ func (rt *Runtime) endCopies(entries map[string]*jobEntry) {
 
 // endCopy removes a copy when it is done. One that has failed, or rests, stays as it is.
 func (rt *Runtime) endCopy(name string) {
+	told := false
 	for rt.sleep(rt.changes.ctx, copyLook) == nil {
 		e, err := rt.entry(name)
 		if errors.Is(err, ErrNoJob) {
@@ -124,8 +125,11 @@ func (rt *Runtime) endCopy(name string) {
 		if _, left, err := rt.Replaying(name); err != nil || left > 0 || e.Phase != PhaseActive || e.LSN > rt.log.Durable() {
 			continue
 		}
-		if _, err := rt.RemoveJob(rt.changes.ctx, name, RemoveOptions{}); err == nil {
+		if !told { // before it goes: who sees it gone knows by that that it was done
+			told = true
 			rt.tell(Event{Kind: EventReplayed, Job: name, Text: mark.ID})
+		}
+		if _, err := rt.RemoveJob(rt.changes.ctx, name, RemoveOptions{}); err == nil {
 			return
 		}
 	}

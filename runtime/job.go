@@ -282,6 +282,9 @@ func (j *job) begin(ctx context.Context) (x *execution, err error) {
 		attempt, entry = n, c.ledger.Jobs[j.id].clone()
 		return nil
 	})
+	if err == nil {
+		j.settle()
+	}
 	if err != nil || entry.Phase == PhaseEnded {
 		return nil, err
 	}

@@ -33,6 +33,9 @@ type RemoveResult struct {
 	Savepoint string           `json:"savepoint,omitempty"` // that has its state
 }
 
+// ErrNotKept is the error of a job whose state was to be kept as a savepoint, and could not be: it is still there.
+var ErrNotKept = errors.New("its state could not be kept")
+
 // RemoveJob takes a job away with its state, its snapshots, its subscriptions and what its outputs hold: a last barrier, then
 // its senders take out what is left, then one frame says that it is gone. It returns once that is durable. A job of the same
 // name that comes later is another. Where the error is a *UnsentError, or says that the job did not stop, it goes on.
@@ -84,7 +87,7 @@ func (rt *Runtime) removeHalted(ctx context.Context, entry *jobEntry, j *job, o 
 	var sp *savepointEntry
 	if o.KeepState {
 		if sp, err = rt.saveAtRest(entry, j, o.Savepoint); err != nil {
-			return res, fmt.Errorf("job %s is not removed: its state could not be kept: %w", entry.Name, err)
+			return res, fmt.Errorf("job %s is not removed: %w: %w", entry.Name, ErrNotKept, err)
 		}
 		res.Savepoint, sp.Unasked = sp.Name, o.Unasked
 	}

@@ -36,7 +36,7 @@ type savepointEntry struct {
 type savedInput struct {
 	Step  string      `json:"step"`
 	Topic string      `json:"topic"`
-	ID    bus.TopicID `json:"topic_id"` // one of the same name that was made later is another
+	ID    bus.TopicID `json:"topic_id"` // one of the same name that was made later is another; see is
 	Sub   bus.SubID   `json:"sub"`
 }
 
@@ -45,10 +45,17 @@ type savedInput struct {
 func (e *savepointEntry) input(step, topic string, id bus.TopicID) (in savedInput, ok, other bool) {
 	for _, s := range e.Inputs {
 		if s.Step == step && s.Topic == topic {
-			return s, s.ID == id, s.ID != id
+			same := s.is(topic, id)
+			return s, same, !same
 		}
 	}
 	return in, false, false
+}
+
+// is reports whether the subscription was one on a topic. An entry that was written before topics could be removed has no
+// number, and knows it by name.
+func (s *savedInput) is(topic string, id bus.TopicID) bool {
+	return s.ID == id || s.ID == 0 && s.Topic == topic
 }
 
 // SavepointInfo is a savepoint as it is listed.

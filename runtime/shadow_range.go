@@ -352,7 +352,7 @@ func placesIn(h *checkpoint.Header, sub bus.SubID, states []bus.SubState) error 
 
 // savedPlaces is where a savepoint of the job stands in the topic, by partition.
 func (s *shadow) savedPlaces(sp *savepointEntry, h *checkpoint.Header) ([]bus.SubState, bool) {
-	i := slices.IndexFunc(sp.Inputs, func(in savedInput) bool { return in.ID == s.topic })
+	i := slices.IndexFunc(sp.Inputs, func(in savedInput) bool { return in.is(s.rt.bus.Spec(s.topic).Name, s.topic) })
 	if i < 0 {
 		return nil, false
 	}

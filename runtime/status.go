@@ -83,6 +83,7 @@ type JobStatus struct {
 	BarrierAge time.Duration    `json:"barrier_age_ns"`
 	StateBytes int64            `json:"state_bytes"`
 	Counters   JobCounters      `json:"counters"`
+	Undone     Work             `json:"-"`   // of Counters.Undone, that of attempts which have another behind them: it never goes back
 	Lag        int64            `json:"lag"` // records on the bus that it has yet to read
 	CatchUp    *CatchUp         `json:"catch_up,omitempty"`
 	Subtasks   []SubtaskStatus  `json:"subtasks,omitempty"`
@@ -162,11 +163,18 @@ func (l lastAttempt) settled() JobCounters {
 	return c
 }
 
+// settle takes the last attempt into what is past, once the next is fenced off from it: nothing of it is sealed any more.
+func (j *job) settle() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.past.add(j.last.settled())
+	j.last = lastAttempt{}
+}
+
 // addPast takes what an attempt has done into what is past: the attempt is over. Who looks sees it in one of the two.
 func (j *job) addPast(x *execution) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.past.add(j.last.settled())
 	j.last = lastAttempt{kept: x.kept}
 	for _, s := range x.subtasks {
 		j.last.counters.add(s.counters())
@@ -181,7 +189,7 @@ func (j *job) addPast(x *execution) {
 // status gathers what a job does now.
 func (j *job) status() JobStatus {
 	j.mu.Lock()
-	st := JobStatus{Name: j.def.Name, ID: j.id, State: j.state, Since: j.since, Restarts: j.restarts, Counters: j.past, RolledBack: j.took,
+	st := JobStatus{Name: j.def.Name, ID: j.id, State: j.state, Since: j.since, Restarts: j.restarts, Counters: j.past, Undone: j.past.Undone, RolledBack: j.took,
 		Epoch: j.sealed.epoch, LastCommit: j.sealed.at}
 	st.Counters.add(j.last.settled())
 	if t := j.trial.Load(); t.open(j.rt.now()) {

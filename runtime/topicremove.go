@@ -64,7 +64,10 @@ func (rt *Runtime) RemoveTopic(ctx context.Context, topic string, dryRun bool) (
 		return res, err
 	}
 	defer leave()
-	resting := rt.restingDefinitions()
+	resting, unread, err := rt.restingDefinitions()
+	if err != nil {
+		return res, err
+	}
 	res = TopicRemoval{Topic: topic, DryRun: dryRun}
 	said := wal.LSN(0)
 	err = rt.do(func(c *core) error {
@@ -75,7 +78,7 @@ func (rt *Runtime) RemoveTopic(ctx context.Context, topic string, dryRun bool) (
 		if err := rt.shared(id); err != nil {
 			return err
 		}
-		if by := rt.usesOf(c, id, topic, resting); len(by) > 0 {
+		if by := rt.usesOf(c, id, topic, resting, unread); len(by) > 0 {
 			return &TopicInUseError{topic, by}
 		}
 		for p := range c.bus.Partitions(id) {
@@ -102,27 +105,31 @@ func (rt *Runtime) RemoveTopic(ctx context.Context, topic string, dryRun bool) (
 // topicPrefix is before the name of a topic among what is being changed; no job is called so.
 const topicPrefix = "topic "
 
-// restingDefinitions makes what the log has of jobs that nobody gave a definition of into jobs again, as far as that can be.
-func (rt *Runtime) restingDefinitions() map[string]*jobs.Job {
-	out := map[string]*jobs.Job{}
+// restingDefinitions makes what the log has of jobs that nobody gave a definition of into jobs again. Where that fails it is
+// said why, for what such a job names nobody knows.
+func (rt *Runtime) restingDefinitions() (out map[string]*jobs.Job, unread map[string]error, err error) {
+	out, unread = map[string]*jobs.Job{}, map[string]error{}
 	infos, err := rt.JobDefinitions()
 	if err != nil || rt.cfg.Load == nil {
-		return out
+		return out, unread, err
 	}
 	for _, info := range infos {
 		if rt.findJob(info.Name) != nil {
 			continue
 		}
-		if d, err := rt.cfg.Load(info.Definition, info.Origin); err == nil {
-			out[info.Name] = d
+		d, err := rt.cfg.Load(info.Definition, info.Origin)
+		if err != nil {
+			unread[info.Name] = err
+			continue
 		}
+		out[info.Name] = d
 	}
-	return out
+	return out, unread, nil
 }
 
 // usesOf says who uses a topic: by what the log says of jobs, and by their definitions, which name topics that a job was
 // detached from, or only describes. It runs on the committer's goroutine.
-func (rt *Runtime) usesOf(c *core, id bus.TopicID, topic string, resting map[string]*jobs.Job) (by []TopicUse) {
+func (rt *Runtime) usesOf(c *core, id bus.TopicID, topic string, resting map[string]*jobs.Job, unread map[string]error) (by []TopicUse) {
 	for _, e := range c.ledger.sorted() {
 		uses := e.usesOf(id, rt.now())
 		def := resting[e.Name]
@@ -131,6 +138,9 @@ func (rt *Runtime) usesOf(c *core, id bus.TopicID, topic string, resting map[str
 		}
 		if len(uses) == 0 && def != nil {
 			uses = definitionUses(def, topic)
+		}
+		if err := unread[e.Name]; len(uses) == 0 && def == nil && err != nil {
+			uses = []string{fmt.Sprintf("may use it, for its definition cannot be read (%s)", strings.SplitN(err.Error(), "\n", 2)[0])}
 		}
 		if len(uses) == 0 {
 			continue

@@ -178,3 +178,29 @@ func TestRemovedTopicsFiles(t *testing.T) {
 	}
 	stop(t, rt)
 }
+
+// TestRemoveTopicUnread: while a job rests whose definition cannot be read, nobody knows what it names, and no topic goes.
+func TestRemoveTopicUnread(t *testing.T) {
+	noLeaks(t)
+	cfg := runtime.Config{DataDir: t.TempDir()}
+	rt := start(t, cfg)
+	for name, topic := range map[string]string{"one": "a", "two": "b"} {
+		if _, err := rt.Apply(t.Context(), []runtime.Definition{{Job: writerJob(name, newTap(10, 10), jobs.BusTopic[int64]{Name: topic})}}, runtime.ApplyOptions{Probation: -1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := rt.RemoveJob(t.Context(), "one", runtime.RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, rt)
+	cfg.Load = func([]byte, runtime.Origin) (*jobs.Job, error) { return nil, errors.New("it is of another time") }
+	rt = start(t, cfg)
+	inUse(t, rt, "a", "job two may use it, for its definition cannot be read (it is of another time)")
+	if _, err := rt.RemoveJob(t.Context(), "two", runtime.RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.RemoveTopic(t.Context(), "a", false); err != nil {
+		t.Error(err)
+	}
+	stop(t, rt)
+}

@@ -119,14 +119,10 @@ func span(cmd *cobra.Command, name string) time.Duration {
 	return d
 }
 
-func (a *app) bench() *cobra.Command {
+func (a *app) bench(ms []measurement) *cobra.Command {
 	c := group("bench", "Measure this machine: ratios against references of the same run",
 		`Bench measures Sidestream beside the least that could do the same work, in the same run, because machines are noisy and
 ratios are not. Run it on an idle machine, in a directory of the disk that is meant (--dir): fsync costs nothing on a RAM disk.`)
-	ms := measurements
-	if a.measurements != nil {
-		ms = a.measurements
-	}
 	for _, m := range ms {
 		sub := a.command(cobra.Command{Use: m.name, Short: m.short, Long: m.short + ".\nWhat is wanted of each ratio, and whether it was reached, stands beside it.",
 			Example: "  sidestream bench " + m.name + m.example, Args: noArgs}, func(cmd *cobra.Command, _ []string) error {

@@ -98,7 +98,7 @@ func (a *app) topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) 
 		return nil, withCode(exitUnreachable, fmt.Errorf("there is no data directory at %s, and no process on its socket; name one with --data-dir, --socket or --context", at.DataDir))
 	}
 	if err != nil {
-		return nil, ofLog(at.DataDir, err)
+		return nil, a.ofLog(at.DataDir, err)
 	}
 	return offline{o}, nil
 }

@@ -37,10 +37,10 @@ func (a *app) checkpointList() *cobra.Command {
 			return err
 		}
 		if errors.Is(broken, fs.ErrNotExist) {
-			return ofLog(text(cmd, "data-dir"), broken)
+			return a.ofLog(text(cmd, "data-dir"), broken)
 		}
 		if broken != nil {
-			a.say("the log cannot be read, so jobs have numbers for names: %v", mend(broken, text(cmd, "data-dir")))
+			a.say("the log cannot be read, so jobs have numbers for names: %v", a.mend(broken, text(cmd, "data-dir")))
 		}
 		return show(a, cmd, checkpointView, list)
 	})
@@ -66,7 +66,7 @@ were, its watermarks, and how many entries and bytes each table of each step has
 		Example: `  sidestream checkpoint inspect all`,
 		Args:    one("a job, JOB/EPOCH, a savepoint or a file", "checkpoint list"),
 	}, func(cmd *cobra.Command, args []string) error {
-		c, err := findCheckpoint(cmd, args[0])
+		c, err := a.findCheckpoint(cmd, args[0])
 		if err != nil {
 			return err
 		}
@@ -120,7 +120,7 @@ that is no JSON is text in base64.`,
   sidestream checkpoint export all --step window-1 -n 5`,
 		Args: one("a job, JOB/EPOCH, a savepoint or a file", "checkpoint list"),
 	}, func(cmd *cobra.Command, args []string) (err error) {
-		c, err := findCheckpoint(cmd, args[0])
+		c, err := a.findCheckpoint(cmd, args[0])
 		if err != nil {
 			return err
 		}
@@ -171,7 +171,7 @@ themselves. It takes the lock of the data directory.`,
 		case errors.As(err, &locked):
 			return inUse(locked, text(cmd, "data-dir"), "stop that process first")
 		case errors.Is(err, fs.ErrNotExist):
-			return ofLog(text(cmd, "data-dir"), err)
+			return a.ofLog(text(cmd, "data-dir"), err)
 		case errors.Is(err, runtime.ErrNoCheckpoint), errors.Is(err, runtime.ErrNeeded):
 			return withCode(exitFailed, err)
 		case err != nil:
@@ -196,11 +196,11 @@ func checkpointNames(_ context.Context, _ *app, cmd *cobra.Command) ([]string, e
 	return names, err
 }
 
-func findCheckpoint(cmd *cobra.Command, name string) (runtime.Checkpoint, error) {
+func (a *app) findCheckpoint(cmd *cobra.Command, name string) (runtime.Checkpoint, error) {
 	c, err := runtime.FindCheckpoint(text(cmd, "data-dir"), name)
 	if errors.Is(err, runtime.ErrNoCheckpoint) {
 		if errors.Is(err, fs.ErrNotExist) {
-			return c, ofLog(text(cmd, "data-dir"), fs.ErrNotExist)
+			return c, a.ofLog(text(cmd, "data-dir"), fs.ErrNotExist)
 		}
 		var names []string
 		list, _, _ := runtime.Checkpoints(text(cmd, "data-dir")) // it was read a moment ago

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -199,6 +200,17 @@ func (a *app) typed(command, arg string, rest ...string) string {
 		return ""
 	}
 	return a.called() + " " + command + " " + arg + strings.Join(rest, "")
+}
+
+// plainWord is what a shell takes as it stands.
+var plainWord = regexp.MustCompile(`^[\w@%+=:,./-]+$`)
+
+// shellWord returns a word as a shell takes it for itself.
+func shellWord(word string) string {
+	if plainWord.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // worst returns how the worst of findings stands.

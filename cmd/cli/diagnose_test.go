@@ -10,6 +10,7 @@ import (
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/runtime"
+	"github.com/sidestream-dev/sidestream/wal"
 )
 
 // TestDiagnose: who waits for whom and why, and what to do; a command to type is one that there is.
@@ -101,6 +102,16 @@ func TestDoctorsClock(t *testing.T) {
 		d.clock("d")
 		if len(d.found) != 1 || d.found[0].Status != want {
 			t.Errorf("the log is %v ahead: %v, want %s", ahead, d.found, want)
+		}
+	}
+}
+
+// TestMend: what is to be typed has the name that the program was called by, and a directory that a shell takes for one word.
+func TestMend(t *testing.T) {
+	for dir, want := range map[string]string{"d/e": "`mine wal repair --data-dir d/e --write`", "a b'c": `--data-dir 'a b'\''c'`} {
+		a := &app{name: "mine"}
+		if got := strings.ReplaceAll(a.mend(wal.ErrUnfinishedRepair, dir).Error(), a.called(), "mine"); !strings.Contains(got, want) {
+			t.Errorf("%s: %s; want %s", dir, got, want)
 		}
 	}
 }

@@ -225,7 +225,7 @@ func (d *doctor) log(dir string, full bool) {
 	switch {
 	case err != nil && damaged(err):
 		do := "put back a copy of the data directory, or begin with a new one"
-		if cmd := d.typed("wal repair", "--data-dir "+dir, ", after a copy was made"); cmd != "" {
+		if cmd := d.typed("wal repair", "--data-dir "+shellWord(dir), ", after a copy was made"); cmd != "" {
 			do = cmd
 		}
 		d.say("log", isFail, do, "%v", err)

@@ -41,8 +41,6 @@ type app struct {
 	many   bool              // it was a list of them
 
 	contexts map[string]site // by name, of the settings files
-
-	measurements []measurement // bench has in a test, where all there are would take minutes; nil is all there are
 }
 
 func (a *app) main(args []string) (code int) {
@@ -104,7 +102,7 @@ func (a *app) tree() *cobra.Command {
 	root.AddCommand(a.jobCommands(), a.busCommands(), a.replayCommand())
 	root.AddCommand(a.status(), a.top(), a.doctor())
 	root.AddCommand(a.walCommands(), a.checkpointCommands())
-	root.AddCommand(a.contextCommands(), a.bench(), a.completion(), a.version())
+	root.AddCommand(a.contextCommands(), a.bench(measurements), a.completion(), a.version())
 	return root
 }
 

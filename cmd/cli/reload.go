@@ -30,11 +30,12 @@ type reloader struct {
 	watch bool      // a job that is no more in the files is removed; else it is stopped
 	again time.Time // when those are tried again to be let go
 	pause time.Duration
-	told  map[string]bool // of which jobs it is said that they could not be
+	told  map[string]string // what is said of jobs that could not be
 	hup   chan os.Signal
 	taken string    // what look gave of the files that were read last
 	retry time.Time // when they are taken again, for an outside of theirs was away; zero where it was not
 	wait  time.Duration
+	said  string // why they were not taken, as it was said last
 
 	options runtime.ApplyOptions
 }
@@ -57,7 +58,7 @@ func (r *reloader) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-r.hup:
-			r.taken = r.look()
+			r.taken, r.wait, r.said = r.look(), 0, "" // who asks is answered
 			r.reload(ctx)
 		case <-tick.C:
 			if len(r.left) > 0 && time.Now().After(r.again) {
@@ -68,7 +69,7 @@ func (r *reloader) run(ctx context.Context) {
 			}
 			switch now := r.look(); {
 			case now == last && now != r.taken:
-				r.taken, r.wait = now, 0 // what is wrong now is said anew
+				r.taken, r.wait, r.said = now, 0, "" // what is wrong now is said anew
 				r.reload(ctx)
 			case now == r.taken && !r.retry.IsZero() && time.Now().After(r.retry):
 				r.reload(ctx)
@@ -134,14 +135,15 @@ func (r *reloader) reload(ctx context.Context) {
 	res, err := r.take(ctx, defs, leaving)
 	var refused *runtime.ApplyError
 	if r.watch && errors.As(err, &refused) && refused.Outside {
-		if r.wait = 2 * r.wait; r.wait == 0 { // else it has been said
+		if text := err.Error(); text != r.said {
+			r.said = text
 			logger.Error("the definitions are not taken; what runs goes on", "err", err, "do", "see to that, and they are taken: it is tried again and again; or mend the file")
 		}
-		r.wait = min(max(r.wait, leaveLook), leaveLookMax)
+		r.wait = min(max(2*r.wait, leaveLook), leaveLookMax)
 		r.retry = time.Now().Add(r.wait)
 		return
 	}
-	r.wait = 0
+	r.wait, r.said = 0, ""
 	if err != nil {
 		logger.Error("the definitions are not taken; what runs goes on", "err", err, "do", hint(err, leaving))
 		return
@@ -219,11 +221,24 @@ func (r *reloader) gone(ctx context.Context, name string) bool {
 	case err == nil, errors.Is(err, runtime.ErrNoJob), errors.As(err, &phase): // an ended one rests already
 		delete(r.told, name)
 		return true
-	case ctx.Err() == nil && !r.told[name]:
-		r.told[name] = true
-		logger.Warn("no file defines it any more, and it cannot go yet; that is tried again", "err", err, "do", "job remove "+name+" --drop-unsent, if what it has yet to send may be lost")
+	}
+	if do := r.goes(name, err); ctx.Err() == nil && r.told[name] != do {
+		r.told[name] = do
+		logger.Warn("no file defines it any more, and it cannot go yet; that is tried again", "err", err, "do", do)
 	}
 	return false
+}
+
+// goes says how a job can be made to go that could not. What it kept is lost by none of it that need not lose it.
+func (r *reloader) goes(name string, err error) string {
+	if errors.Is(err, runtime.ErrNotKept) {
+		return "see to that; or job remove " + name + ", if what it keeps may be lost"
+	}
+	keep := " --keep-state"
+	if info, err := r.p.rt.JobDefinition(name); err == nil && info.Phase == runtime.PhaseEnded {
+		keep = "" // it has none
+	}
+	return "job remove " + name + keep + " --drop-unsent, if what it has yet to send may be lost"
 }
 
 func (r *reloader) letGo(ctx context.Context, name string) error {

@@ -62,7 +62,7 @@ func (a *app) repair(cmd *cobra.Command, _ []string) (err error) {
 	case errors.As(err, &locked):
 		return inUse(locked, text(cmd, "data-dir"), "stop that process first")
 	case errors.Is(err, fs.ErrNotExist):
-		return ofLog(text(cmd, "data-dir"), err)
+		return a.ofLog(text(cmd, "data-dir"), err)
 	case err != nil:
 		return err
 	}
@@ -71,7 +71,7 @@ func (a *app) repair(cmd *cobra.Command, _ []string) (err error) {
 	var done wal.Done
 	if r.Begun() {
 		if !write {
-			return withCode(exitData, mend(wal.ErrUnfinishedRepair, text(cmd, "data-dir")))
+			return withCode(exitData, a.mend(wal.ErrUnfinishedRepair, text(cmd, "data-dir")))
 		}
 		a.say("a repair was begun and not finished; it is finished now")
 		done, err = r.Finish()

@@ -64,7 +64,7 @@ func (a *app) doRun(cmd *cobra.Command, args []string) error {
 	if watch && (untilDone || len(args) == 0) {
 		return withCode(exitUsage, errors.New("--watch follows the files or directories that are named, and does not go with --until-done"))
 	}
-	r := &reloader{paths: args, watch: watch, told: map[string]bool{}, load: func() ([]*jobs.Job, error) {
+	r := &reloader{paths: args, watch: watch, told: map[string]string{}, load: func() ([]*jobs.Job, error) {
 		js, _, err := a.load(cmd, args)
 		return js, err
 	}}
@@ -241,7 +241,7 @@ func (p *process) start(cfg runtime.Config, defs []*jobs.Job) error {
 	p.broker = &kafka.Embedded{Dir: filepath.Join(p.dataDir, "kafka"), Port: p.kafkaPort, Logger: p.logger}
 	cfg.Services = p
 	if p.rt, err = runtime.Open(cfg); err != nil {
-		return errors.Join(opened(err, p.dataDir), p.admin.Close())
+		return errors.Join(p.app.opened(err, p.dataDir), p.admin.Close())
 	}
 	p.line.end()
 	p.admin.Attach(p.rt)
@@ -306,14 +306,14 @@ func waitsForNobody(defs []*jobs.Job, topics []bus.TopicStat) (ws []waits) {
 }
 
 // opened adds to an error of opening a data directory what can be done.
-func opened(err error, dir string) error {
+func (a *app) opened(err error, dir string) error {
 	var locked *wal.LockedError
 	var path *fs.PathError
 	switch {
 	case errors.As(err, &locked):
 		return inUse(locked, dir, "stop that process first, or give this one another --data-dir")
 	case damaged(err):
-		return mend(err, dir)
+		return a.mend(err, dir)
 	case errors.As(err, &path) && path.Op == "mkdir":
 		return fmt.Errorf("%w; name a folder that can be written with --data-dir", err)
 	}
@@ -352,12 +352,12 @@ func inUse(err *wal.LockedError, dir, do string) error {
 }
 
 // mend adds to an error of a damaged log what can be done, as a command to type.
-func mend(err error, dir string) error {
+func (a *app) mend(err error, dir string) error {
 	text := err.Error()
 	if !strings.Contains(text, "`wal repair") {
 		text += "; `wal repair` says what can be kept"
 	}
-	return &mendable{err, strings.ReplaceAll(text, "`wal repair", "`sidestream wal repair --data-dir "+dir)}
+	return &mendable{err, strings.ReplaceAll(text, "`wal repair", "`"+a.called()+" wal repair --data-dir "+shellWord(dir))}
 }
 
 // mendable is an error in other words.

@@ -24,12 +24,12 @@ func (a *app) walCommands() *cobra.Command {
 func logDir(cmd *cobra.Command) string { return filepath.Join(text(cmd, "data-dir"), "wal") }
 
 // ofLog gives an error of reading a log its exit code.
-func ofLog(dir string, err error) error {
+func (a *app) ofLog(dir string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return withCode(exitUnreachable, fmt.Errorf("there is no log in %s; name the data directory with --data-dir", dir))
 	case damaged(err):
-		return withCode(exitData, mend(err, dir))
+		return withCode(exitData, a.mend(err, dir))
 	}
 	return err
 }
@@ -73,7 +73,7 @@ It reads little, whatever the log's length; 'wal verify' reads it all.`,
 		func(cmd *cobra.Command, _ []string) error {
 			d, err := wal.Info(logDir(cmd))
 			if err != nil {
-				return ofLog(text(cmd, "data-dir"), err)
+				return a.ofLog(text(cmd, "data-dir"), err)
 			}
 			i := logInfo{ID: d.ID.String(), Last: d.Last, Catalog: d.Catalog, Generations: generations(d.Generations), TornBytes: d.TornBytes}
 			for _, g := range d.Generations {
@@ -129,7 +129,7 @@ cuts it off. Nothing is changed, and the log may be in use.`,
 	}, func(cmd *cobra.Command, _ []string) error {
 		rep, err := wal.Verify(logDir(cmd))
 		if err != nil {
-			return ofLog(text(cmd, "data-dir"), err)
+			return a.ofLog(text(cmd, "data-dir"), err)
 		}
 		r := logReport{ID: rep.ID.String(), OK: rep.OK(), Frames: rep.Frames, Sections: rep.Sections, Bytes: rep.Bytes, Last: rep.Last,
 			Generations: generations(rep.Generations), Damage: []damage{}, TornBytes: rep.TornBytes}
@@ -235,7 +235,7 @@ job or a topic). Contents, which may be secret, are not shown.`,
 		if errors.Is(err, wal.ErrGone) {
 			return withCode(exitFailed, fmt.Errorf("frame %d was dropped: what it held is no longer needed", from))
 		}
-		return ofLog(text(cmd, "data-dir"), err)
+		return a.ofLog(text(cmd, "data-dir"), err)
 	})
 	c.Flags().Uint64("from", 0, "the first LSN; 0 is the oldest")
 	c.Flags().Uint64("to", 0, "the last LSN; 0 is the newest")

@@ -314,14 +314,18 @@ func TopicAt(definition []byte, topic, property string) (line, column int, sourc
 	}
 	var walk func(n *yaml.Node)
 	walk = func(n *yaml.Node) {
-		if is := settingNode(n, "topic"); is != nil && is.Value == topic {
-			look(n)
-		}
-		if all := settingNode(n, "topics"); all != nil {
-			look(settingNode(all, topic))
+		if to := settingNode(n, "bus"); to != nil { // other connectors have topics too
+			if is := settingNode(to, "topic"); is != nil && is.Value == topic {
+				look(to)
+			}
 		}
 		for _, c := range n.Content {
 			walk(c)
+		}
+	}
+	for _, document := range root.Content {
+		if all := settingNode(document, "topics"); all != nil {
+			look(settingNode(all, topic))
 		}
 	}
 	walk(&root)

@@ -157,3 +157,25 @@ func TestOverFiles(t *testing.T) {
 		})
 	}
 }
+
+// TestTopicAt: what is said of a topic of the bus is found, not what another connector says of one of the same name.
+func TestTopicAt(t *testing.T) {
+	def := []byte(`version: 1
+job: j
+source: {kafka: {brokers: b, topic: t, partitions: 3}}
+outputs:
+  out: {kafka: {brokers: b, topic: t, partitions: 4}}
+  main:
+    bus: {topic: t, partitions: 5}
+topics:
+  u: {retention: {max_age: 1h}}
+`)
+	for _, tt := range []struct {
+		topic, property string
+		line            int
+	}{{"t", "partitions", 7}, {"u", "retention.max_age", 9}, {"u", "partitions", 0}, {"v", "partitions", 0}} {
+		if line, _, _ := TopicAt(def, tt.topic, tt.property); line != tt.line {
+			t.Errorf("%s of %s is in line %d, want %d", tt.property, tt.topic, line, tt.line)
+		}
+	}
+}

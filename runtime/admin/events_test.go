@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/runtime"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
@@ -182,5 +184,40 @@ func TestLife(t *testing.T) {
 	again := strings.NewReplacer("job: ticks\n", "job: ticks2\n").Replace(strings.SplitN(twoJobs, "---", 2)[0])
 	if _, err := apply(t, c, admin.ApplyRequest{From: "nope"}, again); err == nil {
 		t.Error("a savepoint that is not there is taken")
+	}
+}
+
+// TestCopyRemoved: a copy that is removed by hand is not reported as done; one that comes to its end is.
+func TestCopyRemoved(t *testing.T) {
+	_, _, socket := start(t)
+	c := admin.NewClient(socket)
+	ctx := t.Context()
+	for topics, err := c.Topics(ctx); ; topics, err = c.Topics(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := slices.IndexFunc(topics, func(s bus.TopicStat) bool { return s.Name == "ticks" }); i >= 0 && topics[i].Partitions[0].Next >= 10 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	op, err := c.ReplayInto(ctx, "ticks", admin.CopyRequest{Into: "slow", From: "earliest", Rate: 0.01, Job: "slow"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err = c.Job(ctx, "slow"); err != nil; _, err = c.Job(ctx, "slow") {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if _, err := c.RemoveJob(ctx, "slow", runtime.RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Await(ctx, op, func(admin.Operation) {}); err == nil || !strings.Contains(err.Error(), "was removed") {
+		t.Errorf("a copy that was removed by hand: %v", err)
+	}
+	if op, err = c.ReplayInto(ctx, "ticks", admin.CopyRequest{Into: "quick", From: "earliest", Job: "quick"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Await(ctx, op, func(admin.Operation) {}); err != nil {
+		t.Errorf("a copy that came to its end: %v", err)
 	}
 }

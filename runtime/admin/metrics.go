@@ -55,7 +55,7 @@ func NewCollector(status func() runtime.Status) *Collector {
 		up: gauge("start_time_seconds", "When this process opened its data directory, in Unix time."),
 
 		in:       counter("job_records_in_total", "Records read by a job's sources.", job),
-		undone:   counter("job_records_undone_total", "Records of those read that an attempt which failed had not committed: they are read again.", job),
+		undone:   counter("job_records_undone_total", "Records of those read that an attempt which failed had not committed: they are read again. They count once the next attempt begins.", job),
 		out:      counter("job_records_out_total", "Records given to a job's outputs.", job),
 		inBytes:  counter("job_bytes_in_total", "Keys and values of records read outside the bus.", job),
 		outBytes: counter("job_bytes_out_total", "Keys and values of records given to a job's outputs.", job),
@@ -166,7 +166,7 @@ type setter func(m metric, v float64, labels ...string)
 func (c *Collector) job(set setter, j runtime.JobStatus) {
 	n, did := j.Counters, j.Counters.Total() // a counter never goes back
 	set(c.in, float64(did.In), j.Name)
-	set(c.undone, float64(n.Undone.In), j.Name)
+	set(c.undone, float64(j.Undone.In), j.Name)
 	set(c.out, float64(did.Out), j.Name)
 	set(c.inBytes, float64(did.InBytes), j.Name)
 	set(c.outBytes, float64(did.OutBytes), j.Name)

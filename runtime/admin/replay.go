@@ -243,10 +243,11 @@ func (c *Client) Shadow(ctx context.Context, files []spec.File, r ShadowRequest)
 
 // replayed waits until a job is behind a replay. One that rests, or fails, is not waited for.
 func replayed(ctx context.Context, rt *runtime.Runtime, job, id string) error {
+	togo := int64(-1)
 	for id != "" {
 		at, left, err := rt.Replaying(job)
 		if errors.Is(err, runtime.ErrNoJob) && job == id {
-			return nil // a copy is removed when it is done
+			return copied(rt, id, togo)
 		}
 		if err != nil || at != id {
 			return err
@@ -254,7 +255,7 @@ func replayed(ctx context.Context, rt *runtime.Runtime, job, id string) error {
 		i, err := rt.JobDefinition(job)
 		switch {
 		case errors.Is(err, runtime.ErrNoJob) && job == id:
-			return nil // just now
+			return copied(rt, id, left)
 		case err != nil:
 			return err
 		case i.Phase == runtime.PhaseFailed:
@@ -262,6 +263,7 @@ func replayed(ctx context.Context, rt *runtime.Runtime, job, id string) error {
 		case i.Phase != runtime.PhaseActive:
 			return nil // it is read when the job goes on
 		}
+		togo = left
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
@@ -269,6 +271,20 @@ func replayed(ctx context.Context, rt *runtime.Runtime, job, id string) error {
 		}
 	}
 	return nil
+}
+
+// copied says what came of a copy that is there no more: it is removed when it is done, or by hand before.
+func copied(rt *runtime.Runtime, id string, left int64) error {
+	events, _ := rt.Events(0)
+	for _, e := range events {
+		if e.Kind == runtime.EventReplayed && e.Job == id && e.Text == id {
+			return nil
+		}
+	}
+	if left < 0 {
+		return problem(http.StatusConflict, KindRefused, "job %s was removed before it was done", id)
+	}
+	return problem(http.StatusConflict, KindRefused, "job %s was removed with %d records to go", id, left)
 }
 
 // Replay begins to let a job read a topic again.
