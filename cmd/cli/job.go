@@ -304,6 +304,15 @@ IN and OUT count records since the process began; what an attempt that failed ha
 	return c
 }
 
+// waitsFor is what a job waits for, as a list shows it.
+func waitsFor(waits []runtime.Wait) string {
+	var texts []string
+	for _, w := range waits {
+		texts = append(texts, w.Text)
+	}
+	return strings.Join(texts, ", ")
+}
+
 var jobView = view[admin.Job]{
 	head: []string{"JOB", "STATE", "ORIGIN", "SINCE", "IN", "OUT", "LAG", "WHY"},
 	row: func(j admin.Job) []string {
@@ -313,11 +322,7 @@ var jobView = view[admin.Job]{
 			since, in, out, lag = ago(time.Now(), st.Since), fmt.Sprint(st.Counters.In), fmt.Sprint(st.Counters.Out), fmt.Sprint(st.Lag)
 			switch {
 			case len(st.Waiting) > 0:
-				var waits []string
-				for _, w := range st.Waiting {
-					waits = append(waits, w.Text)
-				}
-				why = "waits for " + strings.Join(waits, ", ")
+				why = "waits for " + waitsFor(st.Waiting)
 			case why != "":
 			case st.CatchUp != nil:
 				why = fmt.Sprintf("catches up, %.0f records a second", st.CatchUp.Rate)

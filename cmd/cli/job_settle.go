@@ -64,6 +64,9 @@ func (a *app) settledOne(ctx context.Context, client *admin.Client, name string)
 			return fmt.Errorf("job %s is there, and fails again and again; apply a mended definition, or 'sidestream job remove %s': %s", name, name, ofJob(name, st.Error))
 		case !st.Probation.IsZero() || j.State == runtime.StateStarting || j.State == runtime.StateRestarting: // not yet
 		case j.State != runtime.StateRunning || !st.LastCommit.IsZero() || time.Since(began) > settleLeast:
+			if len(st.Waiting) > 0 {
+				a.say("job %s is there, and waits for %s", name, waitsFor(st.Waiting))
+			}
 			return nil
 		}
 		select {
