@@ -122,7 +122,9 @@ func (rt *Runtime) Replay(ctx context.Context, job, topic string, o ReplayOption
 		o.To = &to
 	}
 	r := &replay{rt: rt, topic: id, options: o, froms: map[bus.TopicID][]bus.Offset{}, tos: map[bus.TopicID][]bus.Offset{}}
-	if err := r.look(job, topic); err != nil {
+	if err := r.look(job, topic); errors.Is(err, errNothingIn) {
+		return ReplayResult{}, rt.nothingIn(ctx, topic)
+	} else if err != nil {
 		return ReplayResult{}, err
 	}
 	if !o.DryRun {
@@ -132,6 +134,9 @@ func (rt *Runtime) Replay(ctx context.Context, job, topic string, o ReplayOption
 	if err != nil {
 		if r.file != "" {
 			err = errors.Join(err, rt.snapshots.remove(r.file))
+		}
+		if errors.Is(err, errNothingIn) {
+			err = rt.nothingIn(ctx, topic)
 		}
 		return ReplayResult{}, err
 	}
@@ -195,8 +200,8 @@ func (r *replay) look(job, topic string) error {
 	if !reads {
 		return fmt.Errorf("%s does not read topic %s: %w", job, topic, ErrNoSubscription)
 	}
-	if !r.options.DryRun && !r.options.From.Time.IsZero() && r.nothing(e) {
-		return rt.nothingIn(context.Background(), topic) // all it would do is to drop the job's state
+	if r.options.From.Savepoint == "" && r.nothing(e) {
+		return errNothingIn
 	}
 	for _, n := range j.def.Outputs() {
 		where := "bus:" + n.Output.Topic
@@ -211,11 +216,15 @@ func (r *replay) look(job, topic string) error {
 	return nil
 }
 
-// nothing reports whether the job has read no record from where the replay would begin on.
+// errNothingIn refuses a replay without a record: all that it would do is to drop the job's state.
+var errNothingIn = errors.New("no record in that range")
+
+// nothing reports whether the job has read no record of the range, before it is halted for that.
 func (r *replay) nothing(e *jobEntry) bool {
 	for _, in := range e.Inputs {
+		tos := r.tos[in.Topic]
 		for p, from := range r.froms[in.Topic] {
-			if st, known := placeOfSub(e, in.Sub, p); !known || from < st.Next {
+			if st, known := placeOfSub(e, in.Sub, p); (!known || from < st.Next) && (tos == nil || from < tos[p]) {
 				return false
 			}
 		}
@@ -264,6 +273,9 @@ func (r *replay) change(reg *registration, have *jobEntry) error {
 		if err := r.ends(reg, have, &jc.Inputs[i], &mark); err != nil {
 			return err
 		}
+	}
+	if r.options.From.Savepoint == "" && r.result.Records == 0 {
+		return errNothingIn
 	}
 	if r.saved != nil && !r.options.DryRun {
 		if err := r.base(have, &jc); err != nil {

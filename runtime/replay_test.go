@@ -121,6 +121,37 @@ func TestReplayRange(t *testing.T) {
 	sameLines(t, "of the others", live, append(tallied(2000, nil), without(range_, want)...))
 }
 
+// TestReplayOfNothing: a replay without a record, which would only drop the job's state, is refused, and so is its dry run.
+func TestReplayOfNothing(t *testing.T) {
+	noLeaks(t)
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	in := newTap(1200, 1000)
+	rt := start(t, runtime.Config{DataDir: t.TempDir()}, writerJob("writer", in, topic), tallyJob(topic, 1))
+	defer stop(t, rt)
+	until(t, rt, "all are counted", func() bool { return recordsOf(rt, "tallies") == 1000 })
+	ten, hour := offset(10), time.Now().Add(time.Hour)
+	for name, o := range map[string]runtime.ReplayOptions{
+		"from the end":       {From: runtime.Place{Latest: true}},
+		"before it begins":   {From: offset(20), To: &ten},
+		"from to the same":   {From: offset(10), To: &ten},
+		"a time to come":     {From: runtime.Place{Time: hour}},
+		"begun with nothing": {From: runtime.Place{Latest: true}, Nothing: true},
+	} {
+		for _, o.DryRun = range []bool{true, false} {
+			if res, err := rt.Replay(t.Context(), "tally", "numbers", o); err == nil || !strings.Contains(err.Error(), "topic numbers has no record in that range, so nothing was done") {
+				t.Errorf("%s: %+v, %v", name, res, err)
+			}
+		}
+	}
+	in.open(1200)
+	wait(t, rt)
+	if st := jobStatus(t, rt, "tally"); st.Restarts > 0 {
+		t.Errorf("restarted %d times", st.Restarts)
+	}
+	_, live := written(t, rt, "tallies", "none")
+	sameLines(t, "of the job", live, tallied(1200, nil))
+}
+
 func without(all, some []string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) })
 }

@@ -329,10 +329,10 @@ func (m *model) watermarkOf(j *modelJob, key string) int64 {
 }
 
 // uneven reports whether some subtask of the step is ahead of the others: with another parallelism each begins with the lowest
-// of all.
+// of all. The fold is the head of its chain or stands in it, as the parallelism was before.
 func (m *model) uneven(j *modelJob) bool {
 	for step, w := range j.steps {
-		if strings.HasPrefix(step, j.j.head+"/") && w > j.step {
+		if (strings.HasPrefix(step, j.j.head+"/") || strings.HasPrefix(step, "fold/")) && w > j.step {
 			return true
 		}
 	}
