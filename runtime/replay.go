@@ -224,7 +224,9 @@ func (r *replay) nothing(e *jobEntry) bool {
 	for _, in := range e.Inputs {
 		tos := r.tos[in.Topic]
 		for p, from := range r.froms[in.Topic] {
-			if st, known := placeOfSub(e, in.Sub, p); (!known || from < st.Next) && (tos == nil || from < tos[p]) {
+			st, known := placeOfSub(e, in.Sub, p)
+			some := (!known || from < st.Next) && (tos == nil || from < tos[p])
+			if some || from > r.rt.bus.Next(in.Topic, p) { // a place that is not there yet has an error of its own
 				return false
 			}
 		}
