@@ -173,6 +173,9 @@ func TestTwinRounds(t *testing.T) {
 	killtest.Rounds{Command: child(t, "store"), Kills: 2, Actors: func(r *killtest.Round) []killtest.Actor {
 		return []killtest.Actor{killtest.Seeker(r), killtest.Detacher(r), killtest.Retainer(r), killtest.Keeper(r), killtest.Updater(r), killtest.Replayer(r), killtest.Copier(r)}
 	}}.Run(t) // the program as it is passes
+	killtest.Rounds{Command: child(t, "store"), Kills: 2, Actors: func(r *killtest.Round) []killtest.Actor {
+		return []killtest.Actor{killtest.Purger(r)} // alone: it takes away where others move to
+	}}.Run(t)
 	tests := []struct {
 		twin  string
 		actor func(r *killtest.Round) killtest.Actor
@@ -189,6 +192,9 @@ func TestTwinRounds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.twin, func(t *testing.T) {
+			if runtime.CrashTwins[tt.twin] == nil { // a program that does not begin would pass for one that is caught
+				t.Fatal("there is no such twin")
+			}
 			s := killtest.Rounds{Command: child(t, "store, "+tt.twin), Kills: 4, Actors: func(r *killtest.Round) []killtest.Actor { return []killtest.Actor{tt.actor(r)} }}
 			for n := range 8 {
 				if found := killtest.Caught(t, func(tb testing.TB) { s.Run(tb) }); found != "" {
