@@ -94,7 +94,10 @@ type application struct {
 	rt      *Runtime
 	options ApplyOptions
 	result  ApplyResult
+	looked  []*newDefinition // as result.Jobs
 	changed []*newDefinition
+	drops   []*newDefinition                      // that change nothing, but what the job gave up before is dropped
+	settled map[uint32]bool                       // jobs whose probation the frame ends
 	dropped map[string]map[string]int64           // records by job and output, that the frame drops
 	stopped []*sender                             // of outputs whose records it drops
 	begins  func(*registration, *jobChange) error // where a new job begins; nil: where its definition says
@@ -184,7 +187,7 @@ func (a *application) lookAt(d Definition) error {
 	if a.from != nil && have != nil {
 		return fmt.Errorf("job %s is there already, and goes on where it stands: remove it first, to begin with a savepoint", d.Job.Name)
 	}
-	a.result.Jobs = append(a.result.Jobs, n.diff)
+	a.result.Jobs, a.looked = append(a.result.Jobs, n.diff), append(a.looked, n)
 	if n.diff.Action != ActionUnchanged {
 		a.changed = append(a.changed, n)
 	}
@@ -233,7 +236,7 @@ func (a *application) running() (out []*job) {
 
 // swap writes the frame and begins the jobs; where it cannot be written the old ones go on.
 func (a *application) swap() error {
-	if len(a.changed) == 0 {
+	if len(a.changed) == 0 && len(a.drops) == 0 {
 		return nil
 	}
 	var lsn wal.LSN
@@ -266,7 +269,10 @@ func (a *application) swap() error {
 		return err
 	}
 	for i, d := range a.result.Jobs {
-		a.result.Jobs[i].Dropped, a.result.Jobs[i].Unsent = a.dropped[d.Job], nil
+		a.result.Jobs[i].Dropped = a.dropped[d.Job]
+		if d.Action != ActionUnchanged {
+			a.result.Jobs[i].Unsent = nil
+		}
 		for n, e := range entries {
 			if n.Name == d.Job && e.Prev != nil {
 				a.result.Jobs[i].Until = time.UnixMilli(e.Prev.Until)
@@ -281,6 +287,7 @@ func (a *application) swap() error {
 			a.begin(d, entries[d])
 		}
 	}
+	a.sayDropsSettled()
 	return nil
 }
 
@@ -316,7 +323,8 @@ func (a *application) write(c *core) (wal.LSN, error) {
 			return 0, err
 		}
 	}
-	a.dropped = r.dropped
+	r.dropEarlierOf(a.resting(c))
+	a.dropped, a.settled = r.dropped, r.settled
 	return r.write()
 }
 

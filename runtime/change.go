@@ -32,7 +32,7 @@ type ApplyOptions struct {
 	DryRun         bool              // say what would be done, and do nothing
 	Adopt          bool              // take jobs over that belong to another origin
 	AllowStateLoss bool              // drop state that the new definition cannot keep
-	DropUnsent     bool              // drop what outputs that the new definition gives up have yet to send
+	DropUnsent     bool              // drop what outputs that the new definition gives up, or that the job gave up before, have yet to send
 	Probation      time.Duration     // how long what was there before is kept, to come back if the new fails; 0 means Config.Probation, less than 0 none
 	From           string            // a savepoint that the job, of which there is one and which is new, begins with
 	IfMatch        map[string]string // by job: only where it is at this JobInfo.Version, or, for AnyVersion, there at all

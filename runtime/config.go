@@ -34,7 +34,7 @@ type Config struct {
 	StopTimeout    time.Duration // for last barriers and senders when stopping; 0 means 30 s
 	StuckAfter     time.Duration // a step that has not returned for so long is named; 0 means 5 s
 	AllowStateLoss bool          // Start drops state that definitions which have changed since cannot keep; else it refuses them
-	DropUnsent     bool          // Start drops what outputs have yet to send that definitions which have changed since give up; else it refuses these
+	DropUnsent     bool          // Start drops what outputs have yet to send that definitions which have changed since give up, or that jobs gave up before; else it refuses these
 	Adopt          bool          // Start takes over the API's jobs that it is given definitions of; else it refuses these
 	RestartFailed  bool          // Start tries jobs again that have failed for good; else they stay so until RestartJob or a change
 	Services       jobs.Services // what the process runs for connectors; nil runs nothing

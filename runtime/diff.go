@@ -31,6 +31,8 @@ type Diff struct {
 	// gone for good, also where the old definition comes back.
 	Unsent  map[string]int64 `json:"unsent,omitempty"`
 	Dropped map[string]int64 `json:"dropped,omitempty"`
+	// GaveUpAt is when the job's last change gave up outputs of which Unsent, or Dropped, has records too.
+	GaveUpAt time.Time `json:"gave_up_at,omitzero"`
 	// NoWayBack says why the old definition could not go on where the new one fails; "" where it can.
 	NoWayBack string    `json:"no_way_back,omitempty"`
 	Needs     []string  `json:"needs,omitempty"`          // options without which it is refused: "adopt", "allow_state_loss", "drop_unsent"

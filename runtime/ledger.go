@@ -64,6 +64,7 @@ type prevEntry struct {
 	Drops      []dropEntry             `json:"drops,omitempty"`
 	Splits     []checkpoint.SplitState `json:"splits,omitempty"` // given up
 	Until      int64                   `json:"until"`            // Unix ms
+	At         int64                   `json:"at,omitempty"`     // when it was changed, in Unix ms
 }
 
 func newLedger() *ledger {
@@ -375,7 +376,7 @@ func (j *jobEntry) previous(c jobChange) *prevEntry {
 		return nil
 	}
 	p := &prevEntry{Definition: j.Definition, Origin: j.Origin, Changed: j.Changed, Phase: j.Phase, Reason: j.Reason, Inputs: j.Inputs,
-		Outputs: j.Outputs, Steps: j.Steps, Drops: j.Drops, Until: c.Until}
+		Outputs: j.Outputs, Steps: j.Steps, Drops: j.Drops, Until: c.Until, At: c.At}
 	for _, s := range j.header.Splits {
 		if slices.Contains(c.Forget, splitEntry{s.Step, s.Split}) {
 			p.Splits = append(p.Splits, s)

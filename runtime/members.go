@@ -201,7 +201,9 @@ func (rt *Runtime) replaceSenders(j *job, e *jobEntry) {
 	for _, s := range rt.sendersFor(j.id) {
 		if !e.gaveUp(s.entry.Sub) {
 			over = append(over, s)
+			continue
 		}
+		s.gaveUp.Store(e.gaveUpAt().UnixMilli())
 	}
 	rt.stopSenders(rt.ctx, over)
 	rt.dropSenders(over)

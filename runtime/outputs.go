@@ -24,21 +24,41 @@ type UnsentError struct {
 	Unsent  map[string]int64  // by output
 	Waiting map[string]string // what for, as far as it is known
 	GivenUp bool              // by another definition of the job
+	Earlier map[string]int64  // of Unsent, what an earlier change gave up, at At
+	At      time.Time
 }
 
 func (e *UnsentError) Error() string {
-	var outs []string
+	var outs, earlier []string
 	for _, name := range slices.Sorted(maps.Keys(e.Unsent)) {
-		s := fmt.Sprintf("%d records of output %s", e.Unsent[name], name)
+		why := ""
 		if w := e.Waiting[name]; w != "" {
-			s += " (" + w + ")"
+			why = " (" + w + ")"
 		}
-		outs = append(outs, s)
+		if n := e.Unsent[name] - e.Earlier[name]; n > 0 {
+			outs = append(outs, fmt.Sprintf("%d records of output %s%s", n, name, why))
+		}
+		if n := e.Earlier[name]; n > 0 {
+			earlier = append(earlier, fmt.Sprintf("%d records of output %s%s", n, name, why))
+		}
 	}
-	if e.GivenUp {
-		return fmt.Sprintf("job %s: %s, which its definition gives up, were never sent; keep it until they are, or drop them", e.Job, strings.Join(outs, ", "))
+	what := strings.Join(outs, ", ")
+	if e.GivenUp && len(outs) > 0 {
+		what += ", which its definition gives up,"
 	}
-	return fmt.Sprintf("job %s is not removed: %s were never sent; wait until they are, or drop them", e.Job, strings.Join(outs, ", "))
+	if len(earlier) > 0 {
+		if what != "" {
+			what += " and "
+		}
+		what += fmt.Sprintf("%s, %s,", strings.Join(earlier, ", "), gaveUpText(len(earlier), e.At))
+	}
+	switch {
+	case !e.GivenUp:
+		return fmt.Sprintf("job %s is not removed: %s were never sent; wait until they are, or drop them", e.Job, what)
+	case len(outs) == 0:
+		return fmt.Sprintf("job %s: %s were never sent; wait until they are, or drop them", e.Job, what)
+	}
+	return fmt.Sprintf("job %s: %s were never sent; keep it until they are, or drop them", e.Job, what)
 }
 
 // unsentOf counts what the outputs of a job hold that was never sent.
@@ -119,7 +139,7 @@ func (r *registration) outputs(d *definition, have *jobEntry, jc *jobChange) err
 // before that is settled; what an earlier one had is not kept twice. Where what they have yet to send may be dropped, it is, in
 // both cases: an output that comes back then goes on behind it.
 func (r *registration) giveUp(d *definition, have *jobEntry, jc *jobChange) error {
-	unsent := map[string]int64{}
+	unsent, earlier := map[string]int64{}, map[string]int64{}
 	for _, h := range have.outputs() {
 		n := unsentIn(r.core.bus, h)
 		if n == 0 || slices.ContainsFunc(jc.Outputs, func(o outputEntry) bool { return o.Topic == h.Topic }) {
@@ -128,6 +148,9 @@ func (r *registration) giveUp(d *definition, have *jobEntry, jc *jobChange) erro
 		kept := jc.Until > 0 && !have.gaveUp(h.Sub)
 		if !kept || r.dropUnsent {
 			unsent[h.Name] += n
+			if have.gaveUp(h.Sub) {
+				earlier[h.Name] += n
+			}
 		}
 		if kept && r.dropUnsent {
 			r.change.Sent = append(r.change.Sent, sentEntry{Sub: h.Sub, LSN: have.LSN, Next: r.core.bus.Next(h.Topic, 0), State: h.Sent.State})
@@ -137,7 +160,7 @@ func (r *registration) giveUp(d *definition, have *jobEntry, jc *jobChange) erro
 	case len(unsent) == 0:
 		return nil
 	case !r.dropUnsent:
-		return &UnsentError{Job: d.Name, Unsent: unsent, GivenUp: true}
+		return &UnsentError{Job: d.Name, Unsent: unsent, GivenUp: true, Earlier: earlier, At: have.gaveUpAt()}
 	}
 	r.dropped[d.Name] = unsent
 	return nil
@@ -201,57 +224,6 @@ func (l *ledger) checkPlaces(defs []*definition, probation time.Duration, settle
 	return nil
 }
 
-// lookUnsent notes in the diffs what outputs that are given up have yet to send.
-func (a *application) lookUnsent(c *core) {
-	for _, d := range a.changed {
-		have := c.ledger.job(d.Name)
-		if have == nil || d.diff.Action != ActionUpdate || have.Phase == PhaseEnded {
-			continue
-		}
-		unsent, refused := map[string]int64{}, false
-		for _, h := range have.outputs() {
-			if n := unsentIn(c.bus, h); n > 0 && !d.keeps(h) {
-				unsent[h.Name] += n
-				refused = refused || d.probation(have, a.probation()) <= 0 || have.gaveUp(h.Sub)
-			}
-		}
-		if len(unsent) == 0 {
-			continue
-		}
-		for i := range a.result.Jobs {
-			switch diff := &a.result.Jobs[i]; {
-			case diff.Job != d.Name:
-			case a.options.DropUnsent:
-				diff.Dropped = unsent
-			default:
-				diff.Unsent = unsent
-				if refused {
-					diff.Needs = append(diff.Needs, "drop_unsent")
-				}
-			}
-		}
-	}
-}
-
-// stopDropped stops the senders of outputs whose records are dropped, so that how far they have come stays so.
-func (a *application) stopDropped(ctx context.Context) {
-	if !a.options.DropUnsent {
-		return
-	}
-	for _, d := range a.changed {
-		if d.have == nil || d.diff.Action != ActionUpdate {
-			continue
-		}
-		for _, s := range a.rt.sendersFor(d.have.ID) {
-			if !d.keeps(s.entry) {
-				a.stopped = append(a.stopped, s)
-			}
-		}
-	}
-	a.rt.sendWhatGoes(ctx, a.options.Timeout, a.stopped)
-	a.rt.stopSenders(ctx, a.stopped)
-}
-
 // stillAfter is how long an output has sent nothing that is taken for one whose outside is away.
 const stillAfter = 500 * time.Millisecond
 
@@ -285,7 +257,9 @@ func (rt *Runtime) sendAgain(stopped []*sender) {
 			return nil
 		})
 		if j := rt.findJob(s.job); err == nil && j != nil && j.id == s.jobID {
-			rt.startSender(rt.newSender(j, &jobs.Job{Name: s.job, Delivery: s.delivery}, o, s.sink))
+			n := rt.newSender(j, &jobs.Job{Name: s.job, Delivery: s.delivery}, o, s.sink)
+			n.gaveUp.Store(s.gaveUp.Load())
+			rt.startSender(n)
 		}
 	}
 }

@@ -168,6 +168,7 @@ func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, d
 		if err := r.defineTopics(defs); err != nil {
 			return err
 		}
+		r.dropEarlierOf(defs)
 		r.settleDue(rt.now())
 		if err := c.ledger.checkPlaces(defs, 0, r.settled); err != nil {
 			return err
@@ -531,7 +532,7 @@ func (r *registration) remove(have *jobEntry) {
 
 // write writes the change, if there is any, and returns its LSN or 0.
 func (r *registration) write() (wal.LSN, error) {
-	if len(r.change.Jobs) == 0 && len(r.change.Topics) == 0 && len(r.marks) == 0 {
+	if len(r.change.Jobs) == 0 && len(r.change.Topics) == 0 && len(r.change.Sent) == 0 && len(r.marks) == 0 {
 		return 0, nil
 	}
 	return r.core.change(r.change, r.marks)

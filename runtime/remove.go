@@ -172,14 +172,18 @@ func (rt *Runtime) saveAtRest(e *jobEntry, j *job, name string) (*savepointEntry
 // drain waits until everything that a job gave out is outside. Where nobody sends, it is left to what the log says.
 func (rt *Runtime) drain(ctx context.Context, e *jobEntry, senders []*sender) error {
 	for {
-		left := &UnsentError{Job: e.Name, Unsent: map[string]int64{}, Waiting: map[string]string{}}
+		left := &UnsentError{Job: e.Name, Unsent: map[string]int64{}, Waiting: map[string]string{}, Earlier: map[string]int64{}}
 		stopped := false
 		for _, s := range senders {
 			st := s.status()
 			if st.Unsent == 0 {
 				continue
 			}
-			left.Unsent[st.Name], left.Waiting[st.Name] = st.Unsent, st.Waiting
+			left.Unsent[st.Name] += st.Unsent
+			left.Waiting[st.Name] = st.Waiting
+			if !st.GivenUp.IsZero() {
+				left.Earlier[st.Name], left.At = st.Unsent, st.GivenUp
+			}
 			if st.Error != "" {
 				left.Waiting[st.Name] = st.Error
 			}

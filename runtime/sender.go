@@ -33,8 +33,9 @@ type sender struct {
 
 	next    atomic.Uint64 // index of the next record to send
 	sent    atomic.Int64
-	stopped atomic.Bool // by a *jobs.StoppedError
-	gone    atomic.Bool // its goroutine has returned
+	stopped atomic.Bool  // by a *jobs.StoppedError
+	gone    atomic.Bool  // its goroutine has returned
+	gaveUp  atomic.Int64 // when the job gave the output up, in Unix ms; 0 where it has it
 
 	quitOnce sync.Once
 	quit     chan struct{} // closed to stop between two writes

@@ -105,6 +105,8 @@ type OutputStatus struct {
 	Waiting string `json:"waiting,omitempty"`
 	Error   string `json:"error,omitempty"`
 	Stopped bool   `json:"stopped,omitempty"`
+	// GivenUp is when a change of the job gave the output up: what it has yet to send is sent on, and keeps the place it goes to.
+	GivenUp time.Time `json:"given_up,omitzero"`
 }
 
 // Status is the whole runtime.
@@ -283,6 +285,9 @@ func (s *sender) status() OutputStatus {
 	st := OutputStatus{Name: s.entry.Name, Kind: s.sink.Kind(), Sent: s.sent.Load(), Unsent: s.unsent(), Waiting: s.waiting, Stopped: s.stopped.Load()}
 	if s.lastErr != nil {
 		st.Error = errorText(s.lastErr)
+	}
+	if at := s.gaveUp.Load(); at != 0 {
+		st.GivenUp = time.UnixMilli(at)
 	}
 	return st
 }

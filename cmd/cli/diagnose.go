@@ -93,12 +93,30 @@ func (a *app) diagnoseJob(j runtime.JobStatus, all []runtime.JobStatus) (fs []fi
 	for _, o := range j.Outputs {
 		switch {
 		case o.Stopped:
-			say(isFail, fmt.Sprintf("output %s is stopped, with %d unsent: %s", o.Name, o.Unsent, because(o.Error)), "")
+			say(isFail, fmt.Sprintf("output %s is stopped, with %d unsent: %s", outputSaid(o), o.Unsent, because(o.Error)), a.dropGivenUp(o))
 		case o.Waiting != "":
-			say(isWarn, fmt.Sprintf("output %s waits for %s, with %d unsent", o.Name, o.Waiting, o.Unsent), "")
+			say(isWarn, fmt.Sprintf("output %s waits for %s, with %d unsent", outputSaid(o), o.Waiting, o.Unsent), a.dropGivenUp(o))
+		case !o.GivenUp.IsZero() && o.Error != "" && o.Unsent > 0:
+			say(isWarn, fmt.Sprintf("output %s fails, with %d unsent: %s", outputSaid(o), o.Unsent, because(o.Error)), a.dropGivenUp(o))
 		}
 	}
 	return fs
+}
+
+// outputSaid names an output; and that the job has it no more, where that is so.
+func outputSaid(o runtime.OutputStatus) string {
+	if o.GivenUp.IsZero() {
+		return o.Name
+	}
+	return fmt.Sprintf("%s, an output that the job gave up at %s,", o.Name, o.GivenUp.UTC().Format(time.RFC3339))
+}
+
+// dropGivenUp says how to be rid of an output that the job gave up.
+func (a *app) dropGivenUp(o runtime.OutputStatus) string {
+	if o.GivenUp.IsZero() {
+		return ""
+	}
+	return a.typed("job apply", "FILE", " --drop-unsent, with the definition it has now, if what is unsent may be lost")
 }
 
 // waitEnds says what ends what a job waits for; "" where it ends by itself, or a finding of its own says it.

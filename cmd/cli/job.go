@@ -138,8 +138,10 @@ of the process, where it runs. From then on the process owns the definition: the
 A job that is changed commits once more and goes on with the new definition; where that fails within --probation, the old one comes
 back, and 'job list' and 'job logs' say why; --wait waits for it. What a change would drop of a job's state is said, and needs --allow-state-loss.
 
-Outputs that a job has no more are sent to their end first. Where their outside is away for good, --drop-unsent drops what is left, and counts
-it; that is gone, also where the old definition comes back.`,
+What outputs that a job has no more have yet to send is sent on in the background, after apply has returned. Until it is, they keep the
+places they go to, also past --probation, and a change that would lose what is unsent is refused. Where their outside is away for good,
+--drop-unsent drops what is left, and counts it; that is gone, also where the old definition comes back. It drops what was given up
+earlier too, by any definition: the one that the job has already is fine.`,
 		Example: `  sidestream job apply more.yaml
   sidestream job apply more.yaml --dry-run
   sidestream job apply more.yaml --wait --probation 5s
@@ -172,7 +174,7 @@ func (a *app) changes(c *cobra.Command) {
 	c.Flags().Bool("adopt", false, "take jobs over whose definitions are a file's of the process")
 	c.Flags().Bool("allow-state-loss", false, "drop state that the new definition cannot keep")
 	c.Flags().Bool("if-match", false, "only where each job is still at the version that its file says in its first line, as 'job get --with-version' gives it")
-	c.Flags().Bool("drop-unsent", false, "drop what outputs that the new definition gives up have yet to send; it is counted")
+	c.Flags().Bool("drop-unsent", false, "drop what outputs that the definition gives up, or that the job gave up earlier, have yet to send; it is counted")
 	c.Flags().String("from", "", "a savepoint that the job, of which there is one and which is new, begins with")
 	completeFlag(c, "from", a, savepointNames)
 	c.ValidArgsFunction = definitionFiles
@@ -241,7 +243,7 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 	}
 	if code, _ := cmd.Flags().GetBool("exit-code"); code {
 		for _, d := range res.Jobs {
-			if d.Action != runtime.ActionUnchanged {
+			if d.Action != runtime.ActionUnchanged || len(d.Dropped) > 0 {
 				return withCode(exitFailed, nil)
 			}
 		}
@@ -270,6 +272,9 @@ var diffView = view[runtime.Diff]{
 		}
 		for _, name := range slices.Sorted(maps.Keys(d.Dropped)) {
 			notes = append(notes, fmt.Sprintf("drops %d records of output %s that were never sent: no way back for them", d.Dropped[name], name))
+		}
+		if !d.GaveUpAt.IsZero() {
+			notes = append(notes, "it gave up an output at "+d.GaveUpAt.UTC().Format(time.RFC3339)+", and its old definition's claim stays until that is sent, or dropped by --drop-unsent")
 		}
 		for _, n := range d.Needs {
 			notes = append(notes, "needs --"+strings.ReplaceAll(n, "_", "-"))

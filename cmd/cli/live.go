@@ -91,7 +91,7 @@ func troubles(st runtime.Status) []string {
 		}
 		for _, o := range j.Outputs {
 			if o.Waiting != "" {
-				out = append(out, j.Name+"/"+o.Name+" waits for "+o.Waiting)
+				out = append(out, j.Name+"/"+outputSaid(o)+" waits for "+o.Waiting)
 			}
 		}
 	}

@@ -51,7 +51,7 @@ on. Of a directory without any file nothing is removed: it may be away.`,
 	c.Flags().Bool("watch", false, "follow the files: what changes is taken up, a job that no file has any more is removed, and leaves a savepoint")
 	c.Flags().Bool("adopt", false, "take jobs over that are the API's and that a file defines too")
 	c.Flags().Bool("allow-state-loss", false, "drop state that definitions which have changed cannot keep")
-	c.Flags().Bool("drop-unsent", false, "drop what outputs have yet to send that definitions which have changed give up")
+	c.Flags().Bool("drop-unsent", false, "drop what outputs have yet to send that definitions which have changed give up, or that jobs gave up earlier")
 	take(c, "data-dir", "listen", "token-file", "tls-cert", "tls-key", "tls-client-ca", "socket", "drain-timeout", "kafka-port", "allow-env", "log-level", "log-format")
 	take(c, tuning...)
 	c.ValidArgsFunction = definitionFiles

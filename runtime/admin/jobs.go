@@ -55,7 +55,7 @@ type ApplyRequest struct {
 	DryRun         bool              `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
 	Adopt          bool              `json:"adopt,omitempty" doc:"take jobs over whose definitions are files'"`
 	AllowStateLoss bool              `json:"allow_state_loss,omitempty" doc:"drop state that the new definition cannot keep"`
-	DropUnsent     bool              `json:"drop_unsent,omitempty" doc:"drop what outputs that the new definition gives up have yet to send; the answer has how many records"`
+	DropUnsent     bool              `json:"drop_unsent,omitempty" doc:"drop what outputs that the definition gives up, or that the job gave up before, have yet to send; the answer has how many records"`
 	IfMatch        map[string]string `json:"if_match,omitempty" doc:"by job: the version at which it must still be, * for any; where it is given, every job must be in it. If-Match does the same for one job"`
 	From           string            `json:"from,omitempty" doc:"a savepoint that the job, of which there is one and which is new, begins with"`
 	Probation      string            `json:"probation,omitempty" doc:"how long the old definition is kept, to come back if the new one fails, such as 30s; 0s is not at all"`
@@ -236,8 +236,12 @@ func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *applyIn) (*
 		return nil, err
 	}
 	for _, d := range res.Jobs {
-		if !in.Body.DryRun && d.Action != runtime.ActionUnchanged {
+		switch {
+		case in.Body.DryRun:
+		case d.Action != runtime.ActionUnchanged:
 			s.audit(string(d.Action), d.Job)
+		case len(d.Dropped) > 0:
+			s.audit("drop unsent", d.Job)
 		}
 	}
 	return &body[runtime.ApplyResult]{res}, nil
@@ -258,7 +262,10 @@ func refusal(e *runtime.ApplyError, js []*jobs.Job, files []spec.File) *Problem 
 		}
 		var unsent *runtime.UnsentError
 		if errors.As(why, &unsent) {
-			at.Hint = "job apply --drop-unsent drops them"
+			at.Hint = "job apply FILE --drop-unsent drops them"
+			if len(unsent.Earlier) > 0 {
+				at.Hint += "; what was given up earlier also by the definition that the job has now"
+			}
 		}
 		var other *runtime.OriginError
 		if errors.As(why, &other) {
