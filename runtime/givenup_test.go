@@ -15,7 +15,7 @@ import (
 func givenUp(t *testing.T, probation time.Duration) (*runtime.Runtime, runtime.Config, *tap, *slotOutside, *slotOutside) {
 	in := newTap(30, 10)
 	a, b := &slotOutside{away: true}, &slotOutside{}
-	cfg := runtime.Config{DataDir: t.TempDir(), Probation: probation, StopTimeout: 200 * time.Millisecond}
+	cfg := runtime.Config{DataDir: t.TempDir(), Probation: probation, StopTimeout: 2 * time.Second}
 	cfg.Load = func(text []byte, _ runtime.Origin) (*jobs.Job, error) {
 		if string(text) == "a\n" {
 			return slotted("a", in, slot{"a", a}, 0), nil

@@ -105,7 +105,7 @@ func TestDropUnsent(t *testing.T) {
 	noLeaks(t)
 	data, in := t.TempDir(), newTap(20, 10)
 	a, b := &slotOutside{away: true}, &slotOutside{}
-	cfg := runtime.Config{DataDir: data, Probation: -1, StopTimeout: 200 * time.Millisecond}
+	cfg := runtime.Config{DataDir: data, Probation: -1, StopTimeout: 2 * time.Second}
 	cfg.Load = func([]byte, runtime.Origin) (*jobs.Job, error) { return slotted("b", in, slot{"b", b}, 0), nil }
 	rt := start(t, cfg)
 	apply(t, rt, slotted("a", in, slot{"a", a}, 0))
@@ -159,7 +159,7 @@ func TestDropUnsentAndBack(t *testing.T) {
 			a, b := &slotOutside{away: true}, &slotOutside{}
 			old := func() *jobs.Job { return slotted("a", in, slot{"a", a}, 0) }
 			bad := func() *jobs.Job { return slotted("b", in, slot{"b", b}, 15) }
-			cfg := runtime.Config{DataDir: data, Probation: time.Hour, StopTimeout: 200 * time.Millisecond}
+			cfg := runtime.Config{DataDir: data, Probation: time.Hour, StopTimeout: 2 * time.Second}
 			cfg.Load = func(text []byte, _ runtime.Origin) (*jobs.Job, error) {
 				if string(text) == "b\n" {
 					return bad(), nil
@@ -196,7 +196,7 @@ func TestGivenUpTwice(t *testing.T) {
 			noLeaks(t)
 			in := newTap(20, 10)
 			a, b, c := &slotOutside{away: true}, &slotOutside{}, &slotOutside{}
-			rt := start(t, runtime.Config{DataDir: t.TempDir(), Probation: time.Hour, StopTimeout: 200 * time.Millisecond})
+			rt := start(t, runtime.Config{DataDir: t.TempDir(), Probation: time.Hour, StopTimeout: 2 * time.Second})
 			apply(t, rt, slotted("a", in, slot{"a", a}, 0))
 			until(t, rt, "ten are to be sent", func() bool { return unsent(t, rt) == 10 })
 			apply(t, rt, slotted("b", in, slot{"b", b}, 0))
@@ -236,7 +236,7 @@ func TestGivenUpPlace(t *testing.T) {
 	noLeaks(t)
 	data, in := t.TempDir(), newTap(30, 10)
 	a, b := &slotOutside{}, &slotOutside{}
-	cfg := runtime.Config{DataDir: data, Probation: time.Hour, StopTimeout: 200 * time.Millisecond}
+	cfg := runtime.Config{DataDir: data, Probation: time.Hour, StopTimeout: 2 * time.Second}
 	one := func() *jobs.Job { return slotted("a", in, slot{"a", a}, 0) }
 	two := func() *jobs.Job { return slotted("b", in, slot{"b", b}, 15) }
 	cfg.Load = func(text []byte, _ runtime.Origin) (*jobs.Job, error) {
