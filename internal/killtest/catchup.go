@@ -1,6 +1,7 @@
 package killtest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -22,15 +23,18 @@ import (
 type CatchUp struct {
 	Command func(w *Work) *exec.Cmd // serves until SIGTERM, with a log so short that topics lie in the store
 	Kills   int
+	Records int // that the topic has as the job is added; 0 means 20,000
 }
 
 // Run is the suite. What is wrong is the test's failure.
 func (s CatchUp) Run(tb testing.TB) {
 	tb.Helper()
-	const history, live = 20_000, 6_000
+	history := cmp.Or(s.Records, 20_000)
+	live := min(history*3/10, 300_000)
+	slow := time.Duration(history/1_000_000) * runMax / 2
 	rng, dir := Seeded(tb), tb.TempDir()
 	w := &Work{Jobs: filepath.Join(dir, "jobs"), Dir: filepath.Join(dir, "data"), Out: filepath.Join(dir, "late.jsonl")}
-	job := "version: 1\njob: %s\nsource: {generator: {count: %d, devices: 7, seed: %d%s}}\noutputs:\n  main: {bus: {topic: kept, retention: {max_bytes: 1GiB}}}\n"
+	job := "version: 1\njob: %s\nsource: {generator: {count: %d, devices: 7, seed: %d%s}}\noutputs:\n  main: {bus: {topic: kept, retention: {max_bytes: 16GiB}}}\n"
 	text := fmt.Sprintf(job, "past", history, 1, "") + "---\n" + fmt.Sprintf(job, "live", live, 2, ", rate: 1500")
 	if err := os.MkdirAll(w.Jobs, 0o700); err != nil {
 		tb.Fatal(err)
@@ -39,6 +43,7 @@ func (s CatchUp) Run(tb testing.TB) {
 		tb.Fatal(err)
 	}
 	p := serve(tb, s.Command, w)
+	p.slow = slow
 	p.untilEnded(tb, func(j admin.Job) bool { return j.Name == "past" })
 	stored := func() (n int64) {
 		files, err := filepath.Glob(filepath.Join(w.Dir, "topics", "*", "*", "*"))
@@ -53,7 +58,7 @@ func (s CatchUp) Run(tb testing.TB) {
 		return n
 	}
 	for began := time.Now(); stored() < p.written(tb, "kept")*3/4; time.Sleep(5 * time.Millisecond) {
-		if time.Since(began) > runMax {
+		if time.Since(began) > runMax+slow {
 			tb.Fatal("most of the topic does not come to lie in the topic store")
 		}
 	}
@@ -63,12 +68,13 @@ func (s CatchUp) Run(tb testing.TB) {
 	}
 	inside := 0
 	for range s.Kills {
-		time.Sleep(time.Duration(rng.Int64N(int64(40 * time.Millisecond))))
+		time.Sleep(time.Duration(rng.Int64N(int64(history) * 2000)))
 		if j, err := p.client.Job(context.Background(), "late"); err == nil && j.Status != nil && j.Status.CatchUp != nil {
 			inside++
 		}
 		p.kill(tb)
 		p = serve(tb, s.Command, w)
+		p.slow = slow
 	}
 	if inside < min(1, s.Kills) {
 		tb.Fatalf("%d of %d kills came while the job caught up", inside, s.Kills)
@@ -93,7 +99,7 @@ func (s CatchUp) Run(tb testing.TB) {
 	if d := difference(got, want); err != nil || d != "" || len(want) != history+live {
 		tb.Fatalf("%d records in the topic, where %d are due; %s; %v", len(want), history+live, d, err)
 	}
-	tb.Logf("%d kills, %d of them while the job caught up; %d bytes in the topic store", s.Kills, inside, stored())
+	tb.Logf("%d records, %d more meanwhile: %d kills, %d of them while the job caught up; %d bytes in the topic store", history, live, s.Kills, inside, stored())
 }
 
 // written is how many bytes were ever written to a topic.
