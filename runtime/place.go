@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/jobs"
 )
 
 // Place is a place in a topic, in every partition; the zero Place is the oldest record that is there.
@@ -20,9 +21,9 @@ type Place struct {
 	BeforeNewest *time.Duration // if not nil: as Time, so much before the newest record's event time
 }
 
-// ParsePlace reads a place as people write it: earliest or beginning, latest or end, offset:N, a time as RFC 3339 has it, or a
-// time before now such as -2h, or before the newest record's event time such as newest-2h; where savepoints are allowed,
-// savepoint:NAME.
+// ParsePlace reads a place as people write it: earliest or beginning, latest or end, offset:N, a time as RFC 3339 has it or a
+// date, or a time before now such as -2h or -10d, or before the newest record's event time such as newest-2h; where savepoints are
+// allowed, savepoint:NAME.
 func ParsePlace(s string, now time.Time, savepoints bool) (Place, error) {
 	kind, rest, _ := strings.Cut(s, ":")
 	switch {
@@ -38,23 +39,25 @@ func ParsePlace(s string, now time.Time, savepoints bool) (Place, error) {
 	case kind == "savepoint" && rest != "" && savepoints:
 		return Place{Savepoint: rest}, nil
 	case strings.HasPrefix(s, "newest-"):
-		if d, err := time.ParseDuration(s[len("newest-"):]); err == nil && d >= 0 {
+		if d, ok := jobs.ParseAgo(s[len("newest-"):]); ok {
 			return Place{BeforeNewest: &d}, nil
 		}
 	case strings.HasPrefix(s, "-"):
-		if d, err := time.ParseDuration(s[1:]); err == nil && d >= 0 {
+		if d, ok := jobs.ParseAgo(s[1:]); ok {
 			return Place{Time: now.Add(-d)}, nil
 		}
 	default:
-		if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-			return Place{Time: t}, nil
+		for _, layout := range []string{time.RFC3339Nano, time.DateOnly} { // a date is its beginning, in UTC
+			if t, err := time.Parse(layout, s); err == nil {
+				return Place{Time: t}, nil
+			}
 		}
 	}
 	more := ""
 	if savepoints {
 		more = ", savepoint:NAME"
 	}
-	return Place{}, fmt.Errorf("%q is no place in a topic; say earliest, latest, offset:N%s, a time such as 2026-01-31T08:00:00Z, -2h for two hours ago, or newest-2h for two hours before the newest record", s, more)
+	return Place{}, fmt.Errorf("%q is no place in a topic; say earliest, latest, offset:N%s, a time such as 2026-01-31T08:00:00Z or 2026-01-31, -2h or -10d for so long ago, or newest-2h for two hours before the newest record", s, more)
 }
 
 // String writes p so that ParsePlace reads it.

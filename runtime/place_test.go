@@ -13,7 +13,7 @@ import (
 func TestParsePlace(t *testing.T) {
 	now := time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC)
 	for in, want := range map[string]string{"earliest": "earliest", "beginning": "earliest", "latest": "latest", "end": "latest", "offset:7": "offset:7",
-		"-2h": "2026-01-31T06:00:00Z", "2026-01-31T08:00:00+01:00": "2026-01-31T07:00:00Z", "newest-2h": "newest-2h0m0s", "newest-0s": "newest-0s", "savepoint:x": "savepoint:x"} {
+		"-2h": "2026-01-31T06:00:00Z", "2026-01-31T08:00:00+01:00": "2026-01-31T07:00:00Z", "newest-2h": "newest-2h0m0s", "newest-0s": "newest-0s", "newest-10d": "newest-240h0m0s", "-1d12h": "2026-01-29T20:00:00Z", "2013-03-10": "2013-03-10T00:00:00Z", "savepoint:x": "savepoint:x"} {
 		p, err := runtime.ParsePlace(in, now, true)
 		if err != nil || p.String() != want {
 			t.Errorf("%s: %s, %v; want %s", in, p, err, want)
@@ -22,7 +22,7 @@ func TestParsePlace(t *testing.T) {
 			t.Errorf("%s again: %s, %v", want, again, err)
 		}
 	}
-	for _, in := range []string{"", "newest", "newest-", "newest--1h", "newest-1", "newest-1y", "newest+1h", "newest-9999999999h", "-", "--1h", "offset:-1", "offset:", "savepoint:", "noon"} {
+	for _, in := range []string{"", "newest", "newest-", "newest--1h", "newest-1", "newest-1y", "newest+1h", "newest-9999999999h", "newest-d", "newest-1.5d", "newest-1d-2h", "newest-99999d", "newest-65535d2500000h", "-1d1", "2013-13-10", "-", "--1h", "offset:-1", "offset:", "savepoint:", "noon"} {
 		if p, err := runtime.ParsePlace(in, now, true); err == nil {
 			t.Errorf("%q is read as %s", in, p)
 		}

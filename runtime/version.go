@@ -30,8 +30,8 @@ func (e *MatchError) Error() string {
 	if e.Now == nil {
 		return fmt.Sprintf("job %s is not there any more: nothing is at version %s", e.Job, e.Want)
 	}
-	return fmt.Sprintf("job %s is not at version %s any more: it is at %s, changed at %s, %s's; look at it again, and change that", e.Job, e.Want,
-		e.Now.Version, e.Now.Changed.UTC().Format(time.RFC3339), map[Origin]string{OriginAPI: "the API", OriginFile: "a file"}[e.Now.Origin])
+	return fmt.Sprintf("job %s is at version %s, not %s: it was changed at %s, %s's; look at it again, and change that", e.Job, e.Now.Version, e.Want,
+		e.Now.Changed.UTC().Format(time.RFC3339), map[Origin]string{OriginAPI: "the API", OriginFile: "a file"}[e.Now.Origin])
 }
 
 // match refuses a change of a job that is not at the version that was asked for. On the committer's goroutine, before the frame

@@ -15,7 +15,7 @@ import (
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
 
-const places = "earliest, latest, offset:N, a time such as 2026-01-31T08:00:00Z (of events), -2h for two hours ago, or newest-2h for two hours before the newest record"
+const places = "earliest, latest, offset:N, a time such as 2026-01-31T08:00:00Z or 2026-01-31 (of events, in UTC), -2h or -10d for so long ago, or newest-2h for two hours before the newest record"
 
 // readerAndTopic wants a reader and a topic, and completes them.
 func (a *app) readerAndTopic(c *cobra.Command) {

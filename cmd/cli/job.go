@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -200,6 +202,10 @@ func (a *app) jobDiff() *cobra.Command {
 
 // doApply gives definitions to the process and shows what it makes of them.
 func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) error {
+	match, _ := cmd.Flags().GetBool("if-match")
+	if err := noVersions(match, args); err != nil {
+		return err
+	}
 	files, err := a.definitions(args)
 	if err != nil {
 		return a.problems(cmd, withCode(exitData, err))
@@ -211,7 +217,7 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 	r.Adopt, _ = cmd.Flags().GetBool("adopt")
 	r.AllowStateLoss, _ = cmd.Flags().GetBool("allow-state-loss")
 	at := versions(files)
-	if match, _ := cmd.Flags().GetBool("if-match"); match {
+	if match {
 		if len(at) == 0 {
 			return withCode(exitUsage, fmt.Errorf("--if-match: no file says at which version a job was; '%s job get JOB --with-version' gives one", a.name))
 		}
@@ -221,6 +227,16 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 	r.From = text(cmd, "from")
 	ctx, stop := untilInterrupt(cmd)
 	defer stop()
+	wait := false
+	var before []admin.Job
+	if !r.DryRun {
+		wait, _ = cmd.Flags().GetBool("wait")
+	}
+	if wait {
+		if before, err = client.Jobs(ctx); err != nil {
+			return a.said(cmd, err)
+		}
+	}
 	res, err := client.Apply(ctx, files, r)
 	if err != nil {
 		return a.said(cmd, err)
@@ -228,10 +244,10 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 	if err := show(a, cmd, diffView, res.Jobs); err != nil {
 		return err
 	}
+	if wait {
+		return a.settled(ctx, client, res.Jobs, before)
+	}
 	if !r.DryRun {
-		if wait, _ := cmd.Flags().GetBool("wait"); wait {
-			return a.settled(ctx, client, res.Jobs)
-		}
 		a.onProbation(res.Jobs)
 	}
 	if format := text(cmd, "output"); r.DryRun && (format == "table") {
@@ -246,6 +262,17 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 			if d.Action != runtime.ActionUnchanged || len(d.Dropped) > 0 {
 				return withCode(exitFailed, nil)
 			}
+		}
+	}
+	return nil
+}
+
+// noVersions refuses what is taken for a file and was meant for the value of --if-match, which it has for 'job remove' alone.
+func noVersions(match bool, args []string) error {
+	for _, arg := range args {
+		if _, err := os.Stat(arg); match && arg != "-" && errors.Is(err, fs.ErrNotExist) && filepath.Ext(arg) == "" {
+			return withCode(exitUsage, fmt.Errorf("%q: there is no such file; --if-match takes no value here, for each file says in its first line at which version "+
+				"its job was ('job get --with-version' makes one); 'job remove' takes a version", arg))
 		}
 	}
 	return nil
@@ -354,6 +381,10 @@ func (a *app) jobGet() *cobra.Command {
   sidestream job get ticks -o yaml >ticks.yaml
   sidestream job get ticks --with-version >ticks.yaml`,
 	}, func(cmd *cobra.Command, args []string) error {
+		versioned, _ := cmd.Flags().GetBool("with-version")
+		if format := text(cmd, "output"); versioned && cmd.Flags().Changed("output") && format != "yaml" {
+			return withCode(exitUsage, fmt.Errorf("--with-version writes the definition, in YAML: leave out -o %s, or, for the version as a field, --with-version", format))
+		}
 		client, err := a.client(cmd)
 		if err != nil {
 			return err
@@ -362,7 +393,6 @@ func (a *app) jobGet() *cobra.Command {
 		if err != nil {
 			return a.said(cmd, err)
 		}
-		versioned, _ := cmd.Flags().GetBool("with-version")
 		if versioned {
 			if _, err := fmt.Fprintf(a.stdout, "%s%s of job %s\n", versionLine, j.Version, j.Name); err != nil {
 				return err

@@ -108,13 +108,16 @@ subscriptions; a job of the same name that comes later is another. Ctrl-C calls 
 		o.KeepState, _ = cmd.Flags().GetBool("keep-state")
 		o.DropUnsent, _ = cmd.Flags().GetBool("drop-unsent")
 		o.IfMatch = text(cmd, "if-match")
+		if cmd.Flags().Changed("if-match") && strings.TrimSpace(o.IfMatch) == "" { // not the same as none: a script's variable may be unset
+			return withCode(exitUsage, fmt.Errorf("--if-match is empty, and nothing was done: it takes the version that '%s job get %s -o json' gives, or * for any", a.name, args[0]))
+		}
 		a.removes(cmd, args[0])
 		o.Timeout = timeoutOf(cmd)
 		return a.operate(cmd, func(ctx context.Context, c *admin.Client) (admin.Operation, error) {
 			return c.RemoveJob(ctx, args[0], o)
 		})
 	})
-	c.Flags().String("if-match", "", "only where it is still at this version, as 'job get -o json' gives it")
+	c.Flags().String("if-match", "", "only where it is still at this version, as 'job get -o json' gives it, or * for any")
 	c.Flags().Bool("keep-state", false, "leave its state as a savepoint")
 	c.Flags().Bool("drop-unsent", false, "do not wait until the outside has its outputs; what is dropped is counted")
 	takesTime(c)

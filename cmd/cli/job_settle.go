@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,14 +28,21 @@ func (a *app) onProbation(jobs []runtime.Diff) {
 const settleLeast = time.Second
 
 // settled waits until the jobs that were added or changed are at work, and their probation is over. Ctrl-C ends the waiting alone.
-func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.Diff) error {
+// Of a changed job that has read nothing since before, it says that nothing is known of its new definition.
+func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.Diff, before []admin.Job) error {
 	var errs []error
 	for _, d := range jobs {
 		if d.Action == runtime.ActionUnchanged {
 			continue
 		}
-		if err := a.settledOne(ctx, client, d.Job); err != nil {
+		j, err := a.settledOne(ctx, client, d.Job)
+		if err != nil {
 			errs = append(errs, err)
+			continue
+		}
+		i := slices.IndexFunc(before, func(b admin.Job) bool { return b.Name == d.Job })
+		if ctx.Err() == nil && !d.Until.IsZero() && i >= 0 && before[i].Status != nil && j.Status != nil && j.Status.Counters.In == before[i].Status.Counters.In {
+			a.say("job %s: no record came in its probation, so that nothing is known yet of its new definition", d.Job)
 		}
 	}
 	if ctx.Err() != nil {
@@ -46,35 +54,35 @@ func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.
 	return nil
 }
 
-func (a *app) settledOne(ctx context.Context, client *admin.Client, name string) error {
+func (a *app) settledOne(ctx context.Context, client *admin.Client, name string) (j admin.Job, err error) {
 	began := time.Now()
 	for ctx.Err() == nil {
-		j, err := client.Job(ctx, name)
+		if j, err = client.Job(ctx, name); err != nil {
+			break
+		}
 		st := j.Status
 		switch {
-		case err != nil:
-			return err
 		case st == nil:
-			return fmt.Errorf("job %s is %s: %s", name, j.State, j.Reason)
+			return j, fmt.Errorf("job %s is %s: %s", name, j.State, j.Reason)
 		case st.RolledBack != nil:
-			return fmt.Errorf("job %s: the changed definition failed, and the one before is back: %s", name, ofJob(name, st.RolledBack.Error))
+			return j, fmt.Errorf("job %s: the changed definition failed, and the one before is back: %s", name, ofJob(name, st.RolledBack.Error))
 		case j.State == runtime.StateFailed:
-			return fmt.Errorf("job %s has failed; apply a mended definition, or 'sidestream job remove %s': %s", name, name, ofJob(name, st.Error))
+			return j, fmt.Errorf("job %s has failed; apply a mended definition, or 'sidestream job remove %s': %s", name, name, ofJob(name, st.Error))
 		case j.State == runtime.StateRestarting && st.Probation.IsZero():
-			return fmt.Errorf("job %s is there, and fails again and again; apply a mended definition, or 'sidestream job remove %s': %s", name, name, ofJob(name, st.Error))
+			return j, fmt.Errorf("job %s is there, and fails again and again; apply a mended definition, or 'sidestream job remove %s': %s", name, name, ofJob(name, st.Error))
 		case !st.Probation.IsZero() || j.State == runtime.StateStarting || j.State == runtime.StateRestarting: // not yet
 		case j.State != runtime.StateRunning || !st.LastCommit.IsZero() || time.Since(began) > settleLeast:
 			if len(st.Waiting) > 0 {
 				a.say("job %s is there, and waits for %s", name, waitsFor(st.Waiting))
 			}
-			return nil
+			return j, nil
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(waitLook):
 		}
 	}
-	return nil
+	return j, err
 }
 
 // removes says what else it means that a job goes: that its file brings it back, and that who reads its topics ends.

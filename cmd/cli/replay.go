@@ -20,7 +20,7 @@ import (
 
 func (a *app) replayCommand() *cobra.Command {
 	c := a.command(cobra.Command{
-		Use:   "replay TOPIC --from PLACE [--to PLACE] (--job JOB | --into TOPIC | --to-stdout | --shadow FILE)",
+		Use:   "replay TOPIC --from PLACE [--to PLACE] (--job JOB | --into TOPIC | --to-stdout | --shadow FILE [--job JOB])",
 		Short: "Look back: read a topic again, into a job, another topic, out as JSON lines, or into a new definition to compare",
 		Long: `Replay into a job sets its places in topics, its state and its watermarks back in one durable change: to what the job's newest
 savepoint at or before --from holds, and there, or to the one that --from savepoint:NAME names; where there is none, or the job
@@ -36,7 +36,8 @@ Replay --to-stdout writes records as a line of JSON each and claims nothing; whe
 
 Replay --shadow runs a definition over what the job has read, with its outputs muted, and compares what it gives with what the
 job gave of exactly these records, as far as that is in topics. Nothing is disturbed by it. It exits with 0 where both are the
-same, and with 1 where something is missing or extra.`,
+same, with 1 where something is missing or extra, with 2 where the job, the topic or the place is not there, and with 65 where the
+definition has mistakes, does not fit or fails.`,
 		Example: `  sidestream replay ticks --from earliest --job counts --dry-run
   sidestream replay ticks --from -1h --job counts
   sidestream replay ticks --from newest-1h --into again --filter 'value.reading > 50'
@@ -45,12 +46,12 @@ same, and with 1 where something is missing or extra.`,
 		Args: one("a topic", "bus list"),
 	}, a.doReplay)
 	c.ValidArgsFunction = a.completeWith(topicNames, 1)
-	c.Flags().String("from", "", "earliest, offset:N, a time such as 2026-01-31T08:00:00Z (of events), -2h for two hours ago, newest-2h for two hours before the newest record, or savepoint:NAME")
+	c.Flags().String("from", "", places+"; into a job also savepoint:NAME")
 	c.Flags().String("into", "", "another topic that the records are copied to")
 	c.Flags().String("shadow", "", "a definition, of which the outputs are compared with those of the job of its name, or of --job")
 	c.Flags().String("warm-up", "", "with --shadow: begin reading at this place, and comparing at --from")
 	c.Flags().Int("show", 10, "with --shadow: so many differences, at most 1000")
-	c.Flags().String("to", "", "stop before this place; to where it ends now if not given")
+	c.Flags().String("to", "", "stop before this place, told as --from is; to where it ends now if not given")
 	c.Flags().String("job", "", "the job that reads it again")
 	c.Flags().Bool("from-nothing", false, "with --job: begin with no state, also where there is a savepoint of the job at or before --from")
 	c.Flags().Bool("to-stdout", false, "write the records to stdout")

@@ -31,7 +31,7 @@ func (a *app) shadow(cmd *cobra.Command, file string, r admin.ShadowRequest) err
 	}
 	files, err := a.definitions([]string{file})
 	if err != nil {
-		return err
+		return a.problems(cmd, withCode(exitData, err))
 	}
 	client, err := a.client(cmd)
 	if err != nil {
@@ -41,7 +41,7 @@ func (a *app) shadow(cmd *cobra.Command, file string, r admin.ShadowRequest) err
 	defer stop()
 	op, err := client.Shadow(ctx, files, r)
 	if err != nil {
-		return a.said(cmd, err)
+		return notDiffers(a.said(cmd, err))
 	}
 	done, err := client.Await(ctx, op, a.underWay())
 	switch {
@@ -51,16 +51,29 @@ func (a *app) shadow(cmd *cobra.Command, file string, r admin.ShadowRequest) err
 		if err := client.CancelOperation(last, op.ID); err != nil {
 			return fmt.Errorf("no longer watched, and not cancelled: %w", a.said(cmd, err))
 		}
-		return withCode(exitFailed, errors.New("cancelled; nothing was changed"))
+		return withCode(exitAgain, errors.New("cancelled; nothing was changed"))
 	case err != nil:
-		return a.said(cmd, err)
+		return notDiffers(a.said(cmd, err))
 	case done.Shadow == nil:
-		return withCode(exitFailed, errors.New("the process does not say what it found"))
+		return withCode(exitBug, errors.New("the process does not say what it found"))
 	}
 	if err := a.showShadow(cmd, *done.Shadow); err != nil || done.Shadow.Same {
 		return err
 	}
 	return withCode(exitFailed, nil)
+}
+
+// notDiffers gives what kept a shadow run from comparing another exit code than a difference has: that of bad usage where something
+// is not there, else that of bad data, for the definition does not fit or fails.
+func notDiffers(err error) error {
+	var p *admin.Problem
+	switch {
+	case exitCode(err) != exitFailed:
+		return err
+	case errors.As(err, &p) && p.Kind() == admin.KindNotFound:
+		return withCode(exitUsage, err)
+	}
+	return withCode(exitData, err)
 }
 
 // showShadow shows what a shadow run found: as a table what is equal, then the differences.

@@ -51,7 +51,7 @@ var topicFields = []Field{
 
 var busSourceFields = []Field{
 	{Name: "topic", Shape: Name, Required: true, Doc: "The topic to read."},
-	{Name: "start", Shape: Other, Doc: "Where a new subscription begins: earliest (if not given), latest, an offset, a time of events such as 2026-01-31T08:00:00Z, or -2h for two hours before the job is added."},
+	{Name: "start", Shape: Other, Doc: "Where a new subscription begins: earliest (if not given), latest, an offset, a time of events such as 2026-01-31T08:00:00Z or 2026-01-31, or -2h or -10d for so long before the job is added."},
 	{Name: "idle_after", Shape: Duration, Doc: "A partition without records for that long holds no window back."},
 }
 

@@ -106,7 +106,7 @@ func (w *draft) busSource(b block) {
 	if f.has("start") {
 		if s, ok := w.text(f.get("start"), "start"); ok {
 			if w.source.start, ok = busStart(s); !ok {
-				w.problem(f.get("start"), "", "start: want earliest, latest, an offset, a time such as 2026-01-31T08:00:00Z, or -2h for two hours before the job is added, not %s", describe(f.get("start")))
+				w.problem(f.get("start"), "", "start: want earliest, latest, an offset, a time such as 2026-01-31T08:00:00Z or 2026-01-31, or -2h or -10d for so long before the job is added, not %s", describe(f.get("start")))
 			}
 		}
 	}
@@ -124,10 +124,13 @@ func busStart(s string) (start jobs.BusStart, ok bool) {
 		return jobs.BusStart{At: at, Exact: true}, true
 	}
 	if ago, back := strings.CutPrefix(s, "-"); back {
-		d, err := time.ParseDuration(ago)
-		return jobs.BusStart{ByTime: true, Ago: d}, err == nil && d > 0
+		d, ok := jobs.ParseAgo(ago)
+		return jobs.BusStart{ByTime: true, Ago: d}, ok && d > 0
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
+	if day, bad := time.Parse(time.DateOnly, s); bad == nil { // its beginning, in UTC
+		t, err = day, nil
+	}
 	return jobs.BusStart{ByTime: true, Time: jobs.TimeOf(t)}, err == nil
 }
 

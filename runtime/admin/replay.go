@@ -21,7 +21,7 @@ import (
 // ReplayRequest lets a job read a topic again.
 type ReplayRequest struct {
 	Topic   string `json:"topic" minLength:"1" maxLength:"512"`
-	From    string `json:"from" minLength:"1" maxLength:"512" doc:"earliest, offset:N, a time as RFC 3339 has it (of events), -2h for two hours ago, newest-2h for two hours before the newest record, or savepoint:NAME"`
+	From    string `json:"from" minLength:"1" maxLength:"512" doc:"earliest, offset:N, a time as RFC 3339 has it or a date (of events), -2h or -10d for so long ago, newest-2h for two hours before the newest record, or savepoint:NAME"`
 	To      string `json:"to,omitempty" maxLength:"512" doc:"where it ends; the job goes on from where it was then"`
 	Nothing bool   `json:"from_nothing,omitempty" doc:"begin with no state, also where there is a savepoint of the job at or before the place"`
 	DryRun  bool   `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
@@ -66,7 +66,7 @@ func (s *Server) registerReplay() {
 type ShadowRequest struct {
 	Files   []DefinitionFile `json:"files" minItems:"1" maxItems:"1" doc:"the definition, of one job"`
 	Topic   string           `json:"topic" minLength:"1" maxLength:"512"`
-	From    string           `json:"from" minLength:"1" maxLength:"512" doc:"earliest, offset:N, a time as RFC 3339 has it (of events), -2h for two hours ago, newest-2h for two hours before the newest record, or savepoint:NAME"`
+	From    string           `json:"from" minLength:"1" maxLength:"512" doc:"earliest, offset:N, a time as RFC 3339 has it or a date (of events), -2h or -10d for so long ago, newest-2h for two hours before the newest record, or savepoint:NAME"`
 	To      string           `json:"to,omitempty" maxLength:"512" doc:"where it ends; where the job stands if not given"`
 	WarmUp  string           `json:"warm_up,omitempty" maxLength:"512" doc:"a place to read from, with nothing compared before from"`
 	Against string           `json:"against,omitempty" maxLength:"256" doc:"the job that it is compared with, if not the definition's own name"`
@@ -117,7 +117,7 @@ func (s *Server) registerShadow() {
 // CopyRequest copies a range of a topic into another.
 type CopyRequest struct {
 	Into   string  `json:"into" minLength:"1" maxLength:"512" doc:"the topic that is written; made with the same partitions where there is none"`
-	From   string  `json:"from" minLength:"1" maxLength:"512" doc:"earliest, offset:N, a time as RFC 3339 has it (of events), -2h for two hours ago, or newest-2h for two hours before the newest record"`
+	From   string  `json:"from" minLength:"1" maxLength:"512" doc:"earliest, offset:N, a time as RFC 3339 has it or a date (of events), -2h or -10d for so long ago, or newest-2h for two hours before the newest record"`
 	To     string  `json:"to,omitempty" maxLength:"512" doc:"stop before this place; at the topic's end as of now if not given"`
 	Filter string  `json:"filter,omitempty" maxLength:"65536" doc:"copy only records of which this expression is true"`
 	Rate   float64 `json:"rate,omitempty" minimum:"0" maximum:"1000000000" doc:"at most so many records a second"`

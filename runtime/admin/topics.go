@@ -14,7 +14,7 @@ import (
 // SeekRequest sets subscriptions elsewhere.
 type SeekRequest struct {
 	Reader string `json:"reader" minLength:"1" maxLength:"512" doc:"a job, or one subscription of it, JOB/STEP"`
-	To     string `json:"to" minLength:"1" maxLength:"512" doc:"earliest, latest, offset:N, a time as RFC 3339 has it (of events), -2h for two hours ago, or newest-2h for two hours before the newest record"`
+	To     string `json:"to" minLength:"1" maxLength:"512" doc:"earliest, latest, offset:N, a time as RFC 3339 has it or a date (of events), -2h or -10d for so long ago, or newest-2h for two hours before the newest record"`
 	DryRun bool   `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
 }
 
@@ -26,7 +26,7 @@ type DetachRequest struct {
 
 // PurgeRequest lets go of records.
 type PurgeRequest struct {
-	Before string `json:"before" minLength:"1" maxLength:"512" doc:"earliest, latest, offset:N, a time as RFC 3339 has it (of events), -2h for two hours ago, or newest-2h for two hours before the newest record"`
+	Before string `json:"before" minLength:"1" maxLength:"512" doc:"earliest, latest, offset:N, a time as RFC 3339 has it or a date (of events), -2h or -10d for so long ago, or newest-2h for two hours before the newest record"`
 	DryRun bool   `json:"dry_run,omitempty" doc:"say what would be done, and do nothing"`
 }
 
