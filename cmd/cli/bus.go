@@ -109,7 +109,7 @@ func reached(err error) error {
 	var said *admin.Problem
 	switch {
 	case errors.As(err, &away):
-		return withCode(exitUnreachable, fmt.Errorf("%w; start one with 'sidestream run', or name another with --socket, --data-dir or --context", err))
+		return withCode(exitUnreachable, fmt.Errorf("%w; start one with 'sidestream run'%s, or name another with --socket, --data-dir or --context", err, ofDemo(filepath.Dir(filepath.Dir(away.Where)))))
 	case errors.As(err, &said) && (said.Kind() == admin.KindUnauthorized || said.Kind() == admin.KindForbidden):
 		return withCode(exitConfig, fmt.Errorf("%w; the context's token_file (or cert_file) must be what the process was started with: 'sidestream context show' says which is asked", err))
 	case errors.As(err, &said) && said.Kind() == admin.KindNotFound:

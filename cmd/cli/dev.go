@@ -126,7 +126,8 @@ type devRun struct {
 
 	mu     sync.Mutex
 	alerts int
-	last   string // alert
+	last   string // alert: the one of the latest day, then station, so that it is the same after a restart
+	lastAt string // what it is chosen by
 }
 
 // run feeds and draws until ctx ends or, with once, the sample has been read.
@@ -257,6 +258,11 @@ func (d *devRun) watchAlerts(ctx context.Context, broker string) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			d.alerts++
+			at := v.Start + " " + v.Station
+			if at < d.lastAt {
+				return
+			}
+			d.lastAt = at
 			d.last = fmt.Sprintf("%s, %.10s: %d pollutants over their limits", v.Station, v.Start, v.Pollutants)
 		})
 	}

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -64,6 +67,15 @@ func (a *app) diagnoseMissing(names []string) []finding {
 func isOfDev(name string) bool {
 	defs, err := devJobs()
 	return err == nil && slices.ContainsFunc(defs, func(j *jobs.Job) bool { return j.Name == name })
+}
+
+// ofDemo is what else starts a process on a data directory in which a broker has dev's topics; "" of another.
+func ofDemo(dir string) string {
+	topics, err := os.ReadFile(filepath.Join(dir, "kafka", "topics.json"))
+	if err != nil || !bytes.Contains(topics, []byte("air-alerts")) {
+		return ""
+	}
+	return " (or, if it is the demo's, 'sidestream dev --data-dir " + dir + "')"
 }
 
 func (a *app) diagnoseJob(j runtime.JobStatus, all []runtime.JobStatus) (fs []finding) {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -271,7 +272,7 @@ func (d *doctor) process(ctx context.Context, at site) {
 		d.say("process", isFail, "look at its messages; SIGQUIT prints what it does", "%s does not answer within %v", at, askMax)
 		return
 	case errors.As(err, &away) && at.Context == "" && d.from["socket"].rank == byDefault:
-		d.say("process", isWarn, d.typed("run", "FILE|DIR..."), "none answers at %s", at)
+		d.say("process", isWarn, d.typed("run", "FILE|DIR...", ofDemo(at.DataDir)), "none answers at %s", at)
 		return
 	case err != nil:
 		d.say("process", isFail, d.typed("run", "FILE|DIR...", ", or name another with --socket or --context"), "%v", err)
@@ -300,7 +301,7 @@ func (d *doctor) definitions(args []string) {
 	switch {
 	case errors.As(err, &bad):
 		p := bad.Problems[0]
-		d.say("definitions", isFail, again, "%d %s; the first: %s:%d:%d: %s", len(bad.Problems), plural(len(bad.Problems), "problem", "problems"), p.File, p.Line, p.Column, p.Msg)
+		d.say("definitions", isFail, again, "%d %s; the first: %s", len(bad.Problems), plural(len(bad.Problems), "problem", "problems"), spec.Problem{File: p.File, Line: p.Line, Column: p.Column, Msg: p.Msg})
 	case err != nil:
 		d.say("definitions", isFail, again, "%v", err)
 	case len(warnings) > 0:

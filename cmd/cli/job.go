@@ -233,19 +233,25 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 		wait, _ = cmd.Flags().GetBool("wait")
 	}
 	if wait {
-		if before, err = client.Jobs(ctx); err != nil {
-			return a.said(cmd, err)
-		}
+		before, _ = client.Jobs(ctx) // of a process that starts there is none yet, and what it has read is not known
 	}
 	res, err := client.Apply(ctx, files, r)
 	if err != nil {
 		return a.said(cmd, err)
 	}
+	for _, w := range res.Warnings {
+		a.warn([]spec.Problem{w.Problem()})
+	}
+	if wait && text(cmd, "output") == "name" { // the names of what has come to be, for a script to go on with
+		well, err := a.settled(ctx, client, res.Jobs, before)
+		return errors.Join(err, show(a, cmd, diffView, well))
+	}
 	if err := show(a, cmd, diffView, res.Jobs); err != nil {
 		return err
 	}
 	if wait {
-		return a.settled(ctx, client, res.Jobs, before)
+		_, err := a.settled(ctx, client, res.Jobs, before)
+		return err
 	}
 	if !r.DryRun {
 		a.onProbation(res.Jobs)

@@ -28,11 +28,13 @@ func (a *app) onProbation(jobs []runtime.Diff) {
 const settleLeast = time.Second
 
 // settled waits until the jobs that were added or changed are at work, and their probation is over. Ctrl-C ends the waiting alone.
-// Of a changed job that has read nothing since before, it says that nothing is known of its new definition.
-func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.Diff, before []admin.Job) error {
+// Of a changed job that has read nothing since before, it says that nothing is known of its new definition. It returns those that
+// are well.
+func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.Diff, before []admin.Job) (well []runtime.Diff, err error) {
 	var errs []error
 	for _, d := range jobs {
 		if d.Action == runtime.ActionUnchanged {
+			well = append(well, d)
 			continue
 		}
 		j, err := a.settledOne(ctx, client, d.Job)
@@ -40,18 +42,19 @@ func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.
 			errs = append(errs, err)
 			continue
 		}
+		well = append(well, d)
 		i := slices.IndexFunc(before, func(b admin.Job) bool { return b.Name == d.Job })
 		if ctx.Err() == nil && !d.Until.IsZero() && i >= 0 && before[i].Status != nil && j.Status != nil && j.Status.Counters.In == before[i].Status.Counters.In {
 			a.say("job %s: no record came in its probation, so that nothing is known yet of its new definition", d.Job)
 		}
 	}
 	if ctx.Err() != nil {
-		return withCode(exitAgain, errors.New("no longer watched; what was changed stays so"))
+		return nil, withCode(exitAgain, errors.New("no longer watched; what was changed stays so"))
 	}
 	if len(errs) > 0 {
-		return withCode(exitFailed, errors.Join(errs...))
+		return well, withCode(exitFailed, errors.Join(errs...))
 	}
-	return nil
+	return well, nil
 }
 
 func (a *app) settledOne(ctx context.Context, client *admin.Client, name string) (j admin.Job, err error) {
@@ -95,7 +98,12 @@ func (a *app) removes(cmd *cobra.Command, name string) {
 	if err != nil {
 		return
 	}
-	if j.Origin == runtime.OriginFile {
+	at, err := a.site(cmd)
+	switch {
+	case err != nil || j.Origin != runtime.OriginFile:
+	case isOfDev(name) && ofDemo(at.DataDir) != "":
+		a.say("job %s is one of the demo's: the next 'sidestream dev' on this directory begins it anew", name)
+	default:
 		a.say("job %s is defined by a file that the process was given: while it is there, the next run or reload begins the job anew", name)
 	}
 	st, err := client.Status(cmd.Context())

@@ -328,7 +328,7 @@ func over(j admin.Job) bool {
 }
 
 // apply applies definitions in one request.
-func (p *served) apply(fs ...further) (runtime.ApplyResult, error) {
+func (p *served) apply(fs ...further) (admin.ApplyResult, error) {
 	var files []spec.File
 	for _, f := range fs {
 		files = append(files, spec.File{Name: f.name + ".yaml", Content: []byte(f.text())})

@@ -16,6 +16,7 @@ type Problem struct {
 	Source string  // the line, or the part of a long one; what looks like a secret is ***
 	Also   []Place // what else has a part in it
 	Topic  string  // of a warning: that nobody here reads or writes; a process may know somebody
+	Unread bool    // of a topic: it is readers that it lacks, not writers
 
 	mark int // where Column is in Source, of a long line a part
 }

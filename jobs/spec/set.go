@@ -185,6 +185,7 @@ func (l *loader) lonely() {
 		case u.reads && !isWritten:
 			l.lone(u, near(u.topic, written, "it may be right, if a job outside these files writes it"), "nobody writes the topic %s")
 		case u.writes && !isRead && !u.dead && kept.RetentionBytes == 0 && kept.RetentionAge == 0:
+			u.at.Unread = true
 			l.lone(u, near(u.topic, read, elsewhere), "nobody reads the topic %s")
 		case !u.reads && !u.writes && !isRead && !isWritten:
 			l.lone(u, near(u.topic, append(read, written...), "remove it, or let a job write it"), "nobody reads or writes the topic %s")

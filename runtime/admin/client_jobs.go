@@ -26,7 +26,7 @@ func (c *Client) Job(ctx context.Context, name string) (j Job, err error) {
 func jobPath(name, what string) string { return "/v1/jobs/" + url.PathEscape(name) + what }
 
 // Apply adds the jobs that files define, or changes those there are: all of them, or none. The Files of r are filled in here.
-func (c *Client) Apply(ctx context.Context, files []spec.File, r ApplyRequest) (res runtime.ApplyResult, err error) {
+func (c *Client) Apply(ctx context.Context, files []spec.File, r ApplyRequest) (res ApplyResult, err error) {
 	r.Files = nil
 	for _, f := range files {
 		r.Files = append(r.Files, DefinitionFile{Name: f.Name, Content: string(f.Content)})

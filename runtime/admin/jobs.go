@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -60,6 +61,12 @@ type ApplyRequest struct {
 	From           string            `json:"from,omitempty" doc:"a savepoint that the job, of which there is one and which is new, begins with"`
 	Probation      string            `json:"probation,omitempty" doc:"how long the old definition is kept, to come back if the new one fails, such as 30s; 0s is not at all"`
 	Timeout        string            `json:"timeout,omitempty" doc:"for the last barriers of jobs that are changed"`
+}
+
+// ApplyResult is what apply has done, or would do.
+type ApplyResult struct {
+	runtime.ApplyResult
+	Warnings []Position `json:"warnings,omitempty" doc:"topics that are read, and that nobody writes"`
 }
 
 type jobName struct {
@@ -192,12 +199,12 @@ func unsentOf(rt *runtime.Runtime, name string) func() string {
 	}
 }
 
-func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *applyIn) (*body[runtime.ApplyResult], error) {
+func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *applyIn) (*body[ApplyResult], error) {
 	var files []spec.File
 	for _, f := range in.Body.Files {
 		files = append(files, spec.File{Name: f.Name, Content: []byte(f.Content)})
 	}
-	js, problems, _ := spec.CheckFiles(s.cfg.Spec, files...)
+	js, problems, odd := spec.CheckFiles(s.cfg.Spec, files...)
 	if len(problems) > 0 {
 		p := problem(http.StatusUnprocessableEntity, KindBadDefinition, "the definitions have %d mistakes; nothing was changed", len(problems))
 		for _, q := range problems {
@@ -244,7 +251,27 @@ func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *applyIn) (*
 			s.audit("drop unsent", d.Job)
 		}
 	}
-	return &body[runtime.ApplyResult]{res}, nil
+	return &body[ApplyResult]{ApplyResult{res, unwritten(rt, odd)}}, nil
+}
+
+// unwritten is what is odd about definitions in that nobody writes what they read: no job there is, and nobody has.
+func unwritten(rt *runtime.Runtime, odd []spec.Problem) (out []Position) {
+	written := map[string]bool{}
+	for _, t := range rt.Status().Topics {
+		if !t.Hidden && (len(t.Producers) > 0 || slices.ContainsFunc(t.Partitions, func(p bus.PartitionStat) bool { return p.Next > 0 })) {
+			written[t.Name] = true
+		}
+	}
+	for _, w := range odd {
+		if w.Topic != "" && !w.Unread && !written[w.Topic] {
+			w.Hint = "it waits until a job does"
+			if near := spec.Nearest(w.Topic, slices.Sorted(maps.Keys(written))); near != "" {
+				w.Hint = "did you mean " + near + "?"
+			}
+			out = append(out, PositionOf(w))
+		}
+	}
+	return out
 }
 
 // refusal tells why nothing was changed, job by job, with where each job is defined.

@@ -23,7 +23,7 @@ func jobNamed(name string) string {
 	return fmt.Sprintf("version: 1\njob: %s\nsource: {bus: ticks}\noutputs:\n  main: {bus: %s}\n", name, name)
 }
 
-func apply(t *testing.T, c *admin.Client, r admin.ApplyRequest, defs ...string) (runtime.ApplyResult, error) {
+func apply(t *testing.T, c *admin.Client, r admin.ApplyRequest, defs ...string) (admin.ApplyResult, error) {
 	t.Helper()
 	var files []spec.File
 	for i, d := range defs {
