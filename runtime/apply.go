@@ -68,7 +68,7 @@ func (rt *Runtime) apply(ctx context.Context, a *application, defs []Definition,
 		return ApplyResult{}, refuse("", err) // leave is called once they have stopped, and go on
 	}
 	defer leave()
-	a.stopDropped(ctx)
+	a.sendBefore(ctx)
 	if err := a.swap(); err != nil {
 		rt.sendAgain(a.stopped)
 		return ApplyResult{}, err

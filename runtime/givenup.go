@@ -143,24 +143,28 @@ func (a *application) lookUnsent(c *core) {
 	}
 }
 
-// stopDropped stops the senders of outputs whose records are dropped, so that how far they have come stays so.
-func (a *application) stopDropped(ctx context.Context) {
-	if !a.options.DropUnsent {
-		return
-	}
+// sendBefore lets outputs send what they hold for as long as any of them gets further, where the change would be refused for
+// it, or would drop it. The senders of what is dropped are then stopped, so that how far they have come stays so.
+func (a *application) sendBefore(ctx context.Context) {
+	var going []*sender
 	for _, d := range a.looked {
 		if d.have == nil || d.diff.Action == ActionUnchanged && !slices.Contains(a.drops, d) {
 			continue
 		}
-		gone := d.gone(d.have)
+		gone := slices.DeleteFunc(d.gone(d.have), func(o outputEntry) bool { // what is kept for probation is sent meanwhile
+			return !a.options.DropUnsent && !d.have.gaveUp(o.Sub) && d.probation(d.have, a.probation()) > 0
+		})
 		for _, s := range a.rt.sendersFor(d.have.ID) {
 			if slices.ContainsFunc(gone, func(o outputEntry) bool { return o.Sub == s.entry.Sub }) {
-				a.stopped = append(a.stopped, s)
+				going = append(going, s)
 			}
 		}
 	}
-	a.rt.sendWhatGoes(ctx, a.options.Timeout, a.stopped)
-	a.rt.stopSenders(ctx, a.stopped)
+	a.rt.sendWhatGoes(ctx, a.options.Timeout, going)
+	if a.options.DropUnsent {
+		a.stopped = going
+		a.rt.stopSenders(ctx, going)
+	}
 }
 
 // resting returns the definitions that leave the job's outputs as they are.

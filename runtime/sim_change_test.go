@@ -221,11 +221,12 @@ func (s *sim) update(j *job) {
 			what, o.AllowStateLoss = opRefused, false
 		}
 	}
-	apply := s.applied(v, o)
+	apply, backs := s.applied(v, o), s.backs
 	s.ask(what, func() error {
 		err := apply()
 		var loss *StateLossError
-		if what == opRefused && err == nil && s.model.job(hotName) != nil && !s.model.job(hotName).ended {
+		// Behind a roll-back it meets a definition that may have had no more than this one.
+		if what == opRefused && err == nil && backs == s.backs && s.model.job(hotName) != nil && !s.model.job(hotName).ended {
 			s.violate("R4", "version %d drops state, and nobody has allowed it", v.number)
 		} else if what == opRefused && errors.As(err, &loss) {
 			return nil

@@ -274,6 +274,7 @@ func (m *model) applyJob(jc jobChange) {
 		m.gone[j.out] = true
 		return
 	case jc.RollBack:
+		m.s.backs++
 		m.rollBack(j, j.j.name)
 		j.blurred = j.blurred || j.j.direct || m.s.plan.idle > 0 || m.uneven(j)
 		return

@@ -23,6 +23,7 @@ type sim struct {
 	twin  simTwin
 	now   time.Time
 	boots int
+	backs int          // definitions brought back
 	quiet bool         // no more faults: the end is awaited
 	slow  int          // how much an fsync takes now
 	lame  *simAttempts // a job that gets less time than the others now

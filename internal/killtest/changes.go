@@ -222,16 +222,35 @@ func (c *changeCampaign) counts() map[string]int {
 // served is one run of a program that serves.
 type served struct {
 	cmd    *exec.Cmd
-	out    *bytes.Buffer
+	out    *output
 	ended  chan struct{} // closed; err is set then
 	err    error
 	client *admin.Client
 	slow   time.Duration // beyond runMax, that jobs may take to end
 }
 
+// output is what a program says, which may be looked at while it runs.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+// Bytes returns what was said so far.
+func (o *output) Bytes() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return bytes.Clone(o.b.Bytes())
+}
+
 func launchServed(tb testing.TB, command func(w *Work) *exec.Cmd, w *Work) *served {
 	tb.Helper()
-	p := &served{cmd: command(w), out: &bytes.Buffer{}, ended: make(chan struct{}),
+	p := &served{cmd: command(w), out: &output{}, ended: make(chan struct{}),
 		client: admin.NewClient(filepath.Join(w.Dir, "run", "admin.sock"))}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
