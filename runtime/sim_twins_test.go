@@ -85,7 +85,7 @@ var simTwins = []simTwin{
 		log: func(l *simLog) processLog { return hastyLog{l} }},
 	{name: "a replay keeps the state", rules: []string{"R4", "watermark"},
 		coreLog: changing(keepState)},
-	{name: "a replay is durable in two frames", rules: []string{"R4", "watermark"},
+	{name: "a replay is durable in two frames", rules: []string{"R3", "R4", "watermark"}, // R3: a copy's, which then has no end
 		coreLog: func(l *simLog) frameLog { return backTwice{l} }},
 	{name: "a seek forgets the watermark", rules: []string{"watermark", "R4"},
 		coreLog: changing(forgetWatermark)},
