@@ -1,7 +1,6 @@
 package runtime_test
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -10,12 +9,7 @@ import (
 
 // TestTwinRepairReusing: a repair that raises no counter is caught by killtest.Repairs.
 func TestTwinRepairReusing(t *testing.T) {
-	if err := killtest.Supported(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("CI must be able to run this: %v", err)
-		}
-		t.Skipf("the kernel does not let us follow fsyncs: %v", err)
-	}
+	killtest.NeedKernel(t)
 	found := killtest.Caught(t, func(tb testing.TB) {
 		killtest.Repairs{Command: killtest.RunSmall(t), Repair: child(t, "repair reusing"), Kills: 20}.Run(tb)
 	})

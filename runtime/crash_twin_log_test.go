@@ -136,36 +136,10 @@ var CrashTwins = map[string]func(rt *Runtime) error{
 	"splits late": WriteSplitsLate,
 }
 
-// splitsLate is a broken log for a committer: of splits that are not among a job's first the positions stand in the frame of the
-// epoch behind the one that has come to them.
-type splitsLate struct {
-	frameLog
-	waiting map[uint32][]checkpoint.SplitState // by job
-}
-
-// WriteSplitsLate makes rt such a broken one.
+// WriteSplitsLate makes rt one whose positions of splits are late.
 func WriteSplitsLate(rt *Runtime) error {
-	return rt.do(func(c *core) error {
-		c.log = &splitsLate{c.log, map[uint32][]checkpoint.SplitState{}}
-		return nil
-	})
-}
-
-func (l *splitsLate) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
-	at := slices.IndexFunc(sections, func(s wal.Section) bool { return s.Kind == checkpoint.SectionHeader })
-	if kind != kindEpoch || at < 0 {
-		return l.frameLog.Append(kind, sections)
-	}
-	h, err := checkpoint.DecodeHeader(sections[at].Body)
-	if err != nil {
-		return 0, err
-	}
-	if !h.Ended {
-		h.Splits, l.waiting[h.Job] = l.waiting[h.Job], h.Splits
-	}
-	sections = slices.Clone(sections)
-	sections[at].Body = checkpoint.AppendHeader(nil, h)
-	return l.frameLog.Append(kind, sections)
+	waiting := map[uint32][]checkpoint.SplitState{}
+	return writeLate(rt, func(h *checkpoint.Header) { h.Splits, waiting[h.Job] = waiting[h.Job], h.Splits })
 }
 
 // RepairReusing is a broken repair: it raises no counter past what it removes.

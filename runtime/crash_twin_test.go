@@ -69,22 +69,27 @@ func (l *positionsApart) writePositions(job uint32) error {
 	return err
 }
 
-// positionsLate is a broken log for a committer: the places of readers stand in the frame of the epoch behind the one that has
-// come to them. A crash between the two gives a job again what it has had.
-type positionsLate struct {
+// lateLog is a broken log for a committer: a part of an epoch's header stands in the frame of the job's epoch behind it. A crash
+// between the two gives a job again what it has had.
+type lateLog struct {
 	frameLog
-	waiting map[uint32][]checkpoint.SubPosition // by job
+	put func(*checkpoint.Header) // puts the part of the job's epoch before there, and keeps this one's
 }
 
-// WritePositionsLate makes rt such a broken one. Call it before Start.
+// WritePositionsLate makes rt one whose readers' places are late. Call it before Start.
 func WritePositionsLate(rt *Runtime) error {
+	waiting := map[uint32][]checkpoint.SubPosition{}
+	return writeLate(rt, func(h *checkpoint.Header) { h.Subs, waiting[h.Job] = waiting[h.Job], h.Subs })
+}
+
+func writeLate(rt *Runtime, put func(*checkpoint.Header)) error {
 	return rt.do(func(c *core) error {
-		c.log = &positionsLate{c.log, map[uint32][]checkpoint.SubPosition{}}
+		c.log = &lateLog{c.log, put}
 		return nil
 	})
 }
 
-func (l *positionsLate) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
+func (l *lateLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error) {
 	at := slices.IndexFunc(sections, func(s wal.Section) bool { return s.Kind == checkpoint.SectionHeader })
 	if kind != kindEpoch || at < 0 {
 		return l.frameLog.Append(kind, sections)
@@ -94,7 +99,7 @@ func (l *positionsLate) Append(kind wal.FrameKind, sections []wal.Section) (wal.
 		return 0, err
 	}
 	if !h.Ended {
-		h.Subs, l.waiting[h.Job] = l.waiting[h.Job], h.Subs
+		l.put(&h)
 	}
 	sections = slices.Clone(sections)
 	sections[at].Body = checkpoint.AppendHeader(nil, h)

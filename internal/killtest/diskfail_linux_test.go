@@ -17,7 +17,7 @@ import (
 // TestDiskFails: a write or an fsync of the log that fails ends the real program with 74 after one clear line. It is not
 // tried again; the next run goes on from what is there, and leaves what an undisturbed run leaves (R7).
 func TestDiskFails(t *testing.T) {
-	needKernel(t)
+	NeedKernel(t)
 	data := Times(t, airdata.Sample(t), 2)
 	want := airdata.Expect(t, data)
 	s := Suite{Command: Sidestream(t), Variant: ExactlyOnce}

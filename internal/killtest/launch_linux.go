@@ -9,6 +9,7 @@ import (
 	goruntime "runtime"
 	"strconv"
 	"syscall"
+	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -142,8 +143,20 @@ func (d *Disk) attach(cmd *exec.Cmd) error {
 	return nil
 }
 
-// Supported returns why this machine cannot do without the kernel's help what a Disk does, or nil.
-func Supported() error {
+// NeedKernel ends a test where the kernel does not let us follow a program's fsyncs. Where CI says that everything is there,
+// that is a failure.
+func NeedKernel(tb testing.TB) {
+	tb.Helper()
+	if err := supported(); err != nil {
+		if os.Getenv("CI") == "true" {
+			tb.Fatalf("CI must be able to run this: a seccomp filter with a listener: %v", err)
+		}
+		tb.Skipf("the kernel does not let us follow fsyncs by a seccomp filter with a listener: %v", err)
+	}
+}
+
+// supported returns why this machine cannot do without the kernel's help what a Disk does, or nil.
+func supported() error {
 	self, err := os.Executable()
 	if err != nil {
 		return err

@@ -1,32 +1,17 @@
 package killtest
 
-import (
-	"os"
-	"testing"
-)
-
-// needKernel ends a test where the kernel does not let us follow a program's fsyncs. Where CI says that everything is
-// there, that is a failure.
-func needKernel(t *testing.T) {
-	t.Helper()
-	if err := Supported(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("CI must be able to run this: a seccomp filter with a listener: %v", err)
-		}
-		t.Skipf("the kernel does not let us follow fsyncs by a seccomp filter with a listener: %v", err)
-	}
-}
+import "testing"
 
 // TestPowerCut: the real program, killed with all that it had not fsynced lost or spoiled, leaves what an undisturbed run
 // leaves.
 func TestPowerCut(t *testing.T) {
-	needKernel(t)
+	NeedKernel(t)
 	Suite{Command: Sidestream(t), Variant: ExactlyOnce, Times: 2, Kills: Kills(t, 4, 10), Campaign: 15, When: Anywhere(0.25), PowerCut: true}.Run(t)
 }
 
 // TestTwinWithoutFsync: the same program, whose fsyncs do nothing, is caught by the same comparison.
 func TestTwinWithoutFsync(t *testing.T) {
-	needKernel(t)
+	NeedKernel(t)
 	twin := Suite{Command: Sidestream(t), Variant: ExactlyOnce, Times: 2, Kills: 60, Campaign: 4, When: Anywhere(0.4), PowerCut: true, Broken: true}
 	found := Caught(t, func(tb testing.TB) { twin.Run(tb) })
 	if found == "" {
