@@ -129,9 +129,9 @@ func sessions(src jobs.Source, sink jobs.Sink, gap jobs.Time) *jobs.Job {
 			}
 			if n, clicked := due.Get(at); clicked {
 				if !ok {
-					now = Session{User: s.Key(), First: at}
+					now = Session{User: s.Key(), First: at, Last: at}
 				}
-				now.Last, now.Clicks = max(now.Last, at), now.Clicks+n
+				now.Last, now.Clicks = at, now.Clicks+n
 				open.Set(now)
 				due.Delete(at)
 				s.SetTimer(at + gap)
