@@ -148,12 +148,19 @@ func (m *model) keep(j *modelJob, spare *modelState) {
 	}
 }
 
+// settle ends a job's probation.
+func (m *model) settle(j *modelJob) {
+	m.endAllBut(j.prevInputs, j.inputs)
+	j.prev, j.prevInputs, j.spare = nil, nil, modelState{}
+}
+
 // redefine gives a job another definition; what it has no more is kept for probation, if until is not 0.
 func (m *model) redefine(j *modelJob, v *simJob, until int64) {
-	was := j.j
-	j.j, j.prev = v, nil
+	was, gaveUp := j.j, j.prevInputs
+	j.j, j.prev, j.prevInputs = v, nil, nil
+	m.endAllBut(gaveUp, j.inputs) // what an earlier definition had given up is not kept twice
 	if until > 0 {
-		j.prev, j.spare = was, modelState{}
+		j.prev, j.prevInputs, j.spare = was, j.inputs, modelState{}
 		m.keep(j, &j.spare)
 		return
 	}
@@ -166,7 +173,9 @@ func (m *model) rollBack(j *modelJob, name string) {
 		m.s.violate("R4", "frame %d takes back the definition of %s, which is not on probation", m.lsn, name)
 	}
 	gone := j.j.drops
-	j.j, j.prev = j.prev, nil
+	m.endAllBut(j.inputs, j.prevInputs) // one that was detached before is so again, and begins anew when it is resumed (seed 9126)
+	j.late = j.late || !slices.Equal(j.inputs, j.prevInputs)
+	j.j, j.prev, j.inputs, j.prevInputs = j.prev, nil, j.prevInputs, nil
 	if gone&simCount != 0 && j.spare.count != nil {
 		j.state.count = maps.Clone(j.spare.count)
 		m.s.count("state brought back")
@@ -208,11 +217,7 @@ func (m *model) elsewhere(j *modelJob, jc jobChange) {
 			}
 		}
 	}
-	for _, old := range j.inputs {
-		if !slices.Contains(inputs, old) {
-			m.end(old)
-		}
-	}
+	m.endAllBut(j.inputs, slices.Concat(inputs, j.prevInputs))
 	j.inputs = inputs
 	if j.back == nil {
 		return
@@ -229,6 +234,15 @@ func (m *model) end(sub bus.SubID) {
 	c := *m.subs[sub]
 	c.over = true
 	m.subs[sub] = &c
+}
+
+// endAllBut ends the claims that are not among those kept.
+func (m *model) endAllBut(subs, kept []bus.SubID) {
+	for _, sub := range subs {
+		if !slices.Contains(kept, sub) {
+			m.end(sub)
+		}
+	}
 }
 
 // replayBegins takes what a change says of a replay.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -73,13 +74,14 @@ type modelJob struct {
 	fired     map[modelWindow]bool
 	blurred   bool // what was late for one subtask may not be for its successor
 
-	since     wal.LSN                         // the frame that let it begin, or begin anew
-	late      bool                            // it was set elsewhere and kept its watermark
-	spare     modelState                      // that prev kept and j does not
-	changedAt checkpoint.Epoch                // where it stood when its definition was changed
-	back      *replayMark                     // that it is at
-	wasBack   string                          // the last that was over
-	pasts     map[checkpoint.Epoch]*modelPast // while a savepoint is made of it
+	since      wal.LSN                         // the frame that let it begin, or begin anew
+	late       bool                            // it was set elsewhere and kept its watermark
+	spare      modelState                      // that prev kept and j does not
+	prevInputs []bus.SubID                     // of prev
+	changedAt  checkpoint.Epoch                // where it stood when its definition was changed
+	back       *replayMark                     // that it is at
+	wasBack    string                          // the last that was over
+	pasts      map[checkpoint.Epoch]*modelPast // while a savepoint is made of it
 
 	first, ends []bus.Offset // of a copy, by partition
 }
@@ -279,7 +281,7 @@ func (m *model) applyJob(jc jobChange) {
 		j.blurred = j.blurred || j.j.direct || m.s.plan.idle > 0 || m.uneven(j)
 		return
 	case jc.Settle:
-		j.prev, j.spare = nil, modelState{}
+		m.settle(j)
 		return
 	case !jc.Replace:
 		return
@@ -314,9 +316,7 @@ func (m *model) applyJob(jc jobChange) {
 // remove takes a job's claims away, and its hidden topic.
 func (m *model) remove(j *modelJob) {
 	j.removed = true
-	for _, sub := range j.inputs {
-		m.end(sub)
-	}
+	m.endAllBut(slices.Concat(j.inputs, j.prevInputs), nil)
 	if j.sender > 0 {
 		m.end(j.sender)
 	}
