@@ -26,16 +26,19 @@ type CatchUp struct {
 	Records int // that the topic has as the job is added; 0 means 20,000
 }
 
+// liveRate is how many records a second are written while the job catches up.
+const liveRate = 1500
+
 // Run is the suite. What is wrong is the test's failure.
 func (s CatchUp) Run(tb testing.TB) {
 	tb.Helper()
 	history := cmp.Or(s.Records, 20_000)
 	live := min(history*3/10, 300_000)
-	slow := time.Duration(history/1_000_000) * runMax / 2
+	slow := time.Duration(history/1_000_000)*runMax/2 + time.Duration(live/liveRate)*time.Second
 	rng, dir := Seeded(tb), tb.TempDir()
 	w := &Work{Jobs: filepath.Join(dir, "jobs"), Dir: filepath.Join(dir, "data"), Out: filepath.Join(dir, "late.jsonl")}
 	job := "version: 1\njob: %s\nsource: {generator: {count: %d, devices: 7, seed: %d%s}}\noutputs:\n  main: {bus: {topic: kept, retention: {max_bytes: 16GiB}}}\n"
-	text := fmt.Sprintf(job, "past", history, 1, "") + "---\n" + fmt.Sprintf(job, "live", live, 2, ", rate: 1500")
+	text := fmt.Sprintf(job, "past", history, 1, "") + "---\n" + fmt.Sprintf(job, "live", live, 2, fmt.Sprint(", rate: ", liveRate))
 	if err := os.MkdirAll(w.Jobs, 0o700); err != nil {
 		tb.Fatal(err)
 	}
