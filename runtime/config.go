@@ -14,6 +14,8 @@ import (
 // with a catalog, which names all of these files.
 const shortest = 256 << 10
 
+const defaultFrameBytes = 1 << 20
+
 // Config tunes a Runtime; only DataDir is needed.
 type Config struct {
 	DataDir        string        // holds the log, the snapshots and what embedded services keep
@@ -21,7 +23,7 @@ type Config struct {
 	CommitInterval time.Duration // of barriers while there is something to commit; 0 means 5 ms
 	EpochBytes     int64         // an epoch that has grown so large gets its barrier early; 0 means 64 MiB
 	SealedBytes    int64         // no epoch is sealed while more than this is not durable; 0 means 2 × EpochBytes
-	FrameBytes     int           // an epoch larger than this is written as parts; 0 means 1 MiB
+	FrameBytes     int           // an epoch larger than this is written as parts, and so is a catalog; 0 means 1 MiB
 	TopicMemory    int64         // of each topic for live readers beyond what is not durable; 0 means 16 MiB
 	SnapshotBytes  int64         // a job writes a snapshot after so many bytes of frames, or its state's if that is more; 0 means 64 MiB
 	LogBytes       int64         // past this, who pins the log is named and acted on; 0 means 4 GiB. Less than 1 GiB makes generations smaller
@@ -58,7 +60,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.EpochBytes, 64<<20)
 	def(&c.SealedBytes, 2*c.EpochBytes)
 	def(&c.Log.PendingBytes, math.MaxInt64) // SealedBytes is the bound, which one epoch alone may pass
-	def(&c.FrameBytes, 1<<20)
+	def(&c.FrameBytes, defaultFrameBytes)
 	def(&c.TopicMemory, 16<<20)
 	def(&c.SnapshotBytes, 64<<20)
 	def(&c.LogBytes, 4<<30)

@@ -24,7 +24,7 @@ var (
 type frameLog interface {
 	Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error)
 	AppendSmall(kind wal.FrameKind, sections []wal.Section) (wal.LSN, error)
-	Rotate(sections []wal.Section) (wal.LSN, error)
+	Rotate(catalog []wal.Section, rest ...[]wal.Section) (wal.LSN, error)
 	Room(bytes int64) error
 	RotateDue() bool
 	Last() wal.LSN
@@ -37,7 +37,7 @@ type core struct {
 	log        frameLog
 	bus        *bus.Bus
 	ledger     *ledger
-	frameBytes int // an epoch larger than this is written as parts
+	frameBytes int // an epoch larger than this is written as parts, and a catalog
 	attempts   map[uint32]uint32
 	passes     []passed         // what sealed epochs have read, until they are durable
 	onDrops    func([]bus.Drop) // may be nil; must not block
@@ -207,6 +207,10 @@ func (c *core) change(ch *control, marks []bus.Mark) (wal.LSN, error) {
 		write = c.log.Append // definitions may be large
 	}
 	lsn, err := write(kindControl, sections)
+	if errors.Is(err, wal.ErrTooLarge) && len(ch.Jobs) > 0 {
+		return 0, fmt.Errorf("%d jobs in one change, with definitions of %d KiB, are more than one frame of the log holds; apply them a few at a time: %w",
+			len(ch.Jobs), definitionBytes(ch)>>10, err)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("runtime: writing a change: %w", err)
 	}
@@ -225,6 +229,14 @@ func (c *core) change(ch *control, marks []bus.Mark) (wal.LSN, error) {
 		c.bus.Publish(lsn, nil, marks)
 	}
 	return lsn, nil
+}
+
+// definitionBytes is the length of the definitions that a change gives jobs.
+func definitionBytes(ch *control) (n int) {
+	for _, j := range ch.Jobs {
+		n += len(j.Definition)
+	}
+	return n
 }
 
 // dropsAtOnce is how many drops are in one small frame.
@@ -272,7 +284,11 @@ func (c *core) rotateIfDue() error {
 	if err != nil {
 		return fmt.Errorf("runtime: encoding the catalog: %w", err)
 	}
-	lsn, err := c.log.Rotate([]wal.Section{led, {Kind: sectionBusCatalog, Body: c.bus.AppendCatalog(nil)}})
+	frames := catalogFrames(c.frameBytes, led, wal.Section{Kind: sectionBusCatalog, Body: c.bus.AppendCatalog(nil)})
+	lsn, err := c.log.Rotate(frames[0], frames[1:]...)
+	if errors.Is(err, wal.ErrNoRoom) && c.log.Last() > 0 {
+		return nil // the generation goes on for longer: what frees room is said in it, or nothing ever could be
+	}
 	if err != nil {
 		return fmt.Errorf("runtime: starting a generation: %w", err)
 	}

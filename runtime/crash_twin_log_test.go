@@ -160,6 +160,6 @@ func RepairReusing(dataDir string) error {
 	k := p.kept
 	all := k.choice
 	k.seen, k.choice.Behind = newSeenFrames(), wal.Cut{}
-	_, err = r.wal.Write(all, wal.NewLog{Note: k.say, Now: time.Now(), Catalog: func(first wal.LSN) ([]wal.Section, error) { return k.catalog(first, 0) }})
+	_, err = r.wal.Write(all, wal.NewLog{Note: k.say, Now: time.Now(), Catalog: func(first wal.LSN) ([][]wal.Section, error) { return k.catalog(first, 0) }})
 	return err
 }

@@ -28,6 +28,8 @@ func KindName(k wal.FrameKind) string {
 	switch k {
 	case wal.KindCatalog:
 		return "catalog"
+	case wal.KindCatalogPart:
+		return "catalog-part"
 	case kindEpoch:
 		return "epoch"
 	case kindPart:

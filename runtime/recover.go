@@ -113,46 +113,27 @@ func (f *walFrame) Body(i int) ([]byte, error)    { return f.f.Body(i) }
 // recoverLedger reads the newest catalog, at an LSN, and folds all that stands behind it.
 func recoverLedger(log frames, catalog wal.LSN, b *bus.Bus) (*ledger, error) {
 	var l *ledger
+	var read catalogRead
 	err := readFrom(log, catalog, func(fr frame) (err error) {
-		if fr.Kind() == wal.KindCatalog {
-			if l != nil {
-				return nil // a later generation's: it says nothing new
-			}
-			l, err = loadCatalog(fr, b)
-			return err
-		}
 		if l == nil {
-			return fmt.Errorf("runtime: frame %s should be a catalog", fr.LSN())
+			if part, err := read.take(fr); part || err != nil {
+				return err
+			}
+			if l, err = read.load(b); err != nil {
+				return err
+			}
+		}
+		if fr.Kind() == wal.KindCatalog || fr.Kind() == wal.KindCatalogPart {
+			return nil // a later generation's: it says nothing new
 		}
 		return foldFrame(l, b, fr)
 	})
+	if err == nil && l == nil { // nothing stands behind it
+		l, err = read.load(b)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("runtime: reading the log: %w", err)
 	}
-	return l, nil
-}
-
-func loadCatalog(fr frame, b *bus.Bus) (l *ledger, err error) {
-	for i := range fr.Len() {
-		body, err := fr.Body(i)
-		if err != nil {
-			return nil, err
-		}
-		switch fr.Section(i).Kind {
-		case sectionLedger:
-			l, err = decodeLedger(body)
-		case sectionBusCatalog:
-			err = b.LoadCatalog(body)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if l == nil {
-		return nil, fmt.Errorf("runtime: the catalog at %s has no ledger", fr.LSN())
-	}
-	b.Generation(fr.LSN())
-	b.Dropped(l.First) // the bus may not have known yet when the catalog was written
 	return l, nil
 }
 

@@ -218,7 +218,7 @@ func (r *Repair) Write(p *RepairPlan, now time.Time) (wal.Done, error) {
 		rise = newIDRise
 	}
 	return r.wal.Write(k.choice, wal.NewLog{Rise: rise, Files: files, Note: k.say, Now: now,
-		Catalog: func(first wal.LSN) ([]wal.Section, error) { return k.catalog(first, rise) }})
+		Catalog: func(first wal.LSN) ([][]wal.Section, error) { return k.catalog(first, rise) }})
 }
 
 func (r *Repair) snapshotDir() string { return filepath.Join(r.dir, "snapshots") }
@@ -259,6 +259,7 @@ func (r *Repair) judge(c wal.Choice) (*keptLog, error) {
 		}
 		return k.seen.take(&walFrame{*f})
 	})
+	k.seen.end()
 	if err != nil {
 		return nil, err
 	}
@@ -424,8 +425,8 @@ func (k *keptLog) removedSnapshots(dir string) (paths []string, err error) {
 	return paths, err
 }
 
-// catalog makes the first frame under the new id: all that is kept, every counter past what may have been removed.
-func (k *keptLog) catalog(first wal.LSN, rise uint64) ([]wal.Section, error) {
+// catalog makes the first frames under the new id: all that is kept, every counter past what may have been removed.
+func (k *keptLog) catalog(first wal.LSN, rise uint64) ([][]wal.Section, error) {
 	l := k.ledger
 	rise += k.choice.Behind.Unknown()
 	marks := k.removeLost()
@@ -451,11 +452,11 @@ func (k *keptLog) catalog(first wal.LSN, rise uint64) ([]wal.Section, error) {
 	if err != nil {
 		return nil, err
 	}
-	sections := []wal.Section{led, {Kind: sectionBusCatalog, Body: k.bus.AppendCatalog(nil)}}
+	var whole []wal.Section
 	if len(marks) > 0 {
-		sections = append(sections, wal.Section{Kind: bus.SectionIndex, Body: bus.AppendIndex(nil, nil, marks)})
+		whole = append(whole, wal.Section{Kind: bus.SectionIndex, Body: bus.AppendIndex(nil, nil, marks)})
 	}
-	return sections, nil
+	return catalogFrames(defaultFrameBytes, led, wal.Section{Kind: sectionBusCatalog, Body: k.bus.AppendCatalog(nil)}, whole...), nil
 }
 
 // removeLost takes the jobs away whose state is lost, as if they had never been there, and returns the marks that say so.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
+	"github.com/sidestream-dev/sidestream/wal"
 )
 
 // place is a partition of a topic.
@@ -23,6 +24,8 @@ type seenFrames struct {
 	jobs   map[uint32]string
 	topics map[bus.TopicID]string
 	id     uint32 // the highest
+
+	catalog catalogRead // that is being read
 }
 
 func newSeenFrames() *seenFrames {
@@ -32,6 +35,12 @@ func newSeenFrames() *seenFrames {
 
 // take notes what a frame says. What cannot be decoded says nothing.
 func (s *seenFrames) take(fr frame) error {
+	if fr.Kind() != wal.KindCatalogPart {
+		s.end()
+	}
+	if part, err := s.catalog.take(fr); part || err != nil {
+		return err
+	}
 	for i := range fr.Len() {
 		kind := fr.Section(i).Kind
 		if kind == checkpoint.SectionState || kind == bus.SectionRecords {
@@ -56,18 +65,24 @@ func (s *seenFrames) take(fr frame) error {
 			if c, err := decodeControl(body); err == nil {
 				s.changed(c)
 			}
-		case sectionLedger:
-			if l, err := decodeLedger(body); err == nil {
-				s.ledger(l)
-			}
-		case sectionBusCatalog:
-			b := bus.New(bus.Config{}, nil)
-			if b.LoadCatalog(body) == nil {
-				s.stats(b.Stats())
-			}
 		}
 	}
 	return nil
+}
+
+// end notes what the catalog says whose last frame was taken, if there is one.
+func (s *seenFrames) end() {
+	c := s.catalog
+	if s.catalog = (catalogRead{}); c.at == 0 {
+		return
+	}
+	if l, err := decodeLedger(c.ledger); err == nil {
+		s.ledger(l)
+	}
+	b := bus.New(bus.Config{}, nil)
+	if b.LoadCatalog(c.bus) == nil {
+		s.stats(b.Stats())
+	}
 }
 
 func (s *seenFrames) written(at place, next bus.Offset) {

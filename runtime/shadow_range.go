@@ -272,6 +272,15 @@ func (s *shadow) walk(ctx context.Context, before wal.LSN, f func(wal.LSN, []bus
 			return nil
 		}
 	}
+	var read catalogRead
+	begin := func() error {
+		found, err := s.begun(&read, &at)
+		if err == nil && found {
+			err = f(read.at, at)
+		}
+		read = catalogRead{}
+		return err
+	}
 	err := readFrom(s.rt.frames, from, func(fr frame) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -282,12 +291,23 @@ func (s *shadow) walk(ctx context.Context, before wal.LSN, f func(wal.LSN, []bus
 		if fr.LSN() <= s.in.At {
 			return nil
 		}
+		if at == nil {
+			if part, err := read.take(fr); part || err != nil {
+				return err
+			}
+			if err := begin(); err != nil {
+				return err
+			}
+		}
 		moved, err := s.moved(fr, &at)
 		if err != nil || !moved {
 			return err
 		}
 		return f(fr.LSN(), at)
 	})
+	if err == nil || errors.Is(err, errWalked) && read.at > 0 { // nothing stands behind the catalog
+		err = begin()
+	}
 	if errors.Is(err, errWalked) || errors.Is(err, wal.ErrGone) {
 		return nil // what was dropped meanwhile is as if it had never been there
 	}
@@ -296,43 +316,50 @@ func (s *shadow) walk(ctx context.Context, before wal.LSN, f func(wal.LSN, []bus
 
 // moved takes from a frame how far the job had read; the slice is a new one each time.
 func (s *shadow) moved(fr frame, at *[]bus.SubState) (bool, error) {
-	if fr.Kind() != kindEpoch && fr.Kind() != wal.KindCatalog || fr.Kind() == wal.KindCatalog && *at != nil {
+	if fr.Kind() != kindEpoch {
 		return false, nil
 	}
 	for i := range fr.Len() {
-		info := fr.Section(i)
-		if !(info.Kind == checkpoint.SectionHeader && info.Owner == s.e.ID || info.Kind == sectionLedger) {
+		if info := fr.Section(i); info.Kind != checkpoint.SectionHeader || info.Owner != s.e.ID {
 			continue
 		}
 		body, err := fr.Body(i)
 		if err != nil {
 			return false, err
 		}
-		var h checkpoint.Header
-		if info.Kind == sectionLedger {
-			l, err := decodeLedger(body)
-			if err != nil {
-				return false, err
-			}
-			e := l.Jobs[s.e.ID]
-			if e == nil {
-				return false, nil
-			}
-			h = e.header
-		} else if h, err = checkpoint.DecodeHeader(body); err != nil {
+		h, err := checkpoint.DecodeHeader(body)
+		if err != nil {
 			return false, err
 		}
-		next := slices.Clone(*at)
-		if next == nil {
-			next = slices.Clone(s.in.States)
-		}
-		if err := placesIn(&h, s.in.Sub, next); err != nil {
-			return false, err
-		}
-		*at = next
-		return true, nil
+		return true, s.place(&h, at)
 	}
 	return false, nil
+}
+
+// begun takes from a catalog how far the job had read; false where it does not know the job, or nothing was read of it.
+func (s *shadow) begun(c *catalogRead, at *[]bus.SubState) (bool, error) {
+	if c.at == 0 || *at != nil {
+		return false, nil
+	}
+	l, err := decodeLedger(c.ledger)
+	if err != nil {
+		return false, err
+	}
+	e := l.Jobs[s.e.ID]
+	if e == nil {
+		return false, nil
+	}
+	return true, s.place(&e.header, at)
+}
+
+// place makes at a new slice of what a header says, over what was known.
+func (s *shadow) place(h *checkpoint.Header, at *[]bus.SubState) error {
+	next := slices.Clone(*at)
+	if next == nil {
+		next = slices.Clone(s.in.States)
+	}
+	*at = next
+	return placesIn(h, s.in.Sub, next)
 }
 
 // placesIn puts what a header says of a subscription into states, by partition.

@@ -26,6 +26,7 @@ type simFrame struct {
 	decoded  map[int][]simValue // records, by section
 	headers  map[int][]simMarked
 	apart    bool // of a twin: what belongs to it stands in the next frame
+	more     bool // a catalog goes on in the next frame
 }
 
 // owner returns the job whose epoch the frame is of, or 0.
@@ -75,6 +76,14 @@ type simLog struct {
 
 var simID = wal.LogID{'s', 'i', 'm'}
 
+// whole returns the last frame up to last with which a log may end: one that ends within a catalog loses what there is of that.
+func (l *simLog) whole(last wal.LSN) wal.LSN {
+	for last > 0 && l.frames[last-1].more && !l.s.twin.halfCatalogs {
+		last--
+	}
+	return last
+}
+
 // prefix returns what a crash may leave of the log: its frames up to last, all of them durable once it was opened again.
 func (l *simLog) prefix(last wal.LSN) *simLog {
 	p := &simLog{s: l.s, frames: l.frames[:last:last], durable: last}
@@ -122,9 +131,12 @@ func (l *simLog) append(kind wal.FrameKind, sections []wal.Section, small bool) 
 	}
 	l.frames = append(l.frames, f)
 	l.genBytes += f.bytes
-	if kind == wal.KindCatalog {
+	switch kind {
+	case wal.KindCatalog:
 		l.gens = append(l.gens, f.lsn)
 		l.genBytes = 0 // or small generations would hold nothing but catalogs
+	case wal.KindCatalogPart:
+		l.genBytes = 0
 	}
 	l.pending += f.bytes
 	l.s.tracef("log %d: %s, %d bytes", f.lsn, KindName(kind), f.bytes)
@@ -140,8 +152,20 @@ func (l *simLog) AppendSmall(kind wal.FrameKind, sections []wal.Section) (wal.LS
 	return l.append(kind, sections, true)
 }
 
-func (l *simLog) Rotate(sections []wal.Section) (wal.LSN, error) {
-	return l.append(wal.KindCatalog, sections, true)
+// Rotate has no room for a catalog of several frames on a full disk, as the real one has none for one longer than its reserve.
+func (l *simLog) Rotate(catalog []wal.Section, rest ...[]wal.Section) (wal.LSN, error) {
+	if l.full && len(rest) > 0 {
+		l.s.count("catalogs refused for want of room")
+		return 0, fmt.Errorf("%w: the simulator's disk is full", wal.ErrNoRoom)
+	}
+	first, err := l.append(wal.KindCatalog, catalog, true)
+	for _, sections := range rest {
+		if err == nil {
+			l.frames[l.Last()-1].more = true
+			_, err = l.append(wal.KindCatalogPart, sections, true)
+		}
+	}
+	return first, err
 }
 
 func (l *simLog) RotateDue() bool         { return l.genBytes >= l.s.plan.genBytes }

@@ -133,7 +133,7 @@ func TestSimRepeats(t *testing.T) {
 }
 
 // simHappenings must come about in any two hundred seeds; a simulator in which they do not proves little.
-var simHappenings = []string{"crashes", "restarts", "attempts", "prefixes checked", "frames: part", "frames: epoch", "frames: control", "frames: catalog",
+var simHappenings = []string{"crashes", "restarts", "attempts", "prefixes checked", "frames: part", "frames: epoch", "frames: control", "frames: catalog", "frames: catalog-part", "catalogs cut in half",
 	"frames read by a job that lags behind", "generations dropped", "snapshots read", "snapshots checked", "snapshots damaged", "late records", "windows",
 	"drops of the oldest", "ranges lost by a reader",
 	"records sent again", "partitions stored", "partitions let go by the store", "snapshots of jobs that do not run", "jobs held back by a full topic",

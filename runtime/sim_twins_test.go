@@ -29,6 +29,7 @@ type simTwin struct {
 	lateStoreSync   bool // the topic store says that it has synced, and does so later
 	staleRest       bool // a snapshot does not take the place of one of the same epoch
 	staleSavepoints bool // the positions of savepoints are older than their state
+	halfCatalogs    bool // a log that ends within a catalog keeps what there is of it
 	inherits        bool // a new job has the state of the last one of its name
 	filesFirst      bool // a topic's files go before the frame that removes it
 }
@@ -67,6 +68,8 @@ var simTwins = []simTwin{
 		foundTwice: true},
 	{name: "sent before it is durable", rules: []string{"R2"},
 		sendSealed: true},
+	{name: "half a catalog is kept", rules: []string{"error"},
+		halfCatalogs: true},
 	{name: "the topic store is not synced", rules: []string{"error", "R4", "R5", "R6"},
 		noStoreSync: true},
 	{name: "the log is cut without a word of the topic store", rules: []string{"error", "R4", "R6"},

@@ -10,7 +10,8 @@ const (
 	maxSections     = 1 << 20  // likewise
 	maxAncestors    = 64       // ids remembered; older ones are forgotten
 	maxSegmentBytes = 64 << 20
-	catalogShare    = 8 // a generation is at least so many times as long as its catalog
+	maxParts        = 1 << 20 // frames in which a catalog goes on
+	catalogShare    = 8       // a generation is at least so many times as long as its catalog
 )
 
 // Config tunes a Log; the zero value is a good one.

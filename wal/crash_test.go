@@ -16,9 +16,10 @@ import (
 // workload is what the crash tests do to a log: groups of frames over several sectors and segments, generations, a
 // dropped one, a log closed and opened again. It returns at the first error, with what was acknowledged.
 type workload struct {
-	bodies  [][]byte // by LSN - 1
-	acked   LSN      // durable, says the log
-	dropped LSN      // frames before it may be gone, now or after the crash
+	bodies  [][]byte     // by LSN - 1
+	within  map[LSN]bool // frames behind which a catalog goes on: no log ends there
+	acked   LSN          // durable, says the log
+	dropped LSN          // frames before it may be gone, now or after the crash
 }
 
 const workloadFrames = 24
@@ -46,14 +47,16 @@ func (w *workload) run(d disk) error {
 func (w *workload) fill(l *Log, part int) error {
 	for i := range workloadFrames / 2 {
 		lsn := LSN(len(w.bodies) + 1)
-		body := crashBody(lsn)
-		w.bodies = append(w.bodies, body)
-		sections := []Section{{Kind: 2, Owner: uint32(lsn), Body: body[:len(body)/3]}, {Kind: 3, Body: body[len(body)/3:]}}
+		sections := w.frame()
 		var got LSN
 		var err error
-		if i%5 == 0 {
+		switch i {
+		case 0:
 			got, err = l.Rotate(sections)
-		} else {
+		case 5, 10:
+			w.within[lsn], w.within[lsn+1] = true, true
+			got, err = l.Rotate(sections, w.frame(), w.frame())
+		default:
 			got, err = l.Append(2, sections)
 		}
 		if err != nil {
@@ -78,6 +81,14 @@ func (w *workload) fill(l *Log, part int) error {
 	return nil
 }
 
+// frame is the next frame.
+func (w *workload) frame() []Section {
+	lsn := LSN(len(w.bodies) + 1)
+	body := crashBody(lsn)
+	w.bodies = append(w.bodies, body)
+	return []Section{{Kind: 2, Owner: uint32(lsn), Body: body[:len(body)/3]}, {Kind: 3, Body: body[len(body)/3:]}}
+}
+
 // crashBody is a frame's body: its own for each LSN, with no two sectors alike.
 func crashBody(lsn LSN) []byte {
 	rng := rand.New(rand.NewPCG(uint64(lsn), 77))
@@ -99,6 +110,9 @@ func (w *workload) survived(d disk) error {
 	last := l.Last()
 	if last < w.acked || last > LSN(len(w.bodies)) {
 		return fmt.Errorf("log ends at %d; %d acknowledged, %d appended", last, w.acked, len(w.bodies))
+	}
+	if w.within[last] {
+		return fmt.Errorf("log ends at %d, within a catalog", last)
 	}
 	first, err := w.compare(l, last)
 	if err != nil {
@@ -165,7 +179,7 @@ func crashEverywhere(broken memDisk, seeds uint64, check func(*workload, disk) e
 		mem.FailFrom(k)
 		d := broken
 		d.Mem = mem
-		var w workload
+		w := workload{within: map[LSN]bool{}}
 		werr := w.run(d)
 		if werr != nil && !errors.Is(werr, crashfs.ErrInjected) {
 			return k, fmt.Errorf("op %d: %w", k, werr)
@@ -205,6 +219,7 @@ func TestCrashTwins(t *testing.T) {
 		{"no fsync", memDisk{noSync: true}, (*workload).survived},
 		{"no directory sync", memDisk{noSyncDir: true}, (*workload).survived},
 		{"no CRC", memDisk{}, (*workload).survivedTrusting},
+		{"half a catalog is one", memDisk{}, (*workload).survivedHalf},
 	}
 	for _, tt := range twins {
 		t.Run(tt.name, func(t *testing.T) {
@@ -215,6 +230,26 @@ func TestCrashTwins(t *testing.T) {
 			t.Logf("seen: %v", err)
 		})
 	}
+}
+
+// survivedHalf is a log that takes a generation for begun once the first frame of its catalog is whole.
+func (w *workload) survivedHalf(d disk) error {
+	gens, _, err := listGenerations(d, "/data/wal")
+	if err != nil || len(gens) == 0 {
+		return nil // not there yet
+	}
+	g := &generationScan{first: gens[len(gens)-1]}
+	g.due = due{lsn: g.first, anyID: true, anyPrv: true}
+	if g.segments, err = listSegments(d, filepath.Join("/data/wal", generationName(g.first))); err != nil {
+		return err
+	}
+	if err := g.scan(d, "/data/wal", nil); err != nil {
+		return err
+	}
+	if w.within[g.last()] {
+		return fmt.Errorf("log ends at %d, within a catalog", g.last())
+	}
+	return nil
 }
 
 // survivedTrusting is a reader that believes lengths and LSNs and checks no sum.

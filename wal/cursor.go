@@ -188,7 +188,9 @@ func (c *cursor) frame(at int64, fr *found) error {
 	}
 	fr.ext = extension{}
 	if fr.kind == KindCatalog {
-		fr.ext = decodeExtension(&fr.head, b)
+		if fr.ext, err = decodeExtension(&fr.head, b); err != nil {
+			return err
+		}
 	}
 	fr.at, fr.next = at, at+int64(fr.length)
 	return nil

@@ -64,4 +64,9 @@
 //	                            generation before, which never change again
 //	first                       the first LSN under this log id; only there may id and LSN jump
 //	ancestors                   the ids the log had before, oldest first
+//
+// A catalog that is too long for one frame goes on in the frames behind its first, of kind 255, without an extension of their
+// own. Its extension then ends with their number, a u64. They are written in one group, so that no LSN among them is ever
+// durable without the last; a generation whose catalog breaks off is one that was never begun, and is removed like one whose
+// only frame is torn.
 package wal

@@ -13,7 +13,7 @@ var (
 	ErrClosed   = errors.New("wal: closed")
 	ErrGone     = errors.New("wal: dropped")                               // the LSN lies in a dropped generation
 	ErrNoFrames = errors.New("wal: the first frame of a log is a catalog") // Append before the first Rotate
-	ErrKind     = errors.New("wal: not a kind for this call")              // KindCatalog is Rotate's, 0 nobody's
+	ErrKind     = errors.New("wal: not a kind for this call")              // those of a catalog are Rotate's, 0 is nobody's
 	ErrStale    = errors.New("wal: frame used after its reader moved on")
 	// ErrUnfinishedRepair refuses a directory in which a repair was decided upon and not finished.
 	ErrUnfinishedRepair = errors.New("wal: a repair was begun and not finished; `wal repair --write` finishes it")
@@ -96,6 +96,8 @@ const (
 	errMissing  = fault("segment is missing")
 	errEarly    = fault("segment ends before the next one begins")
 	errCatalog  = fault("generation does not begin with its catalog")
+	errPart     = fault("frame is not one that a catalog goes on in, or should be one")
+	errHalf     = fault("catalog breaks off")
 	errList     = fault("segments are not those that the next generation lists")
 	errGap      = fault("generations do not follow one another")
 	errForeign  = fault("file is not the log's own, and the engine would act on it")

@@ -30,8 +30,12 @@ func parseID(s string, id *LogID) error {
 // FrameKind says what a frame is. KindCatalog is known here; the others are the caller's and opaque.
 type FrameKind uint8
 
-// KindCatalog is the first frame of each generation, written by Rotate.
-const KindCatalog FrameKind = 1
+const (
+	// KindCatalog is the first frame of each generation, written by Rotate.
+	KindCatalog FrameKind = 1
+	// KindCatalogPart is a frame in which a catalog goes on, behind its first.
+	KindCatalogPart FrameKind = 255
+)
 
 // Section is one part of a frame. Kind and Owner are the caller's.
 type Section struct {
@@ -60,7 +64,8 @@ const (
 	tableLineLen  = 16
 	extensionLen  = 24
 	ancestorLen   = 24
-	minFrameBytes = headerLen + extensionLen + maxAncestors*ancestorLen
+	partsLen      = 8
+	minFrameBytes = headerLen + extensionLen + maxAncestors*ancestorLen + partsLen
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -88,6 +93,19 @@ type extension struct {
 	bytes     int64
 	first     LSN
 	ancestors []Ancestor
+	parts     int // frames behind this one in which the catalog goes on
+}
+
+// size is its length in a frame; a frame that is no catalog has none.
+func (e *extension) size() int {
+	if e == nil {
+		return 0
+	}
+	n := extensionLen + len(e.ancestors)*ancestorLen
+	if e.parts > 0 {
+		n += partsLen
+	}
+	return n
 }
 
 // entry is a line of the table, with where its body begins in the frame.
@@ -98,11 +116,8 @@ type entry struct {
 }
 
 // frameLen is the length that appendFrame gives a frame.
-func frameLen(ancestors int, kind FrameKind, sections []Section) int64 {
-	n := int64(headerLen) + int64(len(sections))*tableLineLen
-	if kind == KindCatalog {
-		n += extensionLen + int64(ancestors)*ancestorLen
-	}
+func frameLen(ext *extension, sections []Section) int64 {
+	n := int64(headerLen) + int64(ext.size()) + int64(len(sections))*tableLineLen
 	for i := range sections {
 		n += int64(len(sections[i].Body))
 	}
@@ -112,21 +127,17 @@ func frameLen(ancestors int, kind FrameKind, sections []Section) int64 {
 // appendFrame encodes a frame behind dst and returns dst and the frame's checksum. Of h it takes kind, id, lsn, durable
 // and prev; ext is for catalogs, nil for the rest. See doc.go for the layout.
 func appendFrame(dst []byte, h head, ext *extension, sections []Section) ([]byte, uint32) {
-	start, extLen, ancestors := len(dst), 0, 0
-	if ext != nil {
-		ancestors = len(ext.ancestors)
-		extLen = extensionLen + ancestors*ancestorLen
-	}
+	start := len(dst)
 	le := binary.LittleEndian
 	dst = le.AppendUint32(dst, frameMagic)
 	dst = append(dst, frameVersion, byte(h.kind))
-	dst = le.AppendUint16(dst, uint16(extLen))
+	dst = le.AppendUint16(dst, uint16(ext.size()))
 	dst = append(dst, h.id[:]...)
 	dst = le.AppendUint64(dst, uint64(h.lsn))
 	dst = le.AppendUint64(dst, uint64(h.durable))
 	dst = le.AppendUint32(dst, h.prev)
 	dst = le.AppendUint32(dst, uint32(len(sections)))
-	dst = le.AppendUint32(dst, uint32(frameLen(ancestors, h.kind, sections)))
+	dst = le.AppendUint32(dst, uint32(frameLen(ext, sections)))
 	dst = append(dst, 0, 0, 0, 0) // the checksum, below
 	if ext != nil {
 		dst = appendExtension(dst, ext)
@@ -155,6 +166,9 @@ func appendExtension(dst []byte, ext *extension) []byte {
 	for _, a := range ext.ancestors {
 		dst = append(dst, a.ID[:]...)
 		dst = le.AppendUint64(dst, uint64(a.Last))
+	}
+	if ext.parts > 0 {
+		dst = le.AppendUint64(dst, uint64(ext.parts))
 	}
 	return dst
 }
@@ -195,6 +209,9 @@ func decodeHeader(b []byte) (h head, err error) {
 		return h, nil
 	}
 	ancestors := h.ext - extensionLen
+	if ancestors%ancestorLen == partsLen {
+		ancestors -= partsLen
+	}
 	if ancestors < 0 || ancestors%ancestorLen != 0 || ancestors/ancestorLen > maxAncestors {
 		return h, errHead
 	}
@@ -229,7 +246,7 @@ func decodeTable(dst []entry, h *head, b []byte) ([]entry, error) {
 }
 
 // decodeExtension reads a catalog's extension; b is the head of the frame, checked.
-func decodeExtension(h *head, b []byte) extension {
+func decodeExtension(h *head, b []byte) (extension, error) {
 	le := binary.LittleEndian
 	b = b[headerLen : headerLen+h.ext]
 	ext := extension{
@@ -238,8 +255,15 @@ func decodeExtension(h *head, b []byte) extension {
 		bytes:    int64(le.Uint64(b[8:])),
 		first:    LSN(le.Uint64(b[16:])),
 	}
-	for b = b[extensionLen:]; len(b) > 0; b = b[ancestorLen:] {
+	for b = b[extensionLen:]; len(b) >= ancestorLen; b = b[ancestorLen:] {
 		ext.ancestors = append(ext.ancestors, Ancestor{ID: LogID(b[:16]), Last: LSN(le.Uint64(b[16:]))})
 	}
-	return ext
+	if len(b) > 0 {
+		parts := le.Uint64(b)
+		if parts == 0 || parts > maxParts {
+			return ext, errLimit
+		}
+		ext.parts = int(parts)
+	}
+	return ext, nil
 }

@@ -26,12 +26,29 @@ func goldenFrames() []byte {
 	return b
 }
 
+// goldenParts are a catalog that goes on in one more frame.
+func goldenParts() []byte {
+	id := LogID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+	ext := &extension{segments: 3, listCRC: 0xaabbccdd, bytes: 1 << 33, first: 1, parts: 1, ancestors: []Ancestor{{ID: LogID{0xf0}, Last: 400}}}
+	b, crc := appendFrame(nil, head{kind: KindCatalog, id: id, lsn: 1000, durable: 999, prev: 0x01020304}, ext,
+		[]Section{{Kind: 1, Owner: 0, Body: []byte("half a cat")}})
+	b, _ = appendFrame(b, head{kind: KindCatalogPart, id: id, lsn: 1001, durable: 999, prev: crc}, nil,
+		[]Section{{Kind: 1, Owner: 0, Body: []byte("alog")}})
+	return b
+}
+
 func TestGoldenFrame(t *testing.T) {
+	checkGolden(t, "frame.golden", goldenFrames())
+	checkGolden(t, "catalog-parts.golden", goldenParts())
+}
+
+func checkGolden(t *testing.T, name string, b []byte) {
+	t.Helper()
 	var sb strings.Builder
-	for b := goldenFrames(); len(b) > 0; b = b[min(16, len(b)):] {
+	for ; len(b) > 0; b = b[min(16, len(b)):] {
 		fmt.Fprintln(&sb, hex.EncodeToString(b[:min(16, len(b))]))
 	}
-	path := filepath.Join("testdata", "frame.golden")
+	path := filepath.Join("testdata", name)
 	if *update {
 		os.MkdirAll("testdata", 0o755)
 		mustWrite(t, path, []byte(sb.String()))
@@ -52,6 +69,7 @@ func memBytes(b []byte) *cursor {
 func FuzzDecodeFrame(f *testing.F) {
 	golden := goldenFrames()
 	f.Add(golden)
+	f.Add(goldenParts())
 	f.Add(golden[:headerLen])
 	f.Add(bytes.Repeat([]byte{0xff}, headerLen))
 	huge := bytes.Clone(golden)
@@ -85,6 +103,8 @@ func FuzzDecodeFrame(f *testing.F) {
 func FuzzScanTail(f *testing.F) {
 	d := bytesDisk{files: map[string][]byte{}}
 	f.Add(appendEntries(goldenFrames()))
+	f.Add(appendEntries(goldenParts()))
+	f.Add(appendEntries(goldenParts())[:250])
 	f.Add([]byte{0})
 	f.Add(bytes.Repeat([]byte{0x80}, 20))
 	f.Fuzz(func(t *testing.T, in []byte) {

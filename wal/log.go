@@ -38,7 +38,7 @@ type Log struct {
 	last     LSN
 	appended int64         // bytes since Open
 	genBytes int64         // of the generation that the next frame goes to
-	catalog  int64         // bytes of its catalog; 0 is not known
+	catalog  int64         // bytes of its catalog, all of it; 0 is not known
 	moved    chan struct{} // closed when durable moves; nil when nobody waits
 	closing  bool
 	room     room
@@ -57,6 +57,8 @@ type request struct {
 	kind     FrameKind // KindCatalog starts a generation
 	sections []Section
 	bytes    int64 // in the segment
+	parts    int   // of a catalog: how many of the frames behind it are the rest of it
+	more     bool  // the frame behind it belongs to the same catalog
 }
 
 // ID returns the log's id.
@@ -103,19 +105,19 @@ func (l *Log) Failed() <-chan struct{} { return l.failed }
 // belong to the log until the LSN is durable and must not change. Errors: [ErrTooLarge], [ErrNoRoom], [ErrBacklog],
 // [ErrNoFrames], [ErrKind], [ErrClosed], all with nothing taken; a [*FailedError] is final.
 func (l *Log) Append(kind FrameKind, sections []Section) (LSN, error) {
-	if kind <= KindCatalog {
+	if kind <= KindCatalog || kind == KindCatalogPart {
 		return 0, ErrKind
 	}
-	return l.append(kind, sections, l.cfg.FrameBytes, false)
+	return l.append([]request{{kind: kind, sections: sections}}, l.cfg.FrameBytes, false)
 }
 
 // AppendSmall is Append for what frees space or says what was done outside: it passes Config.PendingBytes and the check
 // for room, and where the disk is full the reserve's space is given up for it. At most Config.SmallBytes.
 func (l *Log) AppendSmall(kind FrameKind, sections []Section) (LSN, error) {
-	if kind <= KindCatalog {
+	if kind <= KindCatalog || kind == KindCatalogPart {
 		return 0, ErrKind
 	}
-	return l.append(kind, sections, l.cfg.SmallBytes, true)
+	return l.append([]request{{kind: kind, sections: sections}}, l.cfg.SmallBytes, true)
 }
 
 // Room reports, by [ErrNoRoom], that frames of so many bytes in all would not be taken now: for what is to be appended
@@ -129,19 +131,48 @@ func (l *Log) Room(bytes int64) error {
 	return l.room.check(bytes, l.appended-l.writtenBytes.Load())
 }
 
-// Rotate starts a new generation with this catalog as its first frame, in its turn behind what is queued. It passes the
-// check for room like AppendSmall: without it nothing could be dropped from a full disk.
-func (l *Log) Rotate(sections []Section) (LSN, error) {
-	return l.append(KindCatalog, sections, l.cfg.FrameBytes, true)
+// Rotate starts a new generation with this catalog as its first frame, in its turn behind what is queued, and returns that
+// frame's LSN. A catalog too long for one frame goes on in those of rest, of KindCatalogPart, which follow at once: a crash
+// leaves all of it or nothing, and no LSN in the midst of it is ever durable by itself. It passes the check for room like
+// AppendSmall: without it nothing could be dropped from a full disk.
+func (l *Log) Rotate(catalog []Section, rest ...[]Section) (LSN, error) {
+	reqs := make([]request, 0, 1+len(rest))
+	reqs = append(reqs, request{kind: KindCatalog, sections: catalog, parts: len(rest), more: len(rest) > 0})
+	for i, sections := range rest {
+		reqs = append(reqs, request{kind: KindCatalogPart, sections: sections, more: i+1 < len(rest)})
+	}
+	if len(rest) > maxParts {
+		return 0, fmt.Errorf("%w: a catalog of %d frames", ErrTooLarge, len(reqs))
+	}
+	return l.append(reqs, l.cfg.FrameBytes, true)
 }
 
-func (l *Log) append(kind FrameKind, sections []Section, bytesMax int, small bool) (LSN, error) {
-	n := frameLen(len(l.ancestors), kind, sections)
-	if n > int64(bytesMax) || len(sections) > l.cfg.MaxSections {
-		return 0, fmt.Errorf("%w: %d bytes of %d, %d sections of %d", ErrTooLarge, n, bytesMax, len(sections),
-			l.cfg.MaxSections)
+// measure sets the frames' lengths and returns their sum.
+func (l *Log) measure(reqs []request, bytesMax int) (total int64, err error) {
+	for i := range reqs {
+		r := &reqs[i]
+		var ext *extension
+		if r.kind == KindCatalog {
+			ext = &extension{ancestors: l.ancestors, parts: r.parts}
+		}
+		n := frameLen(ext, r.sections)
+		if n > int64(bytesMax) || len(r.sections) > l.cfg.MaxSections {
+			return 0, fmt.Errorf("%w: %d bytes of %d, %d sections of %d", ErrTooLarge, n, bytesMax, len(r.sections),
+				l.cfg.MaxSections)
+		}
+		r.bytes = n + int64(prefixLen(n))
+		total += r.bytes
 	}
-	n += int64(prefixLen(n))
+	return total, nil
+}
+
+// append queues frames, all of them or none, and returns the LSN of the first.
+func (l *Log) append(reqs []request, bytesMax int, small bool) (LSN, error) {
+	n, err := l.measure(reqs, bytesMax)
+	if err != nil {
+		return 0, err
+	}
+	kind := reqs[0].kind
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.usable(); err != nil {
@@ -166,14 +197,18 @@ func (l *Log) append(kind FrameKind, sections []Section, bytesMax int, small boo
 		l.genBytes, l.catalog = 0, n
 	}
 	l.room.taken += n
-	l.last++
 	l.appended += n
 	l.genBytes += n
-	l.queue = append(l.queue, request{lsn: l.last, kind: kind, sections: sections, bytes: n})
-	l.stats.appends.Add(1)
+	first := l.last + 1
+	for _, r := range reqs {
+		l.last++
+		r.lsn = l.last
+		l.queue = append(l.queue, r)
+	}
+	l.stats.appends.Add(uint64(len(reqs)))
 	l.stats.bytes.Add(uint64(n))
 	l.ready.Signal()
-	return l.last, nil
+	return first, nil
 }
 
 // usable returns why nothing more can be done with the log; mu is held.

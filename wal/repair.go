@@ -116,12 +116,12 @@ func (r *Repair) Removed(c Choice, fn func(f *Frame) error) error {
 
 // NewLog is how the log goes on behind what a Choice keeps.
 type NewLog struct {
-	Catalog func(first LSN) ([]Section, error) // of the first frame, whose LSN is given
-	Rise    uint64                             // LSNs to leave out besides those that may have been given to what is removed
-	Files   []string                           // other files that are cut off with it: they are kept too, and not removed
-	Note    any                                // for people, in the manifest
-	Now     time.Time                          // names the folder
-	id      LogID                              // tests fix it
+	Catalog func(first LSN) ([][]Section, error) // its frames, of which the first one's LSN is given; see Log.Rotate
+	Rise    uint64                               // LSNs to leave out besides those that may have been given to what is removed
+	Files   []string                             // other files that are cut off with it: they are kept too, and not removed
+	Note    any                                  // for people, in the manifest
+	Now     time.Time                            // names the folder
+	id      LogID                                // tests fix it
 }
 
 // Done says what a repair did.
@@ -376,14 +376,20 @@ func (r *Repair) writeGeneration(c Choice, n NewLog, m *manifest) error {
 	}
 	ext.ancestors = append(ext.ancestors, Ancestor{ID: r.oldID(c), Last: c.Last})
 	ext.ancestors = ext.ancestors[max(0, len(ext.ancestors)-maxAncestors):]
-	sections, err := n.Catalog(m.First)
+	catalog, err := n.Catalog(m.First)
 	if err != nil {
 		return err
 	}
-	if size := frameLen(len(ext.ancestors), KindCatalog, sections); size > maxFrameBytes || len(sections) > maxSections {
-		return fmt.Errorf("%w: a catalog of %d bytes", ErrTooLarge, size)
+	ext.parts = len(catalog) - 1
+	var frames [][]byte
+	for _, sections := range catalog {
+		if size := frameLen(ext, sections); size > maxFrameBytes || len(sections) > maxSections || len(catalog) > maxParts {
+			return fmt.Errorf("%w: %d frames of a catalog, one of %d bytes", ErrTooLarge, len(catalog), size)
+		}
+		frame, crc := appendFrame(nil, h, ext, sections)
+		frames = append(frames, frame)
+		h.kind, h.lsn, h.prev, ext = KindCatalogPart, h.lsn+1, crc, nil
 	}
-	frame, _ := appendFrame(nil, h, ext, sections)
 	dir := filepath.Join(r.dir, generationName(m.First)+newSuffix)
 	if err := r.disk.Mkdir(dir); err != nil {
 		return err
@@ -392,7 +398,7 @@ func (r *Repair) writeGeneration(c Choice, n NewLog, m *manifest) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(e.Write(1, [][]byte{frame}), e.Close()); err != nil {
+	if err := errors.Join(e.Write(1, frames), e.Close()); err != nil {
 		return err
 	}
 	return errors.Join(r.disk.SyncDir(dir), r.disk.SyncDir(r.dir))

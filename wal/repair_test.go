@@ -22,8 +22,8 @@ import (
 
 var repairTime = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
-func repairedCatalog(first LSN) ([]Section, error) {
-	return []Section{{Kind: 9, Body: fmt.Appendf(nil, "begins with %d", first)}}, nil
+func repairedCatalog(first LSN) ([][]Section, error) {
+	return [][]Section{{{Kind: 9, Body: fmt.Appendf(nil, "begins with %d", first)}}, {{Kind: 9, Body: []byte("and goes on")}}}, nil
 }
 
 // damageCase is one way to ruin a log of several generations.
@@ -139,13 +139,18 @@ func repairLog() (memDisk, map[LSN][]byte, error) {
 	if err != nil {
 		return d, nil, err
 	}
-	for i := range 42 {
+	frame := func(i int) []Section {
 		body := crashBody(LSN(i + 1))[:200]
-		sections := []Section{{Kind: 2, Owner: 1, Body: body[:90]}, {Kind: 3, Body: body[90:]}}
-		if i%14 == 0 {
-			_, err = l.Rotate(sections)
-		} else {
-			_, err = l.Append(2, sections)
+		return []Section{{Kind: 2, Owner: 1, Body: body[:90]}, {Kind: 3, Body: body[90:]}}
+	}
+	for i := range 42 {
+		switch i % 14 {
+		case 0:
+			_, err = l.Rotate(frame(i), frame(i+1))
+		case 1:
+			continue // the catalog goes on in it
+		default:
+			_, err = l.Append(2, frame(i))
 		}
 		if err == nil {
 			err = l.WaitDurable(context.Background(), l.Last())
@@ -286,7 +291,7 @@ func repairedWell(d memDisk, c Choice, done Done, want map[LSN][]byte, seen LSN)
 		return err
 	}
 	catalog, _ := repairedCatalog(done.First)
-	model := map[LSN][]byte{done.First: catalog[0].Body}
+	model := map[LSN][]byte{done.First: catalog[0][0].Body, done.First + 1: catalog[1][0].Body}
 	for lsn := c.First; lsn <= c.Last && lsn > 0; lsn++ {
 		model[lsn] = want[lsn]
 	}
@@ -304,7 +309,7 @@ func repairedWell(d memDisk, c Choice, done Done, want map[LSN][]byte, seen LSN)
 	}
 	for i := range 30 {
 		lsn, err := l.Append(2, []Section{{Body: crashBody(LSN(i + 1))}})
-		if err != nil || lsn != done.First+LSN(i)+1 {
+		if err != nil || lsn != done.First+LSN(i)+2 { // its catalog is two frames
 			return fmt.Errorf("Append: %d, %w", lsn, err)
 		}
 	}
@@ -508,7 +513,7 @@ func wellRepaired(d memDisk, want map[LSN][]byte) error {
 			return fmt.Errorf("frame %d is not as it was", lsn)
 		}
 	}
-	if len(got) != 20 || l.Last() <= 42 {
+	if len(got) != 21 || l.Last() <= 42 {
 		return fmt.Errorf("%d frames, the last is %d", len(got), l.Last())
 	}
 	folders, err := d.List(repairDir)
@@ -580,7 +585,7 @@ func TestRepairOnDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	l = mustOpen(t, dir, cfg)
-	if got := l.Generations(); got[0].First <= 7 || l.Last() != done.First || done.First != last+1 {
+	if got := l.Generations(); got[0].First <= 7 || l.Last() != done.First+1 || done.First != last+1 {
 		t.Errorf("generations %v, last %d, want what lies behind the damage, and frame %d", got, l.Last(), last+1)
 	}
 	if kept := mustRead(t, filepath.Join(done.Folder, generationName(7), segmentName(1))); !bytes.Equal(kept, b) {

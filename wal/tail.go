@@ -42,7 +42,7 @@ type place struct {
 type generationScan struct {
 	first    LSN
 	segments []segment
-	frames   int
+	frames   int // 0 where its catalog is not whole
 	sections int
 	bytes    int64 // up to end
 	end      place // behind the last whole frame
@@ -136,26 +136,43 @@ func scanGeneration(d disk, dir string, first LSN, want due, each func(*found)) 
 // scanSegments is scanGeneration of segments that are listed already.
 func scanSegments(d disk, dir string, first LSN, want due, segs []segment, each func(*found)) (*generationScan, error) {
 	g := &generationScan{first: first, due: want, segments: segs}
-	gdir := filepath.Join(dir, generationName(first))
-	for i, s := range segs {
-		if index := uint64(g.due.lsn-first) + 1; s.index != index {
+	err := g.scan(d, dir, each)
+	if err == nil && g.frames > 0 && g.frames <= g.catalog.ext.parts {
+		g.halfCatalog()
+	}
+	return g, err
+}
+
+// halfCatalog makes a generation whose catalog breaks off what it would be without any of it.
+func (g *generationScan) halfCatalog() {
+	if g.damage == nil {
+		g.damage = g.corrupt(g.end, errHalf)
+	}
+	g.damage.First = g.first
+	*g = generationScan{first: g.first, segments: g.segments, damage: g.damage, due: due{lsn: g.first, id: g.catalog.id, anyPrv: true}}
+}
+
+func (g *generationScan) scan(d disk, dir string, each func(*found)) error {
+	gdir := filepath.Join(dir, generationName(g.first))
+	for i, s := range g.segments {
+		if index := uint64(g.due.lsn-g.first) + 1; s.index != index {
 			g.damage = g.corrupt(place{max(i-1, 0), g.end.off}, errMissing)
 			if s.index < index {
 				g.damage = g.corrupt(place{i, 0}, errLSN)
 			}
-			return g, nil
+			return nil
 		}
 		if err := g.scanSegment(d, gdir, i, each); err != nil {
-			return g, err
+			return err
 		}
 		if g.damage != nil {
-			return g, nil
+			return nil
 		}
 	}
 	if g.frames == 0 {
 		g.damage = g.corrupt(place{}, errShort)
 	}
-	return g, nil
+	return nil
 }
 
 func (g *generationScan) scanSegment(d disk, gdir string, i int, each func(*found)) error {
@@ -193,6 +210,9 @@ func (g *generationScan) check(c *cursor, fr *found) error {
 	}
 	if (fr.kind == KindCatalog) != (g.frames == 0) {
 		return errCatalog
+	}
+	if (fr.kind == KindCatalogPart) != (g.frames > 0 && g.frames <= g.catalog.ext.parts) {
+		return errPart
 	}
 	return c.bodies(fr)
 }

@@ -315,7 +315,7 @@ func TestTearInsideAGroup(t *testing.T) {
 	l.mu.Lock() // the writer gets all of them at once
 	for lsn := LSN(2); lsn <= 9; lsn++ {
 		s := []Section{{Body: crashBody(lsn)}}
-		n := frameLen(0, 2, s)
+		n := frameLen(nil, s)
 		l.last++
 		l.appended += n + int64(prefixLen(n))
 		l.queue = append(l.queue, request{lsn: lsn, kind: 2, sections: s, bytes: n + int64(prefixLen(n))})

@@ -22,6 +22,7 @@ type writer struct {
 	entries [][]byte // the same, for the engine
 	from    LSN      // the first of them
 	bytes   int64    // of them, as they will lie in the segment
+	more    bool     // the last one's catalog goes on
 }
 
 // resume opens the engine where g ends.
@@ -62,7 +63,7 @@ func (w *writer) take(group []request) []request {
 	}
 	var bytes int64
 	n := 0
-	for n < len(w.queue) && (n == 0 || bytes < w.cfg.GroupBytes) {
+	for n < len(w.queue) && (n == 0 || bytes < w.cfg.GroupBytes || w.queue[n-1].more) { // a catalog is never durable in part
 		bytes += w.queue[n].bytes
 		n++
 	}
@@ -103,7 +104,7 @@ func (w *writer) encode(r *request) *FailedError {
 	h := head{kind: r.kind, id: w.id, lsn: r.lsn, durable: w.Durable(), prev: w.prev}
 	var ext *extension
 	if r.kind == KindCatalog {
-		ext = &extension{first: w.idFirst, ancestors: w.ancestors}
+		ext = &extension{first: w.idFirst, ancestors: w.ancestors, parts: r.parts}
 		if err := w.describeOld(ext); err != nil {
 			return &FailedError{"list the old generation", err}
 		}
@@ -119,6 +120,7 @@ func (w *writer) encode(r *request) *FailedError {
 	w.buf, w.prev = appendFrame(w.buf, h, ext, r.sections)
 	w.ends = append(w.ends, len(w.buf))
 	w.bytes += r.bytes
+	w.more = r.more
 	return nil
 }
 
@@ -142,7 +144,9 @@ func (w *writer) flush() *FailedError {
 	g.Last, g.Bytes = last, g.Bytes+w.bytes
 	w.genMu.Unlock()
 	w.writtenBytes.Add(w.bytes)
-	w.written.Store(uint64(last))
+	if !w.more { // half a catalog is cut off again
+		w.written.Store(uint64(last))
+	}
 	clear(w.entries)
 	w.buf, w.ends, w.entries, w.bytes = w.buf[:0], w.ends[:0], w.entries[:0], 0
 	return nil
