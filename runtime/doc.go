@@ -50,7 +50,8 @@
 //	probation.go what comes back                  savepoint.go snapshots with names
 //	seek.go, place.go, retain.go  places of readers, and what topics keep      replay.go  reading a topic again
 //	copy.go      reading a topic again into another one                 topicremove.go  a topic goes
-//	shadow.go, shadow_range.go, shadow_run.go, shadow_compare.go  another definition on what a job has read
+//	shadow.go, shadow_parts.go, shadow_range.go, shadow_run.go, shadow_compare.go  another definition on what a job has read
+//	past.go      in which stretches a job has read a topic
 //	members.go   which jobs and senders there are                       events.go, joblog.go  what has happened
 //	plan.go      a graph cut into tasks           build.go     an attempt's subtasks
 //	execution.go the master of one attempt        task.go      a subtask's loop

@@ -123,8 +123,9 @@ type splitEntry struct {
 
 // baseEntry is what a job begins with that begins with a savepoint: a snapshot of its own, whose header has its positions.
 type baseEntry struct {
-	Snapshot snapshotEntry `json:"snapshot"`
-	Header   []byte        `json:"header"`
+	Snapshot  snapshotEntry `json:"snapshot"`
+	Header    []byte        `json:"header"`
+	Savepoint string        `json:"savepoint,omitempty"` // its name
 }
 
 // stepEntry is what a job's step keeps: tables, whose names hold the layout of what is in them, by keys of a type.
@@ -142,6 +143,9 @@ type inputEntry struct {
 	Start  bus.Start      `json:"start"`
 	States []bus.SubState `json:"states,omitempty"` // where it began
 	At     wal.LSN        `json:"at,omitempty"`     // the frame that began it
+	Replay string         `json:"replay,omitempty"` // the id of the replay that began it
+	Base   string         `json:"base,omitempty"`   // the savepoint whose state the job began with then
+	Fresh  bool           `json:"fresh,omitempty"`  // it began without state then
 }
 
 // outputEntry is a job's output: a topic of the bus, or a hidden one that a sender takes outside.

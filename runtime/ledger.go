@@ -40,6 +40,8 @@ type jobEntry struct {
 	Epoch      checkpoint.Epoch  `json:"epoch"` // last sealed
 	LSN        wal.LSN           `json:"lsn"`   // of that epoch
 	Inputs     []inputEntry      `json:"inputs,omitempty"`
+	Past       []pastEntry       `json:"past,omitempty"`      // what it has read before with other inputs, oldest first
+	PastGone   bool              `json:"past_gone,omitempty"` // that there was more
 	Outputs    []outputEntry     `json:"outputs,omitempty"`
 	Steps      []stepEntry       `json:"steps,omitempty"`       // those that keep state
 	Drops      []dropEntry       `json:"drops,omitempty"`       // by their place in the log; those before the oldest snapshot are done
@@ -81,7 +83,7 @@ func (j *jobEntry) clone() *jobEntry {
 		p.Outputs = slices.Clone(p.Outputs)
 		c.Prev = &p
 	}
-	c.Inputs, c.Outputs, c.Steps, c.Snapshots = slices.Clone(j.Inputs), slices.Clone(j.Outputs), slices.Clone(j.Steps), slices.Clone(j.Snapshots)
+	c.Past, c.Inputs, c.Outputs, c.Steps, c.Snapshots = slices.Clone(j.Past), slices.Clone(j.Inputs), slices.Clone(j.Outputs), slices.Clone(j.Steps), slices.Clone(j.Snapshots)
 	return &c
 }
 
@@ -202,6 +204,9 @@ func (l *ledger) applyEpoch(lsn wal.LSN, h checkpoint.Header, bytes int64) error
 			j.From = h.Parts[0]
 		}
 	}
+	if err := j.endReplay(lsn, &h); err != nil {
+		return err
+	}
 	checkpoint.Merge(&j.header, h)
 	j.Attempt, j.Epoch, j.LSN = max(j.Attempt, h.Attempt), h.Epoch, lsn
 	j.FrameBytes += bytes
@@ -263,9 +268,11 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) error {
 		j = &jobEntry{ID: c.ID, Since: lsn}
 		l.Jobs[c.ID] = j
 	}
+	was := j.reading(lsn)
 	switch {
 	case c.RollBack:
 		j.rollBack(lsn, c)
+		j.endStretches(was)
 		return nil
 	case c.Settle:
 		j.Prev = nil
@@ -300,6 +307,7 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) error {
 		if err := l.replace(lsn, j, c); err != nil {
 			return err
 		}
+		j.endStretches(was)
 	}
 	if c.Replay != nil {
 		extra := maps.Clone(j.header.Extra)
@@ -322,7 +330,9 @@ func (l *ledger) replace(lsn wal.LSN, j *jobEntry, c jobChange) error {
 	for i := range j.Inputs {
 		in := &j.Inputs[i]
 		if in.At == 0 {
-			in.At = lsn
+			if err := j.stretchBegins(lsn, in, c); err != nil {
+				return err
+			}
 		}
 		l.used(uint32(in.Sub))
 		for _, s := range in.States {
@@ -394,7 +404,8 @@ func (j *jobEntry) rollBack(lsn wal.LSN, c jobChange) {
 	}
 	j.Prev, j.Change = nil, lsn
 	j.Definition, j.Origin, j.Changed, j.Phase, j.Reason = p.Definition, p.Origin, p.Changed, c.Phase, c.Reason
-	j.Inputs, j.Outputs, j.Steps, j.Drops, j.Moved = p.Inputs, p.Outputs, p.Steps, p.Drops, lsn
+	j.bringBack(p.Inputs, lsn)
+	j.Outputs, j.Steps, j.Drops, j.Moved = p.Outputs, p.Steps, p.Drops, lsn
 	j.drop(lsn, c.Drops)
 	for _, s := range p.Splits {
 		if !slices.ContainsFunc(j.header.Splits, func(h checkpoint.SplitState) bool { return h.Step == s.Step && h.Split == s.Split }) {

@@ -369,7 +369,7 @@ func (r *replay) base(have *jobEntry, jc *jobChange) (err error) {
 	if r.file, err = r.rt.snapshots.beginWith(r.saved.Name, have.ID, epoch); err != nil {
 		return err
 	}
-	jc.Base = &baseEntry{Snapshot: snapshotEntry{Epoch: epoch, File: r.file, Bytes: r.saved.Bytes}, Header: checkpoint.AppendHeader(nil, h)}
+	jc.Base = &baseEntry{Snapshot: snapshotEntry{Epoch: epoch, File: r.file, Bytes: r.saved.Bytes}, Header: checkpoint.AppendHeader(nil, h), Savepoint: r.saved.Name}
 	return nil
 }
 

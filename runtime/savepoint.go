@@ -302,7 +302,7 @@ func (r *registration) from(d *definition, sp *savepointEntry, h checkpoint.Head
 	if file, err = files.beginWith(sp.Name, jc.ID, 0); err != nil {
 		return "", err
 	}
-	jc.Base = &baseEntry{Snapshot: snapshotEntry{File: file, Bytes: sp.Bytes}, Header: checkpoint.AppendHeader(nil, h)}
+	jc.Base = &baseEntry{Snapshot: snapshotEntry{File: file, Bytes: sp.Bytes}, Header: checkpoint.AppendHeader(nil, h), Savepoint: sp.Name}
 	r.change.Jobs = append(r.change.Jobs, jc)
 	return file, nil
 }

@@ -59,7 +59,7 @@ type ShadowOptions struct {
 	Definition *jobs.Job
 	Against    string // the job whose outputs it is compared with; "" is the one of the definition's name
 	From       Place
-	To         *Place // nil: to where the job stands
+	To         *Place // nil: as far as the job has read
 	WarmUp     *Place // read from here on, and compare from From on; nil leaves that to the savepoints there are
 	Show       int    // so many differences; at most ShadowShowMax
 	StateBytes int    // of the definition's state, at most; 0 means 256 MiB
@@ -72,6 +72,7 @@ type ShadowOptions struct {
 type ShadowResult struct {
 	Job         string             `json:"job"`
 	Input       ReplaySpan         `json:"input" doc:"what was compared: whole epochs of the job"`
+	Parts       []ShadowPart       `json:"parts" doc:"what the job read at one go, in its order; several where it was replayed or set elsewhere"`
 	Records     int64              `json:"records" doc:"of the input, compared"`
 	WarmUp      int64              `json:"warm_up" doc:"records read before, whose outputs were not compared"`
 	State       string             `json:"state" doc:"what the definition began with"`
@@ -122,7 +123,11 @@ type shadow struct {
 	shared map[bus.TopicID]string       // another job that writes an output's topic
 	held   []bus.TopicID                // that are not removed meanwhile
 	last   wal.LSN                      // of the log, as of e
+	parts  []shadowPart
 
+	// What follows is of one part.
+	part       shadowPart
+	until      wal.LSN // the frame that ended its stretch; 0 is none
 	begin, end shadowEdge
 	whole      bool // it begins with all the state there was
 	starts     []bus.SubState
@@ -184,7 +189,7 @@ func (rt *Runtime) Shadow(ctx context.Context, topic string, o ShadowOptions) (r
 	s.o.Show = min(max(s.o.Show, 0), ShadowShowMax)
 	def(&s.o.StateBytes, shadowStateBytes)
 	def(&s.o.OpenMax, shadowOpenMax)
-	for _, step := range []func(context.Context, string) error{s.look, s.edges, s.basis, s.run} {
+	for _, step := range []func(context.Context, string) error{s.look, s.split, s.runParts} {
 		if err := step(ctx, topic); err != nil {
 			return ShadowResult{}, err
 		}
@@ -296,7 +301,7 @@ func (s *shadow) outputs() error {
 		}
 		why = append(why, o.Output+": "+o.Not)
 	}
-	return fmt.Errorf("job %s has no output that can be compared (%s)", s.e.Name, strings.Join(why, "; "))
+	return fmt.Errorf("job %s %w (%s)", s.e.Name, errNoneCompared, strings.Join(why, "; "))
 }
 
 // out is the shadow's side of an output node.

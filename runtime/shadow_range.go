@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -21,30 +20,21 @@ type shadowEdge struct {
 	exact  bool
 }
 
-// errWalked ends a walk that has found what it looked for.
-var errWalked = errors.New("found")
+// errWalked ends a walk that has found what it looked for, errOver one behind which no frame is of the stretch.
+var errWalked, errOver = errors.New("found"), errors.New("over")
 
 // edges finds the moments of the job between which it read the range: the last at which it had read nothing of it, and the first
 // at which it had read all. They are ends of epochs, so that what is compared may be more than was asked for.
-func (s *shadow) edges(ctx context.Context, topic string) error {
-	froms, err := s.froms()
-	if err != nil {
+func (s *shadow) edges(ctx context.Context, topic string) (err error) {
+	if s.end, err = s.stretchEnd(); err != nil {
 		return err
 	}
-	now := shadowEdge{states: s.now(), lsn: math.MaxInt64, exact: true} // of its outputs up to s.ends
-	s.end = now
-	if s.o.To != nil {
-		tos, err := s.o.To.offsets(s.rt.bus, s.topic)
-		if err != nil {
+	if !s.part.open {
+		if s.end, err = s.endAt(ctx, s.part.to); err != nil {
 			return err
 		}
-		if reached(tos, now.states) {
-			if s.end, err = s.endAt(ctx, tos); err != nil {
-				return err
-			}
-		}
 	}
-	if s.begin, err = s.beginAt(ctx, froms); err != nil {
+	if s.begin, err = s.beginAt(ctx, s.part.from); err != nil {
 		return err
 	}
 	for p := range s.begin.states {
@@ -54,9 +44,6 @@ func (s *shadow) edges(ctx context.Context, topic string) error {
 		from, to := s.begin.states[p].Next, s.end.states[p].Next
 		s.result.Input.From, s.result.Input.To = append(s.result.Input.From, from), append(s.result.Input.To, to)
 		s.result.Records += int64(to - from)
-	}
-	if s.result.Records == 0 {
-		return s.rt.nothingIn(ctx, topic) // and not "the same"
 	}
 	s.result.Input.Topic, s.result.Job = topic, s.o.Against
 	s.result.Exact = s.begin.exact && s.end.exact
@@ -142,10 +129,7 @@ func reached(places []bus.Offset, states []bus.SubState) bool {
 func (s *shadow) beginAt(ctx context.Context, froms []bus.Offset) (shadowEdge, error) {
 	own := shadowEdge{states: s.in.States, lsn: s.in.At, exact: true}
 	if reached(froms, own.states) && own.lsn > 0 {
-		s.whole = !slices.ContainsFunc(own.states, func(st bus.SubState) bool { return st.Next > 0 })
-		if !behind(froms, own.states) {
-			s.note("the job began at %s of the topic, and gave nothing of what lies before", offsetsOf(own.states))
-		}
+		s.whole = s.in.Fresh
 		return s.readable(own)
 	}
 	first, err := s.frameOf(froms, false)
@@ -167,6 +151,13 @@ func (s *shadow) beginAt(ctx context.Context, froms []bus.Offset) (shadowEdge, e
 		return s.readable(edge)
 	}
 	edge.lsn = first - min(first, 1)
+	if first <= s.in.At { // the job read it later than it was written, as in a replay
+		if own, err := s.readable(own); err == nil {
+			s.whole = s.in.Fresh
+			return own, nil
+		}
+		edge.lsn = s.in.At
+	}
 	for p, o := range froms {
 		st, err := s.rt.bus.Browse(s.topic, p, bus.Start{At: min(o, s.end.states[p].Next)})
 		if err != nil {
@@ -192,13 +183,17 @@ func (s *shadow) endAt(ctx context.Context, tos []bus.Offset) (shadowEdge, error
 	if err != nil {
 		return shadowEdge{}, err
 	}
+	last, err := s.frameOf(tos, true)
+	if err != nil {
+		return shadowEdge{}, err
+	}
 	edge, calls := shadowEdge{}, 0
 	err = s.walk(ctx, first, func(lsn wal.LSN, at []bus.SubState) error {
 		calls++
 		switch {
 		case !reached(tos, at):
 			return nil
-		case calls > 1 || behind(tos, at): // else the log does not reach back so far
+		case calls > 1 || behind(tos, at) || last <= s.in.At: // else the log does not reach back so far
 			edge = shadowEdge{states: at, lsn: lsn, exact: true}
 		}
 		return errWalked
@@ -206,10 +201,7 @@ func (s *shadow) endAt(ctx context.Context, tos []bus.Offset) (shadowEdge, error
 	if err != nil || edge.exact {
 		return edge, err
 	}
-	if edge.lsn, err = s.frameOf(tos, true); err != nil {
-		return edge, err
-	}
-	edge.states = nil
+	edge.lsn, edge.states = min(last, s.lastOf()), nil
 	for p, o := range tos {
 		st, err := s.rt.bus.Browse(s.topic, p, bus.Start{At: o})
 		if err != nil {
@@ -259,7 +251,7 @@ func (s *shadow) lsnOf(partition int, o bus.Offset) (wal.LSN, error) {
 // the job had read the topic. A generation begins with that, which is where it looks first.
 func (s *shadow) walk(ctx context.Context, before wal.LSN, f func(wal.LSN, []bus.SubState) error) error {
 	gens := s.rt.log.Generations()
-	from := gens[0].First
+	from, before := gens[0].First, max(before, s.in.At)
 	for _, g := range gens {
 		if g.First <= before {
 			from = g.First
@@ -285,8 +277,8 @@ func (s *shadow) walk(ctx context.Context, before wal.LSN, f func(wal.LSN, []bus
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if fr.LSN() > s.last {
-			return errWalked
+		if fr.LSN() > s.last || s.until > 0 && fr.LSN() >= s.until {
+			return errOver
 		}
 		if fr.LSN() <= s.in.At {
 			return nil
@@ -305,11 +297,21 @@ func (s *shadow) walk(ctx context.Context, before wal.LSN, f func(wal.LSN, []bus
 		}
 		return f(fr.LSN(), at)
 	})
-	if err == nil || errors.Is(err, errWalked) && read.at > 0 { // nothing stands behind the catalog
+	if err == nil || errors.Is(err, errOver) && read.at > 0 { // nothing stands behind the catalog
 		err = begin()
 	}
-	if errors.Is(err, errWalked) || errors.Is(err, wal.ErrGone) {
+	if errors.Is(err, wal.ErrGone) {
 		return nil // what was dropped meanwhile is as if it had never been there
+	}
+	if (err == nil || errors.Is(err, errOver)) && s.until > 0 {
+		end, endErr := s.stretchEnd()
+		if endErr != nil {
+			return endErr
+		}
+		err = f(s.until, end.states)
+	}
+	if errors.Is(err, errWalked) || errors.Is(err, errOver) {
+		return nil
 	}
 	return err
 }
@@ -414,7 +416,15 @@ func (s *shadow) basis(_ context.Context, topic string) error {
 		if err != nil {
 			return err
 		}
-		if ok, err = s.fromSavepoint(sp, &h); err != nil {
+		if ok = len(s.parts) == 1 || sp.LSN >= s.in.At; ok {
+			if ok, err = s.fromSavepoint(sp, &h); err != nil {
+				return err
+			}
+		}
+	}
+	if !ok {
+		var err error
+		if ok, err = s.ownBase(); err != nil {
 			return err
 		}
 	}
@@ -444,6 +454,9 @@ func (s *shadow) warmUp(topic string) error {
 	}
 	s.starts = nil
 	for p, o := range at {
+		if s.in.Fresh { // of what lies before, the job's state has nothing
+			o = max(o, s.in.States[p].Next)
+		}
 		st, err := s.rt.bus.Browse(s.topic, p, bus.Start{At: min(o, s.begin.states[p].Next)})
 		if err != nil {
 			return err
@@ -506,7 +519,7 @@ func (s *shadow) fromNewest() (bool, error) {
 	var saved []*savepointEntry
 	err := s.rt.do(func(c *core) error {
 		for _, sp := range c.ledger.Savepoints {
-			if sp.Job == s.e.Name && sp.LSN <= s.begin.lsn {
+			if sp.Job == s.e.Name && sp.LSN <= s.begin.lsn && sp.LSN >= s.in.At { // of before, the job's state was another
 				saved = append(saved, sp)
 			}
 		}

@@ -162,7 +162,8 @@ func (s *shadow) lowest(ctx context.Context) (low *shadowHead, err error) {
 		if err := h.peek(); err != nil {
 			return nil, err
 		}
-		if !h.have || h.batch.Len() > 0 && h.batch.Base >= until.Next || h.batch.Len() == 0 && h.batch.LSN > until.Marks {
+		marks := h.batch.Len() == 0 && h.next >= until.Next // before the last record all are taken, whatever Marks says
+		if !h.have || h.batch.Len() > 0 && h.batch.Base >= until.Next || marks && h.batch.LSN > until.Marks {
 			continue
 		}
 		if low == nil || h.batch.LSN < low.batch.LSN {
@@ -245,7 +246,8 @@ type givenReader struct {
 	at, end   bus.Offset
 	reader    *bus.Reader
 	over      bool
-	tail      int // records taken behind an end that is not exact
+	tail      int        // records taken behind an end that is not exact
+	held      *bus.Batch // the first of these, until the definition has given all: only what it waits for counts there
 }
 
 // follow reads what the job gave, as much as the definition has given; all of it where that is over.
@@ -260,11 +262,11 @@ func (s *shadow) follow(ctx context.Context, all bool) error {
 			}
 			more := false
 			for _, g := range o.readers {
-				if g.over {
+				if g.over || g.held != nil && !all {
 					continue
 				}
 				more = true
-				if err := s.readGiven(o, g); err != nil {
+				if err := s.readGiven(o, g, all); err != nil {
 					return err
 				}
 			}
@@ -277,7 +279,11 @@ func (s *shadow) follow(ctx context.Context, all bool) error {
 }
 
 // readGiven takes the next batch.
-func (s *shadow) readGiven(o *shadowOut, g *givenReader) error {
+func (s *shadow) readGiven(o *shadowOut, g *givenReader, all bool) error {
+	if b := g.held; b != nil {
+		g.held = nil
+		return s.takeGiven(o, g, *b)
+	}
 	if g.at >= g.end {
 		g.over = true
 		return nil
@@ -307,7 +313,16 @@ func (s *shadow) readGiven(o *shadowOut, g *givenReader) error {
 			g.over = true
 			return nil
 		}
+		if !all {
+			g.held = &b
+			return nil
+		}
 	}
+	return s.takeGiven(o, g, b)
+}
+
+// takeGiven compares what a batch has.
+func (s *shadow) takeGiven(o *shadowOut, g *givenReader, b bus.Batch) error {
 	if s.owned {
 		if job, err := s.owners.of(b.LSN); err != nil || job != s.e.ID {
 			return err
@@ -352,13 +367,9 @@ func (s *shadow) sum() {
 		s.result.Extra += o.Extra
 		s.result.Outputs = append(s.result.Outputs, o.ShadowOutput)
 	}
-	s.result.Same = s.result.Missing == 0 && s.result.Extra == 0
 	s.result.Differences = s.compare.shown
 	if s.compare.forgot > 0 {
 		s.note("%d differences are too large to be kept for showing", s.compare.forgot)
-	}
-	if s.result.Notes == nil {
-		s.result.Notes = []string{}
 	}
 	if s.result.Outputs == nil {
 		s.result.Outputs = []ShadowOutput{}
