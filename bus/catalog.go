@@ -48,6 +48,7 @@ type catalogSubPart struct {
 	Marks   wal.LSN `json:"marks"`
 	Base    int64   `json:"base"`
 	Dropped uint64  `json:"dropped,omitempty"`
+	Lost    []Lost  `json:"lost,omitempty"`
 }
 
 type catalogGenJSON struct {
@@ -88,7 +89,7 @@ func (b *Bus) AppendCatalog(dst []byte) []byte {
 		s := b.subs[id]
 		cs := catalogSub{ID: id, Name: s.name, Topic: s.topic}
 		for _, p := range s.parts {
-			cs.Parts = append(cs.Parts, catalogSubPart{p.sealed, p.durable, Offset(p.floor.Load()), p.marks, p.base, p.dropped})
+			cs.Parts = append(cs.Parts, catalogSubPart{p.sealed, p.durable, Offset(p.floor.Load()), p.marks, p.base, p.lost.records, p.lost.ranges})
 		}
 		c.Subs = append(c.Subs, cs)
 	}
@@ -212,7 +213,11 @@ func (b *Bus) loadSub(cs catalogSub) error {
 		if p.Floor > t.parts[i].next {
 			return fmt.Errorf("bus: the catalog lets go of records before %s for subscription %s, in partition %d, where %s is next", p.Floor, cs.Name, i, t.parts[i].next)
 		}
-		part := subPart{sealed: p.Sealed, durable: p.Sealed, floor: new(atomic.Uint64), marks: p.Marks, base: p.Base, dropped: p.Dropped} // a catalog that is read is durable
+		if slices.ContainsFunc(p.Lost, func(l Lost) bool { return l.From >= l.To || l.To > t.parts[i].next }) {
+			return fmt.Errorf("bus: the catalog says that subscription %s lost %v of partition %d, where %s is next", cs.Name, p.Lost, i, t.parts[i].next)
+		}
+		lost := account{p.Dropped, p.Lost}
+		part := subPart{sealed: p.Sealed, durable: p.Sealed, floor: new(atomic.Uint64), marks: p.Marks, base: p.Base, lost: lost, counted: lost} // a catalog that is read is durable
 		part.floor.Store(uint64(p.Floor))
 		s.parts = append(s.parts, part)
 	}

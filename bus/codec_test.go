@@ -50,6 +50,13 @@ func someState() SubState {
 			{Producer: 300, Watermark: -1, Idle: true}}}
 }
 
+// lossyState is someState of a subscription that lost something.
+func lossyState() SubState {
+	s := someState()
+	s.Dropped, s.Lost = 1<<20+3, []Lost{{5, 8}, {1 << 32, 1<<32 + 1<<20}}
+	return s
+}
+
 func TestGolden(t *testing.T) {
 	data, _ := build(someRecords())
 	golden(t, "records-v1.hex", data)
@@ -58,6 +65,7 @@ func TestGolden(t *testing.T) {
 	golden(t, "index-full-v2.hex", AppendIndex(nil, pubs, marks))
 	golden(t, "position-v2.hex", AppendSubState(nil, SubState{Watermark: NoWatermark}))
 	golden(t, "position-full-v2.hex", AppendSubState(nil, someState()))
+	golden(t, "position-lost-v2.hex", AppendSubState(nil, lossyState()))
 	golden(t, "catalog-empty-v1.hex", newRig(t, Config{}).AppendCatalog(nil))
 	golden(t, "catalog-v1.hex", someBus(t).AppendCatalog(nil))
 }
@@ -187,7 +195,7 @@ func TestMarksAreNormal(t *testing.T) {
 }
 
 func TestSubStateRoundTrip(t *testing.T) {
-	for _, want := range []SubState{someState(), {Watermark: NoWatermark}, {Watermark: 0, Idle: true, Position: Position{Next: math.MaxUint64, Marks: math.MaxUint64}}} {
+	for _, want := range []SubState{someState(), lossyState(), {Watermark: NoWatermark}, {Watermark: 0, Idle: true, Position: Position{Next: math.MaxUint64, Marks: math.MaxUint64}}} {
 		got, err := DecodeSubState(AppendSubState(nil, want))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v %v\nwant %+v", got, err, want)
@@ -206,6 +214,7 @@ func TestTruncatedAndFlipped(t *testing.T) {
 	}{
 		{"index", AppendIndex(nil, pubs, marks), reencodeIndex},
 		{"position", AppendSubState(nil, someState()), reencodeState},
+		{"position of one that lost something", AppendSubState(nil, lossyState()), reencodeState},
 		{"records", data, func(b []byte) ([]byte, error) { return b, checkRecords(b, n) }},
 	}
 	for _, tt := range tests {
@@ -254,6 +263,7 @@ func FuzzDecodeIndex(f *testing.F) {
 
 func FuzzDecodeSubState(f *testing.F) {
 	f.Add(AppendSubState(nil, someState()))
+	f.Add(AppendSubState(nil, lossyState()))
 	f.Add(AppendSubState(nil, SubState{Watermark: NoWatermark}))
 	f.Add([]byte{1, 0, 0, 0, 0, 0xff, 0xff, 0x7f})
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -72,11 +72,14 @@
 //
 // A subscription's place in a partition, opaque in an epoch's header ([AppendSubState]):
 //
-//	+-------------+-------------+--------+---------+-----------+---------------------+-----+---------------------------------------+
-//	| version = 2 | partition u | next u | marks u | dropped u | flags [watermark z] | n u | each: producer u, flags [watermark z] |
-//	+-------------+-------------+--------+---------+-----------+---------------------+-----+---------------------------------------+
+//	+-------------+-------------+--------+---------+-----------+---------------------+------------------------------------+
+//	| version = 2 | partition u | next u | marks u | dropped u | flags [watermark z] | [ranges u, each: from u, length u] |
+//	+-------------+-------------+--------+---------+-----------+---------------------+------------------------------------+
+//	| n u | each: producer u, flags [watermark z] |
+//	+-----+---------------------------------------+
 //
-//	flags   1 idle, 8 a watermark follows; producers in ascending order
+//	dropped  records that its readers went over since it began, as the topic drops the oldest; ranges are the newest of these
+//	flags    1 idle, 8 a watermark follows, of the place itself also 16 ranges follow; producers in ascending order
 //
 // The bus's part of a catalog is JSON, with a version ([Bus.AppendCatalog]).
 package bus

@@ -13,12 +13,15 @@ import (
 // dropPart is the part of its limit that a topic drops beyond what it must, so that it does not do so again at each epoch.
 const dropPart = 8
 
+// lostKept is how many ranges that it lost a subscription remembers of a partition.
+const lostKept = 8
+
 // errLetGo says that what comes next was let go for the subscription, while its reader looked for it.
 var errLetGo = errors.New("bus: let go meanwhile")
 
 // Drop says that a subscription, which is behind by its topic's limit, does not get the records of a partition up to To any
 // more: its floor. From is where it stood in a sealed epoch, or its floor before: its reader may have come further, and does
-// not lose what it has read, once that is sealed.
+// not lose what it has read, once that is sealed. What it does lose stands in its place (SubState).
 type Drop struct {
 	Topic     TopicID `json:"topic"`
 	Sub       SubID   `json:"sub"`
@@ -135,27 +138,67 @@ func (b *Bus) Beyond(id SubID, st SubState) SubState {
 	return st
 }
 
+// Lost is a range of offsets, From up to, without, To, that a reader went over since its topic drops the oldest.
+type Lost struct {
+	From Offset `json:"from"`
+	To   Offset `json:"to"`
+}
+
 // beyond goes over the records before floor, and counts them.
 func (s *SubState) beyond(p *partition, floor Offset) {
 	if floor <= s.Next {
 		return
 	}
 	p.mu.Lock()
-	s.Dropped += uint64(p.records(s.Next, floor))
+	n := p.records(s.Next, floor)
 	p.mu.Unlock()
+	if n > 0 {
+		s.Dropped += uint64(n)
+		s.Lost = remember(s.Lost, Lost{s.Next, floor})
+	}
 	s.Next = floor
+}
+
+// remember returns ranges with one more, as one with the last where it follows on that, and without the oldest beyond lostKept.
+func remember(ranges []Lost, l Lost) []Lost {
+	n := len(ranges)
+	if n > 0 && ranges[n-1].To == l.From {
+		l.From = ranges[n-1].From
+		n--
+	}
+	return append(slices.Clone(ranges[max(0, n+1-lostKept):n]), l)
+}
+
+// KeepLost gives a place of a subscription that goes on elsewhere what it has lost so far.
+func (s *SubState) KeepLost(was SubState) { s.Dropped, s.Lost = was.Dropped, was.Lost }
+
+// Behind returns a place told before somebody came to it, with what was lost on the way there: until at, and then by s itself.
+func (s SubState) Behind(at SubState) SubState {
+	more := s.Lost
+	s.Dropped, s.Lost = at.Dropped+s.Dropped, at.Lost
+	for _, l := range more {
+		s.Lost = remember(s.Lost, l)
+	}
+	return s
 }
 
 // letGo reports whether what comes next was let go for the subscription.
 func (c *cursor) letGo() bool { return c.floor != nil && Offset(c.floor.Load()) > c.Next }
 
-// jump goes over what was let go for the subscription. Of the marks before it the newest catalog that is not behind it says
-// what they came to.
+// jump goes over what was let go for the subscription, though not over where the cursor stops: what lies behind is not its to
+// lose, as it may go on elsewhere. Of the marks before it the newest catalog that is not behind it says what they came to.
 func (c *cursor) jump(b *Bus, t *topic) error {
 	if !c.letGo() {
 		return nil
 	}
-	c.beyond(c.part, Offset(c.floor.Load()))
+	floor := Offset(c.floor.Load())
+	if c.stops && floor > c.stop {
+		if floor = c.stop; floor <= c.Next {
+			c.stopped = true // of what comes next nothing need be there any more
+			return nil
+		}
+	}
+	c.beyond(c.part, floor)
 	if err := errors.Join(c.closeCold(), c.closeStore()); err != nil {
 		return err
 	}

@@ -80,7 +80,11 @@ func TestDropOldest(t *testing.T) {
 		t.Errorf("the slow one stands at %+v", st)
 	}
 	r.Passed(1, st, false)
-	if s := r.subStat(1); s.Dropped != 2 || s.Dropping != 0 || s.Lag != 0 {
+	if s := r.subStat(1); s.Dropped != 0 || s.Dropping != 2 || s.Lag != 0 {
+		t.Errorf("gone over, which a crash may take back: %+v", s)
+	}
+	r.Passed(1, st, true)
+	if s := r.subStat(1); s.Dropped != 2 || s.Dropping != 0 || !slices.Equal(s.Lost, []LostIn{{0, Lost{0, 2}, 2}}) {
 		t.Errorf("gone over: %+v", s)
 	}
 	if s := r.subStat(2); s.Dropped+uint64(s.Dropping) != 0 {
@@ -175,10 +179,84 @@ func TestDropStops(t *testing.T) {
 	if out := drain(t, rd, 2); len(out) > 1 || !rd.Stopped() { // of no records
 		t.Errorf("stopped: %v, read %q", rd.Stopped(), out)
 	}
-	r.must(rd.Go([]SubState{{Position: Position{Next: 9}, Dropped: 5}}))
+	if st := rd.States()[0]; st.Next != 4 || st.Dropped != 4 || !slices.Equal(st.Lost, []Lost{{0, 4}}) {
+		t.Errorf("it is to stop at 4, and has lost nothing behind that: %+v", st)
+	}
+	r.must(rd.Go([]SubState{{Position: Position{Next: 9}, Dropped: 2, Lost: []Lost{{7, 9}}}}))
 	out := drain(t, rd, 2)
-	if st := rd.States()[0]; st.Next != 30 || len(out) == 0 || len(out) > 8 || st.Dropped < 20 {
+	if st := rd.States()[0]; st.Next != 30 || len(out) == 0 || len(out) > 8 || int(st.Dropped)+len(out) != 4+2+21 ||
+		!slices.Equal(st.Lost, []Lost{{0, 4}, {7, Offset(30 - len(out))}}) {
 		t.Errorf("read %d, at %+v", len(out), st)
+	}
+}
+
+// TestDropNames: the newest ranges that were lost are named, those that follow on one another as one.
+func TestDropNames(t *testing.T) {
+	var all, have []Lost
+	for i := range Offset(30) {
+		l := Lost{i * 10, i*10 + 4}
+		if i%3 == 1 {
+			l.From = all[len(all)-1].To
+			all[len(all)-1].To = l.To
+		} else {
+			all = append(all, l)
+		}
+		was := slices.Clone(have)
+		next := remember(have, l)
+		if !slices.Equal(have, was) {
+			t.Fatalf("%v was changed to %v", was, have)
+		}
+		if have = next; !slices.Equal(have, all[max(0, len(all)-lostKept):]) {
+			t.Fatalf("behind %v there is %v, of %v", l, have, all)
+		}
+	}
+	st := SubState{Position: Position{Next: 500}, Dropped: 7, Lost: []Lost{{480, 487}}}.Behind(SubState{Position: Position{Next: 300}, Dropped: 11, Lost: []Lost{{1, 12}}})
+	if st.Next != 500 || st.Dropped != 18 || !slices.Equal(st.Lost, []Lost{{1, 12}, {480, 487}}) {
+		t.Errorf("behind: %+v", st)
+	}
+}
+
+// TestDropCount: what a subscription lost stands in its place, in the catalog, and in what is shown once that is durable; it never
+// goes back, and a place elsewhere keeps it.
+func TestDropCount(t *testing.T) {
+	r := dropRig(t, Config{}, TopicSpec{Partitions: 2, Limit: 1600})
+	rd := r.NewReader(1, 1, r.subscribe(1, 1, Start{Earliest: true}), func() {})
+	defer rd.Close()
+	var want []LostIn
+	read, total := 0, 0
+	for range 12 {
+		for range 20 {
+			r.write(0, 1)
+			total += 2
+		}
+		for _, s := range drain(t, rd, 3) {
+			if s[1] == ':' {
+				read++
+			}
+		}
+		back := rd.States()
+		for i, st := range back {
+			got, err := DecodeSubState(AppendSubState(nil, st))
+			r.must(err)
+			back[i] = got
+		}
+		r.Passed(1, back, true)
+		want = want[:0]
+		for _, st := range back {
+			for _, l := range st.Lost {
+				want = append(want, LostIn{st.Partition, l, int64(l.To - l.From)})
+			}
+		}
+		s := r.subStat(1)
+		if int(s.Dropped) != total-read || s.Dropping != 0 || !slices.Equal(s.Lost, want) || len(want) == 0 {
+			t.Fatalf("%d of %d read: %+v, want %v", read, total, s, want)
+		}
+		r.Passed(1, []SubState{{Dropped: 1}}, true)
+		again := makeRig(t, Config{}, r.log, r.now)
+		r.must(again.LoadCatalog(r.AppendCatalog(nil)))
+		if now := again.subStat(1); now.Dropped != s.Dropped || !slices.Equal(now.Lost, s.Lost) {
+			t.Fatalf("the next process knows %+v, where it was %+v", now, s)
+		}
 	}
 }
 

@@ -16,6 +16,8 @@ const (
 	markJoin  = 2
 	markLeave = 4
 	markHas   = 8 // a watermark follows
+
+	stateLost = 16 // ranges follow
 )
 
 // AppendIndex appends the body of a SectionIndex, in an epoch's last frame: what the epoch publishes and says.
@@ -152,19 +154,31 @@ func (s *SubState) settle() {
 
 // AppendSubState appends the encoding of s, opaque to all but the bus.
 //
-//	+---------+-----------+------+-------+---------+------------------------+---+-------------------------------------------+
-//	| version | partition | next | marks | dropped | flags u8 [watermark z] | n | each: producer u, flags u8 [watermark z]  |
-//	| u8 = 2  | u         | u    | u     | u       |                        | u | in ascending order                        |
-//	+---------+-----------+------+-------+---------+------------------------+---+-------------------------------------------+
+//	+---------+-----------+------+-------+---------+------------------------+-------------------------------------+
+//	| version | partition | next | marks | dropped | flags u8 [watermark z] | [ranges u, each: from u, length u]  |
+//	| u8 = 2  | u         | u    | u     | u       |                        | of what was lost, oldest first      |
+//	+---------+-----------+------+-------+---------+------------------------+-------------------------------------+
+//	| n | each: producer u, flags u8 [watermark z]  |
+//	| u | in ascending order                        |
+//	+---+-------------------------------------------+
 //
-//	flags   1 idle, 8 a watermark follows
+//	flags   1 idle, 8 a watermark follows, 16 ranges follow (of the state alone)
 func AppendSubState(dst []byte, s SubState) []byte {
 	dst = append(dst, stateVersion)
 	dst = binary.AppendUvarint(dst, uint64(s.Partition))
 	dst = binary.AppendUvarint(dst, uint64(s.Next))
 	dst = binary.AppendUvarint(dst, uint64(s.Marks))
 	dst = binary.AppendUvarint(dst, s.Dropped)
+	at := len(dst)
 	dst = appendWatermark(dst, s.Watermark, s.Idle)
+	if len(s.Lost) > 0 {
+		dst[at] |= stateLost
+		dst = binary.AppendUvarint(dst, uint64(len(s.Lost)))
+		for _, l := range s.Lost {
+			dst = binary.AppendUvarint(dst, uint64(l.From))
+			dst = binary.AppendUvarint(dst, uint64(l.To-l.From))
+		}
+	}
 	return appendTable(dst, s.Table)
 }
 
@@ -202,17 +216,41 @@ func appendWatermark(dst []byte, watermark int64, idle bool) []byte {
 }
 
 func (d *decoder) watermark() (watermark int64, idle bool) {
-	flags := d.byte()
+	watermark, flags := d.flagged(0)
+	return watermark, flags&markIdle != 0
+}
+
+// flagged reads flags, of which some more than those of a watermark are allowed, and the watermark.
+func (d *decoder) flagged(more byte) (watermark int64, flags byte) {
+	flags = d.byte()
 	watermark = NoWatermark
 	if flags&markHas != 0 {
 		if watermark = d.varint(); watermark == NoWatermark {
 			d.fail(errFlags)
 		}
 	}
-	if flags&^(markIdle|markHas) != 0 {
+	if flags&^(markIdle|markHas|more) != 0 {
 		d.fail(errFlags)
 	}
-	return watermark, flags&markIdle != 0
+	return watermark, flags
+}
+
+// lost reads ranges.
+func (d *decoder) lost() []Lost {
+	n := d.count(2)
+	if n == 0 {
+		d.fail(errFlags)
+		return nil
+	}
+	ranges := make([]Lost, n)
+	for i := range ranges {
+		from, length := d.uvarint(), d.uvarint()
+		if length == 0 || from+length < from {
+			d.fail(errRange)
+		}
+		ranges[i] = Lost{Offset(from), Offset(from + length)}
+	}
+	return ranges
 }
 
 // DecodeSubState reads what AppendSubState wrote.
@@ -220,7 +258,11 @@ func DecodeSubState(b []byte) (SubState, error) {
 	d := decoder{b: b}
 	d.version(stateVersion)
 	s := SubState{Partition: d.int31(), Position: Position{Next: Offset(d.uvarint()), Marks: wal.LSN(d.uvarint())}, Dropped: d.uvarint()}
-	s.Watermark, s.Idle = d.watermark()
+	var flags byte
+	s.Watermark, flags = d.flagged(stateLost)
+	if s.Idle = flags&markIdle != 0; flags&stateLost != 0 {
+		s.Lost = d.lost()
+	}
 	s.Table = d.table()
 	if err := d.result("position"); err != nil {
 		return SubState{}, err

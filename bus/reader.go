@@ -155,7 +155,7 @@ func (c *cursor) goOn(b *Bus, t *topic, max int) (out Batch, ok bool, err error)
 		if c.stopped {
 			return Batch{}, false, nil
 		}
-		if err = c.jump(b, t); err != nil {
+		if err = c.jump(b, t); err != nil || c.stopped {
 			return out, ok, err
 		}
 		if c.stops {

@@ -37,10 +37,19 @@ type SubStat struct {
 	Lag    int64  `json:"lag"`    // records not passed in a sealed epoch
 	Unread int64  `json:"unread"` // bytes counted against the limit
 
-	// Dropped are records that it lost, over its whole life, to OnFull DropOldest: gone over by its reader in sealed epochs.
-	// Dropping were let go and are yet to be gone over, or read already in an epoch that is not sealed yet.
-	Dropped  uint64 `json:"dropped"`
-	Dropping int64  `json:"dropping,omitempty"`
+	// Dropped are records that it lost, over its whole life, to OnFull DropOldest: gone over by its reader in durable epochs, each
+	// once. No crash takes any of them back. Lost names the newest ranges of them. Dropping were let go for it, and are yet to be
+	// gone over; some may have been read already, in an epoch that is not durable yet.
+	Dropped  uint64   `json:"dropped"`
+	Lost     []LostIn `json:"lost,omitempty"`
+	Dropping int64    `json:"dropping,omitempty"`
+}
+
+// LostIn is a range that was lost, of a partition.
+type LostIn struct {
+	Partition int `json:"partition"`
+	Lost
+	Records int64 `json:"records"`
 }
 
 // Stats returns how every topic stands, by name.
@@ -60,9 +69,13 @@ func (b *Bus) Stats() []TopicStat {
 		for _, s := range t.subs {
 			sub := SubStat{ID: s.id, Name: s.name, Lag: b.lag(t, s), Unread: b.unread(t, s)}
 			for i, p := range t.parts {
-				sub.Dropped += s.parts[i].dropped
+				at := &s.parts[i]
+				sub.Dropped += at.counted.records
 				p.mu.Lock()
-				sub.Dropping += p.records(s.parts[i].sealed, s.parts[i].place())
+				sub.Dropping += p.records(at.durable, max(at.durable, Offset(at.floor.Load())))
+				for _, l := range at.counted.ranges {
+					sub.Lost = append(sub.Lost, LostIn{i, l, p.records(l.From, l.To)})
+				}
 				p.mu.Unlock()
 			}
 			st.Subscriptions = append(st.Subscriptions, sub)

@@ -18,7 +18,7 @@ func (r *Reader) Stopped() bool {
 	return r.bounded && !slices.ContainsFunc(r.cursors, func(c *cursor) bool { return c.stops && !c.stopped })
 }
 
-// Go lets a stopped reader read on: where it stands, or, in the partitions of states, there.
+// Go lets a stopped reader read on: where it stands, or, in the partitions of states, there (see SubState.Behind).
 func (r *Reader) Go(states []SubState) error {
 	r.bounded = false
 	for _, c := range r.cursors {
@@ -33,9 +33,8 @@ func (r *Reader) Go(states []SubState) error {
 		if err := c.closeStore(); err != nil {
 			return err
 		}
-		dropped := c.Dropped
-		c.SubState = states[i]
-		c.Table, c.Dropped = slices.Clone(c.Table), max(dropped, c.Dropped)
+		c.SubState = states[i].Behind(c.SubState)
+		c.Table = slices.Clone(c.Table)
 	}
 	return nil
 }

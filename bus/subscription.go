@@ -26,7 +26,22 @@ type subPart struct {
 	floor   *atomic.Uint64 // records before this offset are let go for this subscription: the topic drops the oldest
 	marks   wal.LSN        // beside durable
 	base    int64          // bytes written before it registered, which never count against the limit
-	dropped uint64         // records that its reader went over, by the newest sealed epoch
+
+	lost    account // by the newest sealed epoch
+	counted account // by the newest durable one
+}
+
+// account is what the readers of a subscription went over in a partition.
+type account struct {
+	records uint64
+	ranges  []Lost // the newest
+}
+
+// take brings an account up to a place. It never goes back.
+func (a *account) take(st SubState) {
+	if st.Dropped > a.records {
+		*a = account{st.Dropped, st.Lost}
+	}
 }
 
 // place is the first record that the subscription has yet to pass.
@@ -174,9 +189,11 @@ func (b *Bus) Passed(id SubID, states []SubState, durable bool) {
 			continue
 		}
 		p := &s.parts[st.Partition]
-		p.sealed, p.dropped = max(p.sealed, st.Next), max(p.dropped, st.Dropped)
+		p.sealed = max(p.sealed, st.Next)
+		p.lost.take(st)
 		if durable {
 			p.durable, p.marks = max(p.durable, st.Next), max(p.marks, st.Marks)
+			p.counted.take(st)
 		}
 	}
 	var n news

@@ -222,6 +222,7 @@ type SubState struct {
 	Watermark int64          `json:"watermark"`
 	Idle      bool           `json:"idle,omitempty"`
 	Dropped   uint64         `json:"dropped,omitempty"` // records that it lost to OnFull DropOldest, over its whole life
+	Lost      []Lost         `json:"lost,omitempty"`    // the newest ranges of these, oldest first; never changed in place
 }
 
 // Start is where a new subscription begins: Earliest is the oldest record still there, Latest behind the newest, ByTime at

@@ -123,7 +123,8 @@ func TestSlowReaderLoses(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, rt, "the slow one is through", func() bool { s := subOf(t, rt, "numbers", "slow"); return s.Lag == 0 && s.Dropping == 0 })
-	lost := subOf(t, rt, "numbers", "slow").Dropped
+	account := subOf(t, rt, "numbers", "slow")
+	lost := account.Dropped
 	if s := subOf(t, rt, "numbers", "fast"); s.Dropped > 0 {
 		t.Errorf("the fast reader lost %d", s.Dropped)
 	}
@@ -142,12 +143,74 @@ func TestSlowReaderLoses(t *testing.T) {
 			t.Fatalf("number %d is lost, and in none of the ranges that were named: %v", n, ranges)
 		}
 	}
+	for _, l := range account.Lost {
+		for n := l.From; n < l.To; n++ {
+			if seen.has(int64(n)) {
+				t.Fatalf("number %d was read, and is in a range that is said to be lost: %v", n, account.Lost)
+			}
+		}
+	}
+	if len(account.Lost) == 0 {
+		t.Error("no range that was lost is named")
+	}
 	if lost != missing || lost < total/2 {
 		t.Errorf("%d records are said to be lost; %d of %d are", lost, missing, total)
 	}
 	if !seen.has(total-1) || !seen.has(total-200) {
 		t.Error("the newest were lost")
 	}
+}
+
+// TestLostIsKept: what a subscription has lost is not forgotten where it is set elsewhere, replayed, or begins again in the next
+// process.
+func TestLostIsKept(t *testing.T) {
+	noLeaks(t)
+	const total, part = 40_000, 20_000
+	topic := jobs.BusTopic[int64]{Name: "numbers", Topic: jobs.Topic{LimitBytes: 64 << 10, OnFull: "drop_oldest"}}
+	in, out := newTap(total, 0), t.TempDir()
+	build := func() []*jobs.Job {
+		writer := jobs.New("writer")
+		jobs.ToTopic(numbers(writer, in), topic)
+		return []*jobs.Job{writer, readTopic("slow", topic, out, nil)}
+	}
+	cfg := runtime.Config{DataDir: t.TempDir(), EpochBytes: 8 << 10}
+	rt := start(t, cfg, build()...)
+	if err := rt.PauseJob(t.Context(), "slow"); err != nil {
+		t.Fatal(err)
+	}
+	in.open(part)
+	until(t, rt, "all is written", func() bool { return jobStatus(t, rt, "writer").Counters.Out == part })
+	if err := rt.ResumeJob(t.Context(), "slow"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, rt, "the reader is through", func() bool { s := subOf(t, rt, "numbers", "slow"); return s.Lag == 0 && s.Dropping == 0 })
+	was := subOf(t, rt, "numbers", "slow")
+	if was.Dropped == 0 || len(was.Lost) == 0 {
+		t.Fatalf("it lost nothing: %+v", was)
+	}
+	same := func(where string) {
+		t.Helper()
+		if s := subOf(t, rt, "numbers", "slow"); s.Dropped != was.Dropped || !slices.Equal(s.Lost, was.Lost) {
+			t.Errorf("%s: it lost %d, %v; it was %d, %v", where, s.Dropped, s.Lost, was.Dropped, was.Lost)
+		}
+	}
+	at := bus.Offset(part / 2)
+	if _, err := rt.Seek(t.Context(), "slow", "numbers", runtime.Place{Offset: &at}, false); err != nil {
+		t.Fatal(err)
+	}
+	same("set elsewhere")
+	until(t, rt, "the reader is through", func() bool { return subOf(t, rt, "numbers", "slow").Lag == 0 })
+	end := bus.Offset(part / 4)
+	if _, err := rt.Replay(t.Context(), "slow", "numbers", runtime.ReplayOptions{To: &runtime.Place{Offset: &end}}); err != nil {
+		t.Fatal(err)
+	}
+	same("replayed")
+	until(t, rt, "the replay is over", func() bool { id, _, err := rt.Replaying("slow"); return err == nil && id == "" })
+	same("behind the replay")
+	stop(t, rt)
+	rt = start(t, cfg, build()...)
+	same("in the next process")
+	stop(t, rt)
 }
 
 // pauseWhile pauses a job whose step waits at a gate, which is opened bit by bit until it has come to its last barrier.

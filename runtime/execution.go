@@ -95,8 +95,9 @@ type piece struct {
 	watermark jobs.Watermark
 	idle      bool
 	moved     bool
-	did       Work // by the subtask in this attempt
-	replayed  bool // it does not read, or has read all of the replay under way
+	did       Work      // by the subtask in this attempt
+	replayed  bool      // it does not read, or has read all of the replay under way
+	stopped   *readUpTo // where, if it has
 }
 
 type eventKind uint8

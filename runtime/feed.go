@@ -355,7 +355,8 @@ func (f *busFeed) positions(_ checkpoint.Epoch, h *checkpoint.Header) []readUpTo
 }
 
 func sameState(a, b bus.SubState) bool {
-	return a.Partition == b.Partition && a.Position == b.Position && a.Watermark == b.Watermark && a.Idle == b.Idle && slices.Equal(a.Table, b.Table)
+	return a.Partition == b.Partition && a.Position == b.Position && a.Watermark == b.Watermark && a.Idle == b.Idle && slices.Equal(a.Table, b.Table) &&
+		a.Dropped == b.Dropped && slices.Equal(a.Lost, b.Lost)
 }
 
 func (f *busFeed) ready() <-chan struct{} { return f.wakes }

@@ -517,6 +517,15 @@ func (r *registration) restart(d *definition, have *jobEntry) error {
 	if err := r.inputs(d, nil, &jc); err != nil {
 		return err
 	}
+	for _, in := range jc.Inputs {
+		for _, h := range have.Inputs {
+			for p := range in.States {
+				if was, ok := placeOfSub(have, h.Sub, in.States[p].Partition); ok && h.Step == in.Step && h.Topic == in.Topic {
+					in.States[p].KeepLost(was)
+				}
+			}
+		}
+	}
 	if err := r.outputs(d, have, &jc); err != nil {
 		return err
 	}

@@ -370,7 +370,8 @@ func (k *keptLog) passInput(j *jobEntry, in *inputEntry, topic bus.TopicID) erro
 			k.say.Unread = append(k.say.Unread, LostUnread{Job: j.Name, Topic: k.bus.Spec(topic).Name, Partition: s.Partition,
 				Records: int64(oldest.Next - have.Next)})
 		}
-		oldest.Watermark, oldest.Dropped = max(oldest.Watermark, have.Watermark), have.Dropped
+		oldest.Watermark = max(oldest.Watermark, have.Watermark)
+		oldest.KeepLost(have)
 		s.State = bus.AppendSubState(nil, oldest)
 		k.bus.Passed(in.Sub, []bus.SubState{oldest}, true)
 	}

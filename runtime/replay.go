@@ -43,7 +43,28 @@ type replayEnd struct {
 	Sub       bus.SubID  `json:"sub"`
 	Partition int        `json:"partition"`
 	At        bus.Offset `json:"at"`
-	Then      []byte     `json:"then,omitempty"` // where the job goes on; nil is there too
+	Then      []byte     `json:"then,omitempty"` // where the job goes on, behind what it lost in the replay; nil is there too
+}
+
+// goesOn returns where a job goes on whose readers stand at a replay's end, in these pieces; ok is false where it is there.
+func (e replayEnd) goesOn(pieces []*piece) (then bus.SubState, ok bool, err error) {
+	if e.Then == nil {
+		return then, false, nil
+	}
+	if then, err = bus.DecodeSubState(e.Then); err != nil {
+		return then, false, err
+	}
+	for _, p := range pieces {
+		if p.stopped == nil || p.stopped.sub != e.Sub {
+			continue
+		}
+		for _, st := range p.stopped.states {
+			if st.Partition == e.Partition {
+				return then.Behind(st), true, nil
+			}
+		}
+	}
+	return then, false, fmt.Errorf("runtime: a replay is over, and nobody says where partition %d stands", e.Partition)
 }
 
 // replaying returns the replay under way, nil if there is none.
@@ -319,29 +340,32 @@ func (r *replay) inputs(reg *registration, jc *jobChange) (err error) {
 func (r *replay) ends(reg *registration, have *jobEntry, in *inputEntry, mark *replayMark) error {
 	b := reg.core.bus
 	span := ReplaySpan{Topic: b.Spec(in.Topic).Name}
-	for _, st := range in.States {
+	for i := range in.States {
+		st := &in.States[i]
 		end := replayEnd{Sub: in.Sub, Partition: st.Partition, At: b.Next(in.Topic, st.Partition)}
-		was, known := bus.SubState{}, false
+		was, known, sub := bus.SubState{}, false, bus.SubID(0)
 		for _, h := range have.Inputs {
 			if h.Step == in.Step && h.Topic == in.Topic {
 				was, known = placeOfSub(have, h.Sub, st.Partition)
-				was = b.Beyond(h.Sub, was)
+				if sub = h.Sub; known {
+					st.KeepLost(was)
+					end.At = min(end.At, b.Beyond(sub, was).Next)
+				}
 			}
-		}
-		if known && was.Next < end.At {
-			end.At = was.Next
 		}
 		if tos := r.tos[in.Topic]; tos != nil && tos[st.Partition] < end.At {
 			end.At = tos[st.Partition]
 			if !known {
-				was = bus.SubState{Partition: st.Partition, Watermark: bus.NoWatermark}
 				latest, err := b.Browse(in.Topic, st.Partition, bus.Start{Latest: true})
 				if err != nil {
 					return err
 				}
 				was = latest
 			}
-			if was.Next > st.Next {
+			// Of what was let go for it, the replay reads what lies before its end, and the rest is lost where the job goes on.
+			was.Dropped, was.Lost = 0, nil
+			was.Next = max(was.Next, min(max(end.At, st.Next), b.Beyond(sub, was).Next))
+			if was = b.Beyond(sub, was); was.Next > st.Next {
 				end.Then = bus.AppendSubState(nil, was)
 			}
 		}
@@ -465,18 +489,18 @@ func (x *execution) endReplay(r *sealRequest, pieces []*piece) error {
 	}
 	h.Extra[extraReplay] = nil
 	for _, end := range mark.Ends {
-		if end.Then == nil {
-			continue
-		}
-		st, err := bus.DecodeSubState(end.Then)
+		then, moves, err := end.goesOn(pieces)
 		if err != nil {
 			return err
+		}
+		if !moves {
+			continue
 		}
 		h.Subs = slices.DeleteFunc(h.Subs, func(s checkpoint.SubPosition) bool {
 			return s.Sub == uint32(end.Sub) && s.Partition == end.Partition
 		})
-		h.Subs = append(h.Subs, checkpoint.SubPosition{Sub: uint32(end.Sub), Partition: end.Partition, State: end.Then})
-		r.read = append(r.read, readUpTo{end.Sub, []bus.SubState{st}})
+		h.Subs = append(h.Subs, checkpoint.SubPosition{Sub: uint32(end.Sub), Partition: end.Partition, State: bus.AppendSubState(nil, then)})
+		r.read = append(r.read, readUpTo{end.Sub, []bus.SubState{then}})
 	}
 	x.replay.Store(nil)
 	for _, s := range x.subtasks {

@@ -167,7 +167,7 @@ func (rt *Runtime) onDrops(drops []bus.Drop) {
 		}
 		logger.Warn("a reader is behind by its topic's limit, and loses what is oldest", "topic", topic, "subscription", sub,
 			"partition", d.Partition, "from", d.From, "to", d.To, "records", d.Records)
-		rt.tell(Event{Kind: EventDropped, Job: job, Text: fmt.Sprintf("%s is behind by the limit of topic %s: partition %d drops the offsets %s to %s for it, %d records",
+		rt.tell(Event{Kind: EventDropped, Job: job, Text: fmt.Sprintf("%s is behind by the limit of topic %s: partition %d drops the offsets %s to %s for it, %d records less what it has read by then",
 			sub, topic, d.Partition, d.From, d.To-1, d.Records)})
 	}
 }

@@ -98,7 +98,8 @@ func (rt *Runtime) Seek(ctx context.Context, who, topic string, to Place, dryRun
 				st := &in.States[p]
 				if was, ok := placeOfSub(e, old, st.Partition); ok {
 					m.From = append(m.From, was.Next)
-					st.Watermark, st.Dropped = max(st.Watermark, was.Watermark), was.Dropped
+					st.Watermark = max(st.Watermark, was.Watermark)
+					st.KeepLost(was)
 				}
 				m.To = append(m.To, st.Next)
 			}

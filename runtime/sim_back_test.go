@@ -206,6 +206,7 @@ func (m *model) elsewhere(j *modelJob, jc jobChange) {
 			m.s.violate("R4", "frame %d sets places of %s back for a replay, and its state is as it was", m.lsn, jc.Name)
 		}
 		sub := m.subscribe(jc.ID, jc.Name, in)
+		m.keepsLost(jc.Name, j.inputs, sub)
 		j.late = true // its watermark stays
 		for _, old := range j.inputs {
 			if was := m.subs[old]; was.topic == sub.topic && !slices.ContainsFunc(jc.Inputs, func(o inputEntry) bool { return o.Sub == old }) {
@@ -292,33 +293,31 @@ func (m *model) passReplay(f *simFrame, j *modelJob, h *checkpoint.Header) (pass
 		case over && end.Then != nil:
 			then, err := bus.DecodeSubState(end.Then)
 			m.s.must(err)
-			if !moved || !sameState(there, then) {
-				m.s.violate("R4", "frame %d ends the replay of %s and does not say that it goes on where it was, at %v", f.lsn, j.j.name, then)
-			}
 			t := m.topics[sub.topic]
 			was := sub.parts[end.Partition].SubState
 			at := was
 			at.Next = end.At
-			for _, jump := range m.s.jumps[simReading{end.Sub, end.Partition, h.Attempt, false}] {
-				if jump.from < end.At && end.At < jump.to { // it went over the end
-					at.Next = jump.from
+			read, lost := m.readOver(f, h.Attempt, end.Sub, was, at, t.parts[end.Partition][next:at.Next])
+			for _, l := range then.Lost { // what was let go before the replay, of which that has nothing
+				if l.From < end.At || l.To > then.Next {
+					m.s.violate("R6", "frame %d: %s has lost %v where it goes on behind the replay, which ends at %d, at %v", f.lsn, j.j.name, then.Lost, end.At, then)
 				}
+				lost.add(l)
+				m.s.count("ranges lost before a replay")
 			}
-			read, _ := m.readOver(f, h.Attempt, end.Sub, was, at, t.parts[end.Partition][next:at.Next])
+			then.Dropped, then.Lost = lost.records, lost.ranges
+			if !moved || !sameState(there, then) {
+				m.s.violate("R4", "frame %d ends the replay of %s and does not say that it goes on where it was, at %v: %v", f.lsn, j.j.name, then, there)
+			}
 			passed = append(passed, read...)
 			sub.parts[end.Partition] = modelPlace{then, t.marksUpTo(then), h.Attempt}
-			sub.recount = maps.Clone(sub.recount)
-			if sub.recount == nil {
-				sub.recount = map[int]bool{}
-			}
-			sub.recount[end.Partition] = true
 			m.checkTable(t, sub, &sub.parts[end.Partition])
 			jumped[end.Sub] = append(jumped[end.Sub], end.Partition)
 			continue
 		case moved:
 			next = there.Next
 		}
-		if next > max(end.At, sub.floors[end.Partition]) || over && next < end.At {
+		if next > end.At || over && next < end.At {
 			m.s.violate("R3", "frame %d: %s stands at offset %d of partition %d, and its replay goes to %d; over %v", f.lsn, j.j.name, next, end.Partition, end.At, over)
 		}
 	}

@@ -199,6 +199,7 @@ func (s *sim) checkPrefix(l *simLog, m *model) {
 			}
 		}
 	}
+	s.lostIn(rt.bus, m, true)
 	s.checkReaders(rt, m)
 }
 

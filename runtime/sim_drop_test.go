@@ -78,7 +78,7 @@ func (p *simPlaces) goOn(b *simSub) error {
 		if err != nil {
 			return err
 		}
-		then.Dropped = max(then.Dropped, p.states[i].Dropped)
+		then.Dropped += p.states[i].Dropped
 		p.states[i] = then
 		if b.then == nil {
 			b.then = map[int]bool{}
@@ -98,9 +98,9 @@ func TestSimJumpBehindReplay(t *testing.T) {
 		was, then, now bus.SubState
 		want           simJump
 	}{
-		"it went over the end and goes back": {place(31, 12), place(27, 8), place(35, 16), simJump{27, 31}},
-		"it goes on with what it lost":       {place(31, 12), place(40, 20), place(44, 20), simJump{40, 40}},
-		"and loses more":                     {place(31, 12), place(40, 20), place(50, 25), simJump{40, 45}},
+		"it goes on, and loses more":   {place(31, 12), place(40, 0), place(50, 17), simJump{40, 45}},
+		"with what it lost, and reads": {place(31, 12), place(40, 8), place(44, 20), simJump{40, 40}},
+		"with it, and loses more":      {place(31, 12), place(40, 8), place(50, 25), simJump{40, 45}},
 	} {
 		b := &simSub{}
 		was := simPlaces{1, []bus.SubState{tt.was}, []replayEnd{{Sub: 1, Then: bus.AppendSubState(nil, tt.then)}}}
@@ -116,22 +116,17 @@ func TestSimJumpBehindReplay(t *testing.T) {
 // read returns what an epoch has read of the records that it passed, and checks what it says that it lost.
 func (m *model) read(f *simFrame, attempt uint32, id bus.SubID, was, st bus.SubState, passed []modelRecord) (read []modelRecord) {
 	sub := m.subs[id]
-	read, lost := m.readOver(f, attempt, id, was, st, passed)
-	want := was.Dropped + uint64(lost)
-	if sub.recount[st.Partition] && st.Dropped > 0 { // a replay has ended there, which its place of before does not count
-		want, sub.recount[st.Partition] = st.Dropped, false
-	}
-	if st.Dropped != want {
-		m.s.violate("R6", "frame %d says that %s has lost %d records of partition %d, and it is %d", f.lsn, m.jobs[sub.job].j.name, st.Dropped, st.Partition, want)
-	}
+	read, want := m.readOver(f, attempt, id, was, st, passed)
+	m.sameLost(f.lsn, m.jobs[sub.job].j.name, st, want)
 	return read
 }
 
-// readOver returns what was read of the records between two places, and how many a reader has gone over.
-func (m *model) readOver(f *simFrame, attempt uint32, id bus.SubID, was, st bus.SubState, passed []modelRecord) (read []modelRecord, lost bus.Offset) {
+// readOver returns what was read of the records between two places, and the account of the subscription at the second.
+func (m *model) readOver(f *simFrame, attempt uint32, id bus.SubID, was, st bus.SubState, passed []modelRecord) (read []modelRecord, lost modelAccount) {
 	sub := m.subs[id]
 	name := m.jobs[sub.job].j.name
 	from := was.Next
+	lost = accountOf(was)
 	for _, j := range m.s.jumps[simReading{id, st.Partition, attempt, sub.parts[st.Partition].then == attempt}] {
 		if j.from < was.Next || j.to > st.Next {
 			continue
@@ -140,12 +135,76 @@ func (m *model) readOver(f *simFrame, attempt uint32, id bus.SubID, was, st bus.
 			m.s.violate("R6", "in frame %d %s has gone over partition %d up to %d, and the log lets go of what lies before %d", f.lsn, name, st.Partition, j.to, floor)
 		}
 		read = append(read, passed[from-was.Next:j.from-was.Next]...)
-		lost, from = lost+j.to-j.from, j.to
-	}
-	if lost > 0 {
+		lost.add(bus.Lost{From: j.from, To: j.to})
+		from = j.to
 		m.s.count("ranges lost by a reader")
 	}
 	return append(read, passed[from-was.Next:]...), lost
+}
+
+// modelAccount is what a subscription has lost of a partition over its life, and the newest ranges of it.
+type modelAccount struct {
+	records uint64
+	ranges  []bus.Lost
+}
+
+func accountOf(st bus.SubState) modelAccount {
+	return modelAccount{st.Dropped, slices.Clone(st.Lost)}
+}
+
+// add counts a range. No offset is without a record here. Eight are named, and two that meet are one.
+func (a *modelAccount) add(l bus.Lost) {
+	a.records += uint64(l.To - l.From)
+	if n := len(a.ranges); n > 0 && a.ranges[n-1].To == l.From {
+		a.ranges[n-1].To = l.To
+	} else if a.ranges = append(a.ranges, l); n == 8 {
+		a.ranges = a.ranges[1:]
+	}
+}
+
+// sameLost compares what a place says that was lost with what was (R6).
+func (m *model) sameLost(lsn wal.LSN, name string, st bus.SubState, want modelAccount) {
+	if st.Dropped != want.records || !slices.Equal(st.Lost, want.ranges) {
+		m.s.violate("R6", "frame %d says that %s has lost %d records of partition %d, the last of them %v; it is %d, %v", lsn, name,
+			st.Dropped, st.Partition, st.Lost, want.records, want.ranges)
+	}
+}
+
+// keepsLost checks that a job which begins elsewhere in a topic, with another subscription, does not forget what it lost there.
+func (m *model) keepsLost(name string, olds []bus.SubID, sub *modelSub) {
+	for _, id := range olds {
+		if old := m.subs[id]; old.topic == sub.topic {
+			for p := range sub.parts {
+				m.sameLost(m.lsn, name, sub.parts[p].SubState, accountOf(old.parts[p].SubState))
+				if old.parts[p].Dropped > 0 {
+					m.s.count("losses kept by who is set elsewhere")
+				}
+			}
+		}
+	}
+}
+
+// lostIn checks what a bus says that subscriptions lost: what the durable epochs say, or, of one that runs, less as yet.
+func (s *sim) lostIn(b *bus.Bus, m *model, all bool) {
+	for _, t := range b.Stats() {
+		for _, st := range t.Subscriptions {
+			sub := m.subs[st.ID]
+			if sub == nil || sub.over {
+				continue // by what is not durable yet
+			}
+			want := uint64(0)
+			var ranges []bus.LostIn
+			for p, at := range sub.parts {
+				want += at.Dropped
+				for _, l := range at.Lost {
+					ranges = append(ranges, bus.LostIn{Partition: p, Lost: l, Records: int64(l.To - l.From)})
+				}
+			}
+			if st.Dropped > want || all && (st.Dropped != want || !slices.Equal(st.Lost, ranges)) {
+				s.violate("R6", "at LSN %d %s is said to have lost %d records of topic %s, %v, and by what is durable it is %d, %v", m.lsn, st.Name, st.Dropped, t.Name, st.Lost, want, ranges)
+			}
+		}
+	}
 }
 
 // applyDrops takes what subscriptions are to lose.

@@ -119,8 +119,6 @@ type modelSub struct {
 	parts  []modelPlace
 	floors map[int]bus.Offset // by partition; replaced, never changed
 	found  []int              // records of each partition when it came
-
-	recount map[int]bool // by partition: what it has lost is another number from now on
 }
 
 // modelPlace is a subscription's place in a partition: its states of newest and of where it began.
@@ -157,7 +155,7 @@ func (m *model) clone() *model {
 	}
 	for id, sub := range m.subs {
 		n := *sub
-		n.parts, n.recount = append([]modelPlace(nil), sub.parts...), maps.Clone(sub.recount)
+		n.parts = append([]modelPlace(nil), sub.parts...)
 		c.subs[id] = &n
 	}
 	return c
@@ -329,7 +327,7 @@ func (m *model) begin(j *modelJob, jc jobChange) {
 		fired: map[modelWindow]bool{}, state: modelState{map[string]modelSum{}, map[string]bool{}, map[modelWindow]modelSum{}}}
 	j.since, j.pasts = m.lsn, was.pasts
 	for _, in := range jc.Inputs {
-		m.subscribe(jc.ID, jc.Name, in)
+		m.keepsLost(jc.Name, was.inputs, m.subscribe(jc.ID, jc.Name, in))
 		j.inputs = append(j.inputs, in.Sub)
 	}
 	for _, o := range jc.Outputs {

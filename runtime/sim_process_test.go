@@ -229,6 +229,7 @@ func (s *sim) boot() {
 func (s *sim) crash() {
 	s.tracef("crash: %d of %d frames are durable", s.log.durable, s.log.Last())
 	s.count("crashes")
+	s.lostIn(s.proc.rt.bus, s.model, false)
 	s.log.dead = true
 	s.endTasks()
 	if s.found != nil {

@@ -521,6 +521,9 @@ func (s *subtask) cut(e checkpoint.Epoch) *piece {
 	}
 	f, reads := s.feed.(*busFeed)
 	p.replayed = !reads || f.ends == nil || f.reader.Stopped()
+	if reads && f.ends != nil && p.replayed {
+		p.stopped = &readUpTo{f.sub, f.reader.States()}
+	}
 	p.did = s.work()
 	if s.watermark != s.marked || s.idle != s.markIdle {
 		s.marked, s.markIdle, p.moved = s.watermark, s.idle, true

@@ -139,7 +139,11 @@ func (a *app) busList() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "list",
 		Short: "List the topics with what is in them and who reads them",
-		Long:  "List asks the process that runs on the data directory, or on --socket; where none does, it reads the directory.",
+		Long: `List asks the process that runs on the data directory, or on --socket; where none does, it reads the directory.
+
+DROPPED are the records that readers lost over their whole life, since the topic drops the oldest: each counted once, when an epoch that is
+durable has gone over it. DROPPING were let go for a reader that has yet to come to them; some it may have read already. -o json has both
+by reader, and names the newest ranges that were lost.`,
 		Example: `  sidestream bus list
   sidestream bus list --all -o name   # outputs on their way outside too`,
 		Args: noArgs,
@@ -160,7 +164,7 @@ func (a *app) busList() *cobra.Command {
 			}
 		}
 		return show(a, cmd, view[bus.TopicStat]{
-			head: []string{"TOPIC", "PARTITIONS", "RECORDS", "OLDEST", "BYTES", "READERS", "LAG", "DROPPED"},
+			head: []string{"TOPIC", "PARTITIONS", "RECORDS", "OLDEST", "BYTES", "READERS", "LAG", "DROPPED", "DROPPING"},
 			row:  topicRow,
 			name: func(t bus.TopicStat) string { return t.Name },
 		}, list)
@@ -171,10 +175,10 @@ func (a *app) busList() *cobra.Command {
 	return c
 }
 
-// topicRow says how a topic stands; the offsets are each partition's, LAG is the slowest reader's, and DROPPED what all of its
-// readers lost.
+// topicRow says how a topic stands; the offsets are each partition's, LAG is the slowest reader's, DROPPED what all of its
+// readers lost, and DROPPING what was let go for them and they are yet to go over.
 func topicRow(t bus.TopicStat) []string {
-	records, size, lag, dropped := int64(0), int64(0), int64(0), int64(0)
+	records, size, lag, dropped, dropping := int64(0), int64(0), int64(0), uint64(0), int64(0)
 	var oldest, readers []string
 	for _, p := range t.Partitions {
 		records += int64(p.Next) - p.Unused
@@ -183,10 +187,11 @@ func topicRow(t bus.TopicStat) []string {
 	}
 	for _, s := range t.Subscriptions {
 		lag = max(lag, s.Lag)
-		dropped += int64(s.Dropped) + s.Dropping
+		dropped += s.Dropped
+		dropping += s.Dropping
 		readers = append(readers, s.Name)
 	}
-	return []string{t.Name, fmt.Sprint(len(t.Partitions)), fmt.Sprint(records), strings.Join(oldest, ","), fmt.Sprint(size), strings.Join(readers, ","), fmt.Sprint(lag), fmt.Sprint(dropped)}
+	return []string{t.Name, fmt.Sprint(len(t.Partitions)), fmt.Sprint(records), strings.Join(oldest, ","), fmt.Sprint(size), strings.Join(readers, ","), fmt.Sprint(lag), fmt.Sprint(dropped), fmt.Sprint(dropping)}
 }
 
 func (a *app) busTail() *cobra.Command {

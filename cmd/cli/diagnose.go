@@ -200,7 +200,7 @@ func (a *app) diagnoseTopic(t bus.TopicStat, jobs []runtime.JobStatus) []finding
 	do := a.freed(t.Name, name, jobs)
 	lost := uint64(0)
 	for _, s := range t.Subscriptions {
-		lost += s.Dropped + uint64(s.Dropping)
+		lost += s.Dropped
 	}
 	switch {
 	case t.OnFull == bus.DropOldest && share >= nearLimit:

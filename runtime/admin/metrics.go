@@ -92,8 +92,8 @@ func NewCollector(status func() runtime.Status) *Collector {
 		fill:    gauge("topic_fill_ratio", "How much of its limit the slowest subscription has yet to read; at 1 its writers wait, or it drops what is oldest.", "topic"),
 		subLag:  gauge("subscription_lag_records", "Records a subscription has yet to read.", job, "topic"),
 		unread:  gauge("subscription_unread_bytes", "Bytes of them, counted against the topic's limit.", job, "topic"),
-		lost:    counter("subscription_dropped_records_total", "Records that a subscription lost, and went over, because its topic drops the oldest.", job, "topic", "subscription"),
-		losing:  gauge("subscription_dropping_records", "Records that it has lost so and is yet to go over.", job, "topic", "subscription"),
+		lost:    counter("subscription_dropped_records_total", "Records that a subscription lost, and went over in a durable epoch, because its topic drops the oldest; over its whole life, crashes and replays included.", job, "topic", "subscription"),
+		losing:  gauge("subscription_dropping_records", "Records, at most, that it is to lose so: let go, and yet to be gone over.", job, "topic", "subscription"),
 
 		logBytes:    gauge("log_bytes", "The log on the disk."),
 		logWritten:  counter("log_written_bytes_total", "Bytes appended."),
