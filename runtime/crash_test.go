@@ -171,7 +171,7 @@ func TestTwinChangesLate(t *testing.T) {
 // TestTwinRounds: broken programs are caught by the suites of killtest that are there for what they break.
 func TestTwinRounds(t *testing.T) {
 	killtest.Rounds{Command: child(t, "store"), Kills: 2, Actors: func(r *killtest.Round) []killtest.Actor {
-		return []killtest.Actor{killtest.Seeker(r), killtest.Detacher(r), killtest.Retainer(r), killtest.Keeper(r), killtest.Updater(r), killtest.Replayer(r), killtest.Copier(r)}
+		return []killtest.Actor{killtest.Seeker(r), killtest.Detacher(r), killtest.Retainer(r), killtest.Keeper(r), killtest.Updater(r), killtest.Replayer(r), killtest.Copier(r), killtest.Loser(r), killtest.Sweeper(r)}
 	}}.Run(t) // the program as it is passes
 	killtest.Rounds{Command: child(t, "store"), Kills: 2, Actors: func(r *killtest.Round) []killtest.Actor {
 		return []killtest.Actor{killtest.Purger(r)} // alone: it takes away where others move to
@@ -189,6 +189,8 @@ func TestTwinRounds(t *testing.T) {
 		{"replays apart", killtest.Replayer},
 		{"positions late", killtest.Copier},
 		{"store forgotten", killtest.Seeker},
+		{"losses forgotten", killtest.Loser},
+		{"topics late", killtest.Sweeper},
 	}
 	for _, tt := range tests {
 		t.Run(tt.twin, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
 	"github.com/sidestream-dev/sidestream/wal"
 )
@@ -133,13 +134,36 @@ var CrashTwins = map[string]func(rt *Runtime) error{
 		}
 		return nil
 	}),
-	"splits late": WriteSplitsLate,
+	// A topic that was removed goes, as far as the log knows, behind the answer.
+	"topics late": edits(func(l *ledger, ch *control) *control {
+		if len(ch.DropTopics) == 0 {
+			return nil
+		}
+		later := &control{DropTopics: ch.DropTopics}
+		ch.DropTopics = nil
+		return later
+	}),
+	"splits late":      WriteSplitsLate,
+	"losses forgotten": WriteLossesForgotten,
 }
 
 // WriteSplitsLate makes rt one whose positions of splits are late.
 func WriteSplitsLate(rt *Runtime) error {
 	waiting := map[uint32][]checkpoint.SplitState{}
 	return writeLate(rt, func(h *checkpoint.Header) { h.Splits, waiting[h.Job] = waiting[h.Job], h.Splits })
+}
+
+// WriteLossesForgotten makes rt one whose positions do not say what was lost on the way to them.
+func WriteLossesForgotten(rt *Runtime) error {
+	return writeLate(rt, func(h *checkpoint.Header) {
+		h.Subs = slices.Clone(h.Subs)
+		for i, s := range h.Subs {
+			if st, err := bus.DecodeSubState(s.State); err == nil {
+				st.KeepLost(bus.SubState{})
+				h.Subs[i].State = bus.AppendSubState(nil, st)
+			}
+		}
+	})
 }
 
 // RepairReusing is a broken repair: it raises no counter past what it removes.

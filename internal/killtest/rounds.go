@@ -159,7 +159,18 @@ func (s Rounds) act(tb testing.TB, rng *rand.Rand, p *served, actors []Actor) {
 // stored is how many bytes lie in the topic store.
 func (w *Work) stored(tb testing.TB) (n int64) {
 	tb.Helper()
-	files, err := filepath.Glob(filepath.Join(w.Dir, "topics", "*", "*", "*"))
+	return w.storedIn(tb, "*")
+}
+
+// storedOf is how many bytes of a topic do.
+func (w *Work) storedOf(tb testing.TB, id bus.TopicID) (n int64) {
+	tb.Helper()
+	return w.storedIn(tb, fmt.Sprint(id))
+}
+
+func (w *Work) storedIn(tb testing.TB, topic string) (n int64) {
+	tb.Helper()
+	files, err := filepath.Glob(filepath.Join(w.Dir, "topics", topic, "*", "*"))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -21,3 +21,13 @@ func TestKillKeepState(t *testing.T) {
 func TestKillReplay(t *testing.T) {
 	Rounds{Command: ServeShort(t), Kills: Kills(t, 4, 10), Actors: func(r *Round) []Actor { return []Actor{Replayer(r), Copier(r)} }}.Run(t)
 }
+
+// TestKillLosses: the same while a topic drops the oldest for a reader that is paused and resumed.
+func TestKillLosses(t *testing.T) {
+	Rounds{Command: ServeShort(t), Kills: Kills(t, 4, 10), Actors: func(r *Round) []Actor { return []Actor{Loser(r)} }}.Run(t)
+}
+
+// TestKillSweeps: the same while topics are removed that nobody uses, and made anew.
+func TestKillSweeps(t *testing.T) {
+	Rounds{Command: ServeShort(t), Kills: Kills(t, 4, 10), Actors: func(r *Round) []Actor { return []Actor{Sweeper(r)} }}.Run(t)
+}
