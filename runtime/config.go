@@ -38,7 +38,8 @@ type Config struct {
 	AllowStateLoss bool          // Start drops state that definitions which have changed since cannot keep; else it refuses them
 	DropUnsent     bool          // Start drops what outputs have yet to send that definitions which have changed since give up, or that jobs gave up before; else it refuses these
 	Adopt          bool          // Start takes over the API's jobs that it is given definitions of; else it refuses these
-	RestartFailed  bool          // Start tries jobs again that have failed for good; else they stay so until RestartJob or a change
+	RestartFailed  bool          // Start tries jobs again that have failed for good; else they stay so until RestartJob, a change, or another Program
+	Program        string        // names the code that the jobs run, for jobs that failed under other code; "" means a checksum of the executable
 	Services       jobs.Services // what the process runs for connectors; nil runs nothing
 	Logger         *slog.Logger  // nil logs nothing
 

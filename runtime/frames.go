@@ -95,6 +95,7 @@ type jobChange struct {
 	At         int64         `json:"at,omitempty"` // when, in Unix ms
 	Phase      JobPhase      `json:"phase,omitempty"`
 	Reason     string        `json:"reason,omitempty"`
+	Program    string        `json:"program,omitempty"` // what it failed under
 	Replace    bool          `json:"replace,omitempty"` // Inputs, Outputs and Steps are all that the job has now
 	Inputs     []inputEntry  `json:"inputs,omitempty"`
 	Outputs    []outputEntry `json:"outputs,omitempty"`

@@ -233,7 +233,7 @@ func (j *job) run(ctx context.Context) {
 	}
 }
 
-// fail gives the job up: the log says so, and it stays failed until it is restarted by hand or changed.
+// fail gives the job up: the log says so, and it stays failed until it is restarted by hand or changed, or its program is another.
 func (j *job) fail(attempts int, err error) {
 	logged := j.rt.setPhase(j.id, PhaseFailed, errorText(err))
 	if logged != nil && j.rt.log.Err() == nil {

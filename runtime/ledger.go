@@ -33,9 +33,10 @@ type jobEntry struct {
 	Change     wal.LSN           `json:"change,omitempty"`  // the frame that last changed it or its owner
 	Phase      JobPhase          `json:"phase"`
 	Reason     string            `json:"reason,omitempty"`
-	Since      wal.LSN           `json:"since"`           // the frame that added it, or made it begin again
-	From       wal.LSN           `json:"from,omitempty"`  // first frame of its first epoch
-	Moved      wal.LSN           `json:"moved,omitempty"` // the last frame that changed its places beside its epochs
+	Program    string            `json:"program,omitempty"` // that it failed for good under
+	Since      wal.LSN           `json:"since"`             // the frame that added it, or made it begin again
+	From       wal.LSN           `json:"from,omitempty"`    // first frame of its first epoch
+	Moved      wal.LSN           `json:"moved,omitempty"`   // the last frame that changed its places beside its epochs
 	Attempt    uint32            `json:"attempt"`
 	Epoch      checkpoint.Epoch  `json:"epoch"` // last sealed
 	LSN        wal.LSN           `json:"lsn"`   // of that epoch
@@ -60,6 +61,7 @@ type prevEntry struct {
 	Changed    int64                   `json:"changed"`
 	Phase      JobPhase                `json:"phase"`
 	Reason     string                  `json:"reason,omitempty"`
+	Program    string                  `json:"program,omitempty"`
 	Inputs     []inputEntry            `json:"inputs,omitempty"`
 	Outputs    []outputEntry           `json:"outputs,omitempty"`
 	Steps      []stepEntry             `json:"steps,omitempty"`
@@ -288,7 +290,7 @@ func (l *ledger) applyJob(lsn wal.LSN, c jobChange) error {
 		j.Name, j.Definition, j.Origin, j.Changed = c.Name, c.Definition, c.Origin, c.At
 	}
 	if c.Phase != "" {
-		j.Phase, j.Reason = c.Phase, c.Reason
+		j.Phase, j.Reason, j.Program = c.Phase, c.Reason, c.Program
 	}
 	if c.Restart {
 		j.header, j.Snapshots, j.Drops, j.FrameBytes, j.Since = checkpoint.Header{}, nil, nil, 0, lsn
@@ -385,7 +387,7 @@ func (j *jobEntry) previous(c jobChange) *prevEntry {
 	if c.Until == 0 || j.Definition == nil {
 		return nil
 	}
-	p := &prevEntry{Definition: j.Definition, Origin: j.Origin, Changed: j.Changed, Phase: j.Phase, Reason: j.Reason, Inputs: j.Inputs,
+	p := &prevEntry{Definition: j.Definition, Origin: j.Origin, Changed: j.Changed, Phase: j.Phase, Reason: j.Reason, Program: j.Program, Inputs: j.Inputs,
 		Outputs: j.Outputs, Steps: j.Steps, Drops: j.Drops, Until: c.Until, At: c.At}
 	for _, s := range j.header.Splits {
 		if slices.Contains(c.Forget, splitEntry{s.Step, s.Split}) {
@@ -403,7 +405,7 @@ func (j *jobEntry) rollBack(lsn wal.LSN, c jobChange) {
 		return
 	}
 	j.Prev, j.Change = nil, lsn
-	j.Definition, j.Origin, j.Changed, j.Phase, j.Reason = p.Definition, p.Origin, p.Changed, c.Phase, c.Reason
+	j.Definition, j.Origin, j.Changed, j.Phase, j.Reason, j.Program = p.Definition, p.Origin, p.Changed, c.Phase, c.Reason, p.Program
 	j.bringBack(p.Inputs, lsn)
 	j.Outputs, j.Steps, j.Drops, j.Moved = p.Outputs, p.Steps, p.Drops, lsn
 	j.drop(lsn, c.Drops)

@@ -150,11 +150,15 @@ func (rt *Runtime) settleIn(j *job, p JobPhase) {
 // setPhase writes where a job stands in its life, and waits until that is durable.
 func (rt *Runtime) setPhase(id uint32, p JobPhase, reason string) error {
 	var lsn wal.LSN
+	program := ""
+	if p == PhaseFailed {
+		program = rt.program()
+	}
 	err := rt.do(func(c *core) (err error) {
 		if c.ledger.Jobs[id] == nil {
 			return ErrNoJob
 		}
-		lsn, err = c.change(&control{Jobs: []jobChange{{ID: id, Phase: p, Reason: reason}}}, nil)
+		lsn, err = c.change(&control{Jobs: []jobChange{{ID: id, Phase: p, Reason: reason, Program: program}}}, nil)
 		return err
 	})
 	if err != nil {

@@ -183,7 +183,7 @@ func (rt *Runtime) register(defs []*definition) (entries map[string]*jobEntry, d
 			if err := rt.checkLoss(d, have); err != nil {
 				return err
 			}
-			if err := r.start(d, have, rt.cfg.RestartFailed); err != nil {
+			if err := r.start(d, have, rt.triesAgain(d, have)); err != nil {
 				return err
 			}
 		}

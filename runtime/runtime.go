@@ -232,6 +232,9 @@ func (rt *Runtime) prepare(files []*jobs.Job) (map[string]*jobEntry, error) {
 			return nil, err
 		}
 		j := newJob(rt, d.Job, e, plan, nil)
+		if e.Phase == PhaseFailed {
+			j.lastErr = errors.New(e.Reason + staysFailed)
+		}
 		if e.Phase == PhaseActive {
 			j.stores = newJobStores(plan, e.Epoch)
 			into[e.ID] = j.stores

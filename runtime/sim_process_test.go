@@ -175,7 +175,7 @@ func (s *sim) boot() {
 	s.boots++
 	s.jumps = nil
 	s.tracef("process %d begins with %d frames", s.boots, s.log.Last())
-	cfg, err := Config{DataDir: "sim", FrameBytes: s.plan.frameBytes, EpochBytes: s.plan.epochBytes, SealedBytes: s.plan.sealedBytes,
+	cfg, err := Config{DataDir: "sim", Program: "sim", FrameBytes: s.plan.frameBytes, EpochBytes: s.plan.epochBytes, SealedBytes: s.plan.sealedBytes,
 		TopicMemory: s.plan.topicMemory, LogBytes: s.plan.logBytes, StoreSegmentBytes: s.plan.segmentBytes}.withDefaults()
 	s.must(err)
 	cfg.Logger, cfg.Load = slog.New(slog.DiscardHandler), s.loadVersion
