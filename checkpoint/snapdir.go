@@ -36,6 +36,15 @@ func SnapshotName(job uint32, e Epoch) string { return snapshotName(job, e) }
 // system has such, else by its bytes. What is under that name already is replaced.
 func CopySnapshot(from, to string) error {
 	temp := to + tempSuffix
+	if err := StageSnapshot(from, temp); err != nil {
+		return err
+	}
+	return NameSnapshot(temp, to)
+}
+
+// StageSnapshot is the first half of CopySnapshot, which may take as long as the file is large: temp, whose name is to end
+// with .tmp, counts for nothing yet, and goes at the next start if it is not named.
+func StageSnapshot(from, temp string) error {
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("checkpoint: copy a snapshot: %w", err)
 	}
@@ -44,6 +53,11 @@ func CopySnapshot(from, to string) error {
 			return fmt.Errorf("checkpoint: copy a snapshot: %w", errors.Join(err, os.Remove(temp)))
 		}
 	}
+	return nil
+}
+
+// NameSnapshot makes what StageSnapshot has made a snapshot, durably and at once.
+func NameSnapshot(temp, to string) error {
 	if err := os.Rename(temp, to); err != nil {
 		return fmt.Errorf("checkpoint: name a snapshot: %w", err)
 	}

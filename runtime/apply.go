@@ -62,6 +62,13 @@ func (rt *Runtime) apply(ctx context.Context, a *application, defs []Definition,
 		leave()
 		return a.result, nil
 	}
+	if a.from != nil { // the committer must not wait for a copy
+		if a.staged, err = rt.snapshots.stage(a.from.Name); err != nil {
+			leave()
+			return ApplyResult{}, refuse("", errors.Join(err, rt.snapshots.remove(a.staged)))
+		}
+		defer rt.snapshots.remove(a.staged) // what is left of it goes at the next start
+	}
 	halt, cancel := context.WithTimeout(ctx, rt.timeout(o.Timeout))
 	defer cancel()
 	if err := rt.halt(halt, a.running(), StateUpdating, leave); err != nil {
@@ -104,7 +111,8 @@ type application struct {
 
 	from   *savepointEntry // nil: none
 	header checkpoint.Header
-	file   string // made of the savepoint for the job, until the frame has it
+	staged string // a copy of the savepoint for the job
+	file   string // made of that, until the frame has it
 }
 
 // saved finds the savepoint that a job is to begin with.
@@ -308,7 +316,7 @@ func (a *application) write(c *core) (wal.LSN, error) {
 		have := c.ledger.job(d.Name)
 		switch {
 		case have == nil && a.from != nil:
-			a.file, err = r.from(d.definition, a.from, a.header, a.rt.snapshots)
+			a.file, err = r.from(d.definition, a.from, a.header, a.staged, a.rt.snapshots)
 		case have == nil:
 			err = r.job(d.definition, nil, PhaseActive, 0)
 			if err == nil && a.begins != nil {

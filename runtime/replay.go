@@ -118,7 +118,8 @@ type replay struct {
 	tos     map[bus.TopicID][]bus.Offset // nil without To
 	saved   *savepointEntry
 	header  checkpoint.Header
-	file    string // made of the savepoint, until the frame has it
+	staged  string // a copy of the savepoint
+	file    string // made of that, until the frame has it
 	result  ReplayResult
 }
 
@@ -150,6 +151,12 @@ func (rt *Runtime) Replay(ctx context.Context, job, topic string, o ReplayOption
 	}
 	if !o.DryRun {
 		r.result.ID = fmt.Sprintf("%s-%s", job, rt.now().UTC().Format("20060102T150405.000"))
+		if r.saved != nil { // the committer must not wait for a copy
+			if r.staged, err = rt.snapshots.stage(r.saved.Name); err != nil {
+				return ReplayResult{}, errors.Join(err, rt.snapshots.remove(r.staged))
+			}
+			defer rt.snapshots.remove(r.staged) // what is left of it goes at the next start
+		}
 	}
 	err = rt.rewrite(ctx, rewriting{what: "replay", job: job, dryRun: o.DryRun, written: func() { r.file = "" }}, r.change, r.begin)
 	if err != nil {
@@ -390,7 +397,7 @@ func (r *replay) base(have *jobEntry, jc *jobChange) (err error) {
 		return n == nil || !outside(n)
 	})
 	epoch := have.Epoch + 1
-	if r.file, err = r.rt.snapshots.beginWith(r.saved.Name, have.ID, epoch); err != nil {
+	if r.file, err = r.rt.snapshots.beginWith(r.staged, have.ID, epoch); err != nil {
 		return err
 	}
 	jc.Base = &baseEntry{Snapshot: snapshotEntry{Epoch: epoch, File: r.file, Bytes: r.saved.Bytes}, Header: checkpoint.AppendHeader(nil, h), Savepoint: r.saved.Name}

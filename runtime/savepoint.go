@@ -282,8 +282,8 @@ func (rt *Runtime) savepoint(name string) (*savepointEntry, checkpoint.Header, e
 	return sp, h, err
 }
 
-// from adds a job that begins with a savepoint's state and positions, in a snapshot of its own.
-func (r *registration) from(d *definition, sp *savepointEntry, h checkpoint.Header, files snapshotFiles) (file string, err error) {
+// from adds a job that begins with a savepoint's state and positions, in a snapshot of its own, of which a copy is staged.
+func (r *registration) from(d *definition, sp *savepointEntry, h checkpoint.Header, staged string, files snapshotFiles) (file string, err error) {
 	jc := jobChange{ID: r.id(), Name: d.Name, Definition: d.text, Origin: d.origin, At: r.now, Phase: PhaseActive, Replace: true, Steps: d.steps}
 	_, jc.Drops, _ = lossOf(sp.Steps, d.steps)
 	if err := r.savedInputs(d, sp, &h, &jc); err != nil {
@@ -299,7 +299,7 @@ func (r *registration) from(d *definition, sp *savepointEntry, h checkpoint.Head
 		n := d.Node(s.Step)
 		return n == nil || !outside(n)
 	})
-	if file, err = files.beginWith(sp.Name, jc.ID, 0); err != nil {
+	if file, err = files.beginWith(staged, jc.ID, 0); err != nil {
 		return "", err
 	}
 	jc.Base = &baseEntry{Snapshot: snapshotEntry{File: file, Bytes: sp.Bytes}, Header: checkpoint.AppendHeader(nil, h), Savepoint: sp.Name}

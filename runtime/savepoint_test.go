@@ -19,8 +19,17 @@ import (
 // TestSavepoint: a job that begins with a savepoint, of one that runs or of one that was removed, goes on from its positions
 // with its state, under another name and parallelism; what is made and not announced is gone at the next start.
 func TestSavepoint(t *testing.T) {
+	t.Run("linked", func(t *testing.T) { testSavepoint(t, t.TempDir()) })
+	t.Run("copied", func(t *testing.T) {
+		data := t.TempDir()
+		savepointsElsewhere(t, data)
+		testSavepoint(t, data)
+	})
+}
+
+func testSavepoint(t *testing.T, data string) {
 	noLeaks(t)
-	data, out := t.TempDir(), t.TempDir()
+	out := t.TempDir()
 	const total = 6000
 	topic := jobs.BusTopic[int64]{Name: "numbers"}
 	in := newTap(total, 2000)

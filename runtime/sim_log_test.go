@@ -301,6 +301,8 @@ type simSnapshots struct {
 	s     *sim
 	files map[string]simSnapshot
 	of    map[string]string // by file, the savepoint that it was made of
+
+	stages int
 }
 
 type simSnapshot struct {
@@ -392,8 +394,21 @@ func (d *simSnapshots) readSaved(savepoint string, into restorer) error {
 	return d.read("savepoint "+savepoint, into)
 }
 
-func (d *simSnapshots) beginWith(savepoint string, job uint32, epoch checkpoint.Epoch) (string, error) {
-	f, file := d.files[savedPrefix+savepoint], fmt.Sprintf("%d-%d", job, epoch)
+func (d *simSnapshots) stage(savepoint string) (string, error) {
+	if !d.s.parkUntil(nil) {
+		return "", wal.ErrClosed
+	}
+	d.stages++
+	staged := fmt.Sprintf("staged %d", d.stages)
+	d.files[staged] = d.files[savedPrefix+savepoint]
+	d.of[staged] = savepoint
+	return staged, nil
+}
+
+func (d *simSnapshots) beginWith(staged string, job uint32, epoch checkpoint.Epoch) (string, error) {
+	savepoint := d.of[staged]
+	f, file := d.files[staged], fmt.Sprintf("%d-%d", job, epoch)
+	delete(d.files, staged)
 	f.meta.Job, f.meta.Epoch, f.checked = job, epoch, true
 	d.files[file] = f
 	d.of[file] = savepoint

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,7 +70,8 @@ type snapshotFiles interface {
 	saveAs(file, savepoint string) error // keeps a snapshot's file under the name of a savepoint too
 	savedHeader(savepoint string) (checkpoint.Header, error)
 	readSaved(savepoint string, into restorer) error
-	beginWith(savepoint string, job uint32, epoch checkpoint.Epoch) (file string, err error) // makes a savepoint the first snapshot of a job
+	stage(savepoint string) (staged string, err error)                                    // copies it, which may take long; it goes with remove
+	beginWith(staged string, job uint32, epoch checkpoint.Epoch) (file string, err error) // makes the copy the first snapshot of a job, at once
 	dropSavepoint(savepoint string) error
 }
 
@@ -245,9 +247,14 @@ func headerIn(path string) (checkpoint.Header, error) {
 	return r.Meta().Header, r.Close()
 }
 
-func (d snapshotDir) beginWith(savepoint string, job uint32, epoch checkpoint.Epoch) (string, error) {
+func (d snapshotDir) stage(savepoint string) (string, error) {
+	staged := fmt.Sprintf("begin-%016x.tmp", rand.Uint64())
+	return staged, checkpoint.StageSnapshot(d.savepoint(savepoint), filepath.Join(string(d), staged))
+}
+
+func (d snapshotDir) beginWith(staged string, job uint32, epoch checkpoint.Epoch) (string, error) {
 	file := checkpoint.SnapshotName(job, epoch)
-	return file, checkpoint.CopySnapshot(d.savepoint(savepoint), filepath.Join(string(d), file))
+	return file, checkpoint.NameSnapshot(filepath.Join(string(d), staged), filepath.Join(string(d), file))
 }
 
 func (d snapshotDir) dropSavepoint(savepoint string) error {
