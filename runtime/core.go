@@ -41,6 +41,8 @@ type core struct {
 	attempts   map[uint32]uint32
 	passes     []passed         // what sealed epochs have read, until they are durable
 	onDrops    func([]bus.Drop) // may be nil; must not block
+
+	outputLimit int64 // of what a new output has yet to send, in bytes; 0: as of any topic
 }
 
 // sealRequest is one epoch of one job, joined from its subtasks' pieces.

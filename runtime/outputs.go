@@ -119,7 +119,8 @@ func (r *registration) outputs(d *definition, have *jobEntry, jc *jobChange) err
 		}
 		o.Topic, o.Sub = bus.TopicID(r.id()), bus.SubID(r.id())
 		o.Sent = sentEntry{Sub: o.Sub}
-		spec := bus.TopicSpec{Name: hiddenTopic(d.Name, o.Name, o.Topic), Partitions: 1, Retention: bus.Retention{MaxBytes: bus.KeepNothing}}
+		spec := bus.TopicSpec{Name: hiddenTopic(d.Name, o.Name, o.Topic), Partitions: 1, Limit: r.core.outputLimit,
+			Retention: bus.Retention{MaxBytes: bus.KeepNothing}}
 		if _, taken := r.core.bus.TopicByName(d.Name + "/" + o.Name); !taken {
 			spec.Name = d.Name + "/" + o.Name
 		}

@@ -313,7 +313,9 @@ type registration struct {
 }
 
 // senderName is what the subscription of an output's sender is called, in the first run as in all later ones.
-func senderName(job, output string) string { return "sender:" + job + "/" + output }
+func senderName(job, output string) string { return senderPrefix + job + "/" + output }
+
+const senderPrefix = "sender:"
 
 func (r *registration) id() uint32 {
 	r.next = max(r.next, r.core.ledger.NextID)

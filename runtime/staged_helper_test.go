@@ -18,3 +18,6 @@ func (rt *Runtime) SlowCopies() (asked <-chan struct{}, may chan<- struct{}) {
 	rt.snapshots = f
 	return f.asked, f.may
 }
+
+// SmallOutputs makes the limit of outputs to come so many bytes. Call it before Start.
+func (rt *Runtime) SmallOutputs(bytes int64) { rt.committer.core.outputLimit = bytes }

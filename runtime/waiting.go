@@ -36,7 +36,12 @@ func waitOutside(step, why string) Wait { return Wait{For: WaitOutside, Step: st
 
 // waitRoom is that of a job whose topic is full; who is the subscription that has not read it.
 func waitRoom(topic, who string, fill float64) Wait {
-	job, _, _ := strings.Cut(who, "/")
+	who, sends := strings.CutPrefix(who, senderPrefix)
+	job, output, _ := strings.Cut(who, "/")
+	if sends {
+		return Wait{For: WaitRoom, Topic: topic, Jobs: []string{job},
+			Text: fmt.Sprintf("its output %s: what is not sent of it has reached its limit (%.0f %%)", output, fill*100)}
+	}
 	return Wait{For: WaitRoom, Topic: topic, Jobs: []string{job},
 		Text: fmt.Sprintf("room in topic %s, which is full (%.0f %% of its limit): %s has not read it", topic, fill*100, who)}
 }
