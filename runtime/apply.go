@@ -325,7 +325,7 @@ func (a *application) write(c *core) (wal.LSN, error) {
 		case d.diff.Action == ActionAdopt, have.Phase == PhaseEnded:
 			r.name(d.definition, have)
 		default:
-			err = r.job(d.definition, have, phaseOfChanged(have), d.probation(have, a.probation()))
+			err = r.job(d.definition, have, phaseOfChanged(have.Phase, have.Reason), d.probation(have, a.probation()))
 		}
 		if err != nil {
 			return 0, err
@@ -345,11 +345,11 @@ func (d *definition) probation(have *jobEntry, asked time.Duration) time.Duratio
 }
 
 // phaseOfChanged is the phase of a job whose definition is changed: one that has failed, or had none, is tried again.
-func phaseOfChanged(have *jobEntry) JobPhase {
-	if have.Phase == PhaseFailed || have.Phase == PhaseStopped && have.Reason == missingReason {
+func phaseOfChanged(was JobPhase, reason string) JobPhase {
+	if was == PhaseFailed || was == PhaseStopped && reason == missingReason {
 		return PhaseActive
 	}
-	return have.Phase
+	return was
 }
 
 func (a *application) probation() time.Duration {

@@ -113,8 +113,8 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 			}
 		}
 		phase, reason := have.Phase, have.Reason
-		if phase == PhaseActive {
-			phase, reason = have.Prev.Phase, have.Prev.Reason
+		if phase == PhaseActive && phaseOfChanged(have.Prev.Phase, have.Prev.Reason) != have.Prev.Phase {
+			phase, reason = have.Prev.Phase, have.Prev.Reason // the change began it; else somebody has resumed or stopped it since
 		}
 		r.rollBack(have, phase, reason)
 		if lsn, err = r.write(); err != nil {

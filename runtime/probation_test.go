@@ -129,6 +129,33 @@ func TestRollBackToRest(t *testing.T) {
 	}
 }
 
+// TestRollBackOfResumed: a job is changed while it is paused, resumed, and fails on probation: the definition before goes on, for
+// that is what was asked for last.
+func TestRollBackOfResumed(t *testing.T) {
+	noLeaks(t)
+	const total = 100
+	in, out := newTap(total, total/2), t.TempDir()
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), Probation: time.Hour})
+	defer stop(t, rt)
+	apply(t, rt, wide(in, out, 1, "first", nil))
+	until(t, rt, "half is read", func() bool { return linesOf(t, fileOf(out)) == total/2 })
+	if err := rt.PauseJob(t.Context(), "j"); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, rt, wide(in, out, 1, "second", func(int, int64) error { return errors.New("it fails") }))
+	if s := jobStatus(t, rt, "j").State; s != runtime.StatePaused {
+		t.Errorf("a paused job that was changed is %s", s)
+	}
+	in.open(total)
+	if err := rt.ResumeJob(t.Context(), "j"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, rt, "the definition before goes on", func() bool { return linesOf(t, fileOf(out)) == total })
+	if info, err := rt.JobDefinition("j"); err != nil || info.Phase == runtime.PhasePaused || !strings.Contains(string(info.Definition), "first") {
+		t.Errorf("the job is %+v, %v", info, err)
+	}
+}
+
 // TestRollBackSendsFirst: what a changed definition gave out to an output that the old one does not have is outside before
 // the old one is back.
 func TestRollBackSendsFirst(t *testing.T) {

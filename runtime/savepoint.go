@@ -278,9 +278,24 @@ func (rt *Runtime) savepoint(name string) (*savepointEntry, checkpoint.Header, e
 	if err != nil {
 		return nil, checkpoint.Header{}, err
 	}
+	if err := rt.snapshots.checkSaved(name); err != nil {
+		return nil, checkpoint.Header{}, &BadSavepointError{Name: name, Err: err}
+	}
 	h, err := rt.snapshots.savedHeader(name)
 	return sp, h, err
 }
+
+// BadSavepointError is the error of a savepoint whose file is damaged or gone: nothing begins with it.
+type BadSavepointError struct {
+	Name string
+	Err  error // a *checkpoint.SnapshotError where the file is there
+}
+
+func (e *BadSavepointError) Error() string {
+	return fmt.Sprintf("savepoint %s cannot be read; nothing was changed: %v; name another, or begin without one", e.Name, e.Err)
+}
+
+func (e *BadSavepointError) Unwrap() error { return e.Err }
 
 // from adds a job that begins with a savepoint's state and positions, in a snapshot of its own, of which a copy is staged.
 func (r *registration) from(d *definition, sp *savepointEntry, h checkpoint.Header, staged string, files snapshotFiles) (file string, err error) {

@@ -262,6 +262,56 @@ func TestSavepointOfDamage(t *testing.T) {
 	}
 }
 
+// TestDamagedSavepointIsRefused: what begins with a savepoint reads it first: of one that the disk has damaged since, or that is
+// gone, no job is made and no job's state is given up.
+func TestDamagedSavepointIsRefused(t *testing.T) {
+	noLeaks(t)
+	data, out := t.TempDir(), t.TempDir()
+	topic := jobs.BusTopic[int64]{Name: "numbers"}
+	rt := start(t, runtime.Config{DataDir: data}, writerJob("writer", newTap(200, 100), topic), version(readTopic("j", topic, out, nil), "1"))
+	defer stop(t, rt)
+	until(t, rt, "all is read", func() bool { return linesOf(t, filepath.Join(out, "j.jsonl")) == 100 })
+	if _, err := rt.Savepoint(t.Context(), "j", "damaged"); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(data, "savepoints", "damaged.savepoint")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-len(b)/4] ^= 1 // behind the header, which is read in any case
+	for i, name := range []string{"damaged", "gone"} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if err := os.WriteFile(path, b, 0o600); err != nil { // and not the snapshot whose file it shares
+				t.Fatal(err)
+			}
+		}
+		was, err := rt.JobDefinition("j")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var bad *runtime.BadSavepointError
+		if _, err := rt.Apply(t.Context(), byAPI(version(readTopic("k", topic, out, nil), "1")), runtime.ApplyOptions{From: "damaged"}); !errors.As(err, &bad) {
+			t.Errorf("%s: Apply from it: %v", name, err)
+		}
+		for _, dry := range []bool{true, false} {
+			_, err := rt.Replay(t.Context(), "j", "numbers", runtime.ReplayOptions{From: runtime.Place{Savepoint: "damaged"}, DryRun: dry})
+			if !errors.As(err, &bad) {
+				t.Errorf("%s: a replay from it: %v", name, err)
+			}
+		}
+		if now, err := rt.JobDefinition("j"); err != nil || now.Version != was.Version || now.Changed != was.Changed || now.Phase != runtime.PhaseActive {
+			t.Errorf("%s: the job is %+v, %v; it was %+v", name, now, err, was)
+		}
+		if _, err := rt.JobDefinition("k"); !errors.Is(err, runtime.ErrNoJob) {
+			t.Errorf("%s: a job was made: %v", name, err)
+		}
+	}
+}
+
 // TestSavepointsUnasked: of a job that comes and goes without being asked for the newest savepoints are kept; those that
 // somebody asked for, and those of others, stay.
 func TestSavepointsUnasked(t *testing.T) {

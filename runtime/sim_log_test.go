@@ -378,6 +378,8 @@ func (d *simSnapshots) saveAs(file, savepoint string) error {
 	return nil
 }
 
+func (d *simSnapshots) checkSaved(string) error { return nil }
+
 func (d *simSnapshots) savedHeader(savepoint string) (checkpoint.Header, error) {
 	h := cloneHeader(d.files[savedPrefix+savepoint].meta.Header)
 	if d.s.twin.staleSavepoints {

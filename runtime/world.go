@@ -70,6 +70,7 @@ type snapshotFiles interface {
 	saveAs(file, savepoint string) error // keeps a snapshot's file under the name of a savepoint too
 	savedHeader(savepoint string) (checkpoint.Header, error)
 	readSaved(savepoint string, into restorer) error
+	checkSaved(savepoint string) error                                                    // reads all of it, for who is about to build on it
 	stage(savepoint string) (staged string, err error)                                    // copies it, which may take long; it goes with remove
 	beginWith(staged string, job uint32, epoch checkpoint.Epoch) (file string, err error) // makes the copy the first snapshot of a job, at once
 	dropSavepoint(savepoint string) error
@@ -225,10 +226,14 @@ func (d snapshotDir) saveAs(file, savepoint string) error {
 	if err := checkpoint.CopySnapshot(filepath.Join(string(d), file), d.savepoint(savepoint)); err != nil {
 		return err
 	}
-	if err := checkpoint.VerifySnapshot(d.savepoint(savepoint)); err != nil { // people build on it when nothing else is left
+	if err := d.checkSaved(savepoint); err != nil { // people build on it when nothing else is left
 		return errors.Join(fmt.Errorf("reading it back: %w", err), d.dropSavepoint(savepoint))
 	}
 	return nil
+}
+
+func (d snapshotDir) checkSaved(savepoint string) error {
+	return checkpoint.VerifySnapshot(d.savepoint(savepoint))
 }
 
 func (d snapshotDir) savedHeader(savepoint string) (checkpoint.Header, error) {

@@ -255,8 +255,8 @@ func retentionOf(cmd *cobra.Command) (r admin.RetentionRequest, err error) {
 		r.DryRun = true
 	}
 	age, _ := cmd.Flags().GetDuration("max-age")
-	if age < 0 {
-		return r, fmt.Errorf("--max-age is %v; it is a duration such as 72h", age)
+	if cmd.Flags().Changed("max-age") && age <= 0 {
+		return r, fmt.Errorf("--max-age is %v; it is a duration such as 72h; left out, records are kept however old they are", age)
 	}
 	if age > 0 {
 		r.MaxAge = age.String()

@@ -83,6 +83,7 @@ var problemCodes = map[admin.Kind]int{
 	admin.KindUnsent:        exitFailed,
 	admin.KindTimeout:       exitAgain,
 	admin.KindDisk:          exitDisk,
+	admin.KindDamaged:       exitData,
 	admin.KindInternal:      exitBug,
 }
 

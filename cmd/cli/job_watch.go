@@ -79,7 +79,8 @@ var waitStates = map[string]func(admin.Job) bool{
 	"ended":   func(j admin.Job) bool { return j.State == runtime.StateEnded },
 	"removed": func(admin.Job) bool { return false },
 	"caught-up": func(j admin.Job) bool {
-		return j.Status != nil && (j.State == runtime.StateRunning && j.Status.Lag == 0 || j.State == runtime.StateEnded)
+		atWork := j.State == runtime.StateRunning || j.State == runtime.StateWaiting // it may wait for a writer that rests
+		return j.Status != nil && (atWork && j.Status.Lag == 0 || j.State == runtime.StateEnded)
 	},
 }
 

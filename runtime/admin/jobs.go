@@ -233,8 +233,12 @@ func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *applyIn) (*
 	res, err := rt.Apply(ctx, defs, o)
 	var refused *runtime.ApplyError
 	var match *runtime.MatchError
+	var bad *runtime.BadSavepointError
 	if errors.As(err, &match) {
 		return nil, problemOf(match)
+	}
+	if errors.As(err, &bad) {
+		return nil, problemOf(bad)
 	}
 	if errors.As(err, &refused) && !errors.Is(err, runtime.ErrNotRunning) {
 		return nil, refusal(refused, js, files)

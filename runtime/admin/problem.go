@@ -31,6 +31,7 @@ const (
 	KindUnsent        Kind = "unsent"                   // a job has outputs that were never sent
 	KindTimeout       Kind = "timeout"                  // it did not come to an end in time
 	KindDisk          Kind = "disk"                     // the disk or the log
+	KindDamaged       Kind = "damaged"                  // a file cannot be read as it was written; nothing was changed
 	KindInternal      Kind = "internal"                 // a bug of ours
 	kindPrefix             = "urn:sidestream:"          //
 	problemType            = "application/problem+json" // RFC 9457
@@ -149,6 +150,8 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusServiceUnavailable, KindBusy, "the process is starting or stopping; try again later")
 	case errors.Is(err, runtime.ErrShadowsBusy):
 		return problem(http.StatusServiceUnavailable, KindBusy, "%v", err)
+	case errors.As(err, new(*runtime.BadSavepointError)):
+		return problem(http.StatusConflict, KindDamaged, "%v", err)
 	case errors.As(err, &phase), errors.Is(err, runtime.ErrSavepointExists):
 		return problem(http.StatusConflict, KindRefused, "%v", err)
 	case errors.As(err, &unsent):

@@ -117,6 +117,9 @@ func (s *Server) registerTopics() {
 		Summary: "Say how long a topic keeps what every subscription has passed, in place of what definitions say"},
 		func(ctx context.Context, rt *runtime.Runtime, in *onTopic[RetentionRequest]) (*body[TopicRetention], error) {
 			age, err := duration("max_age", in.Body.MaxAge)
+			if err == nil && in.Body.MaxAge != "" && age == 0 {
+				err = problem(http.StatusUnprocessableEntity, KindBadRequest, "max_age is %q; leave it out to keep records however old they are", in.Body.MaxAge)
+			}
 			if err != nil {
 				return nil, err
 			}
