@@ -26,8 +26,11 @@ type PartitionStat struct {
 	First  Offset `json:"first"` // oldest record still there
 	Next   Offset `json:"next"`
 	Unused int64  `json:"unused,omitempty"` // offsets before Next that no record has, since a repair
-	Bytes  int64  `json:"bytes"`            // ever written
-	Memory int64  `json:"memory"`           // bytes that live readers find in memory
+
+	Records   int64 `json:"records"`    // still there
+	KeptBytes int64 `json:"kept_bytes"` // of those, about
+	Bytes     int64 `json:"bytes"`      // ever written
+	Memory    int64 `json:"memory"`     // bytes that live readers find in memory
 }
 
 // SubStat is how a subscription stands.
@@ -63,7 +66,8 @@ func (b *Bus) Stats() []TopicStat {
 			Full: t.full, OnFull: t.spec.onFull(), Limit: t.spec.limit(), Retention: t.spec.keep(), MaxAge: t.spec.Retention.MaxAge}
 		for _, p := range t.parts {
 			p.mu.Lock()
-			st.Partitions = append(st.Partitions, PartitionStat{First: p.first, Next: p.next, Unused: int64(p.next) - p.records(0, p.next), Bytes: p.total, Memory: p.memory})
+			st.Partitions = append(st.Partitions, PartitionStat{First: p.first, Next: p.next, Unused: int64(p.next) - p.records(0, p.next),
+				Records: p.records(p.first, p.next), KeptBytes: p.total - p.bytesAt(p.first), Bytes: p.total, Memory: p.memory})
 			p.mu.Unlock()
 		}
 		for _, s := range t.subs {

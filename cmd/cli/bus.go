@@ -181,8 +181,8 @@ func topicRow(t bus.TopicStat) []string {
 	records, size, lag, dropped, dropping := int64(0), int64(0), int64(0), uint64(0), int64(0)
 	var oldest, readers []string
 	for _, p := range t.Partitions {
-		records += int64(p.Next) - p.Unused
-		size += p.Bytes
+		records += p.Records
+		size += p.KeptBytes
 		oldest = append(oldest, p.First.String())
 	}
 	for _, s := range t.Subscriptions {

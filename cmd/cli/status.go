@@ -88,8 +88,8 @@ func (a *app) reportOf(server string, st runtime.Status) report {
 func topicOf(t bus.TopicStat) topicReport {
 	r := topicReport{Name: t.Name, Full: t.Full, Limit: t.Limit}
 	for _, p := range t.Partitions {
-		r.Records += int64(p.Next) - p.Unused
-		r.Bytes += p.Bytes
+		r.Records += p.Records
+		r.Bytes += p.KeptBytes
 	}
 	for _, s := range t.Subscriptions {
 		r.Readers = append(r.Readers, s.Name)
