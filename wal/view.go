@@ -21,9 +21,28 @@ func openView(d disk, dir string) (*View, error) {
 func viewOf(d disk, dir string, desc Description) *View {
 	return &View{desc: desc, src: source{
 		disk: d, dir: dir,
-		gens: func() []Generation { return desc.Generations },
+		gens: func() []Generation { return left(d, dir, desc.Generations) },
 		end:  func() LSN { return desc.Last },
 	}}
+}
+
+// left returns the generations without the oldest ones that are not there any more, where a newer one is, be it one that the view
+// does not know: who has the log has dropped them.
+func left(d disk, dir string, gens []Generation) []Generation {
+	entries, err := d.List(dir)
+	if err != nil {
+		return gens
+	}
+	there, newest := map[string]bool{}, ""
+	for _, e := range entries {
+		if e.dir && len(e.name) == len(generationName(0)) {
+			there[e.name], newest = true, max(newest, e.name)
+		}
+	}
+	for len(gens) > 0 && !there[generationName(gens[0].First)] && generationName(gens[0].First) < newest {
+		gens = gens[1:]
+	}
+	return gens
 }
 
 // Description returns what Info finds.

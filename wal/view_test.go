@@ -77,6 +77,44 @@ func TestView(t *testing.T) {
 	}
 }
 
+// TestViewWhileDropped: what a view has yet to read and is dropped meanwhile is gone, and no damage.
+func TestViewWhileDropped(t *testing.T) {
+	dir := t.TempDir()
+	build(t, dir, Config{}, 3, -1, 2, -1, 4)
+	l := mustOpen(t, dir, Config{})
+	v, err := OpenView(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gens := v.Description().Generations
+	r, err := v.Reader(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Drop(gens[2].First); err != nil {
+		t.Fatal(err)
+	}
+	for next := LSN(2); ; next++ {
+		f, err := r.Next()
+		if errors.Is(err, ErrGone) && next < gens[2].First {
+			break
+		}
+		if err != nil || f.LSN != next {
+			t.Fatalf("frame %s, where %s is due: %v", f.LSN, next, err)
+		}
+	}
+	if _, err := v.Reader(1); !errors.Is(err, ErrGone) {
+		t.Errorf("a reader from what was dropped: %v", err)
+	}
+	if n := len(viewed(t, v, gens[2].First)); n != int(l.Last()-gens[2].First)+1 {
+		t.Errorf("%d frames of the newest generation", n)
+	}
+}
+
 // TestViewOfTornAndDamaged: a tear ends the view before it, and stays; damage is refused.
 func TestViewOfTornAndDamaged(t *testing.T) {
 	dir := t.TempDir()
