@@ -322,8 +322,10 @@ func (a *application) write(c *core) (wal.LSN, error) {
 			if err == nil && a.begins != nil {
 				err = a.begins(r, &r.change.Jobs[len(r.change.Jobs)-1])
 			}
-		case d.diff.Action == ActionAdopt, have.Phase == PhaseEnded:
+		case d.diff.Action == ActionAdopt:
 			r.name(d.definition, have)
+		case have.Phase == PhaseEnded:
+			err = r.nameEnded(d.definition, have)
 		default:
 			err = r.job(d.definition, have, phaseOfChanged(have.Phase, have.Reason), d.probation(have, a.probation()))
 		}

@@ -66,7 +66,9 @@ func (r *registration) dropEarlier(have *jobEntry) {
 	if len(unsent) == 0 || r.settled[have.ID] {
 		return
 	}
-	r.dropped[have.Name] = unsent
+	for name, n := range unsent {
+		r.drops(have.Name, name, n)
+	}
 	if !have.onTrial(time.UnixMilli(r.now)) {
 		r.settled[have.ID] = true
 		r.change.Jobs = append(r.change.Jobs, jobChange{ID: have.ID, Settle: true})
@@ -77,6 +79,34 @@ func (r *registration) dropEarlier(have *jobEntry) {
 			r.change.Sent = append(r.change.Sent, sentEntry{Sub: o.Sub, LSN: have.LSN, Next: r.core.bus.Next(o.Topic, 0), State: o.Sent.State})
 		}
 	}
+}
+
+func (r *registration) drops(job, output string, n int64) {
+	if r.dropped[job] == nil {
+		r.dropped[job] = map[string]int64{}
+	}
+	r.dropped[job][output] += n
+}
+
+// nameEnded makes the log say another definition of a job that has ended. What its outputs have yet to send goes where they went:
+// where the definition says another place, nobody would send it.
+func (r *registration) nameEnded(d *definition, have *jobEntry) error {
+	unsent := map[string]int64{}
+	for _, h := range have.Outputs {
+		n := unsentIn(r.core.bus, h)
+		if n == 0 || d.keeps(h) {
+			continue
+		}
+		if unsent[h.Name] += n; r.dropUnsent {
+			r.drops(d.Name, h.Name, n)
+			r.change.Sent = append(r.change.Sent, sentEntry{Sub: h.Sub, LSN: have.LSN, Next: r.core.bus.Next(h.Topic, 0), State: h.Sent.State})
+		}
+	}
+	if len(unsent) > 0 && !r.dropUnsent {
+		return &UnsentError{Job: d.Name, Unsent: unsent, GivenUp: true}
+	}
+	r.name(d, have)
+	return nil
 }
 
 // dropEarlierOf is dropEarlier of the jobs that definitions leave as they are.
@@ -100,7 +130,7 @@ func (d *newDefinition) changes(have *jobEntry) bool {
 // gone returns the outputs that a job has no more by a definition: those that this one gives up, and those of before.
 func (d *newDefinition) gone(have *jobEntry) []outputEntry {
 	return slices.DeleteFunc(have.outputs(), func(o outputEntry) bool {
-		if d.changes(have) {
+		if d.changes(have) || d.diff.Action == ActionUpdate && !have.gaveUp(o.Sub) {
 			return d.keeps(o)
 		}
 		return !have.gaveUp(o.Sub)
@@ -125,7 +155,7 @@ func (a *application) lookUnsent(c *core) {
 			if have.gaveUp(h.Sub) {
 				diff.GaveUpAt = have.gaveUpAt()
 			}
-			refused = refused || d.changes(have) && (d.probation(have, a.probation()) <= 0 || have.gaveUp(h.Sub))
+			refused = refused || d.changes(have) && (d.probation(have, a.probation()) <= 0 || have.gaveUp(h.Sub)) || !d.changes(have) && !have.gaveUp(h.Sub)
 		}
 		switch {
 		case len(unsent) == 0:

@@ -171,7 +171,8 @@ func (rt *Runtime) setPhase(id uint32, p JobPhase, reason string) error {
 func (rt *Runtime) sendersOf(j *job, e *jobEntry) []*sender {
 	var out []*sender
 	for _, o := range e.Outputs {
-		if n := j.def.Node("out-" + o.Name); o.Outside && n != nil {
+		n := j.def.Node("out-" + o.Name)
+		if o.Outside && n != nil && n.Output.Sink != nil && (o.Place == "" || o.Place == placeOf(n.Output.Sink)) { // else of a job that has ended
 			out = append(out, rt.newSender(j, j.def, o, n.Output.Sink))
 		}
 	}

@@ -296,3 +296,50 @@ func TestGivenUpPlace(t *testing.T) {
 		t.Errorf("a has %q, b %q", a.has(), b.has())
 	}
 }
+
+// TestMoveEndedOutput: what a job that has ended has yet to send does not go to another place by a definition that it is given
+// then: that is refused, or drops it.
+func TestMoveEndedOutput(t *testing.T) {
+	for _, drop := range []bool{false, true} {
+		t.Run(map[bool]string{false: "refused", true: "dropped"}[drop], func(t *testing.T) {
+			noLeaks(t)
+			in := newTap(10, 10)
+			a, b := &slotOutside{away: true}, &slotOutside{}
+			cfg := runtime.Config{DataDir: t.TempDir(), Probation: time.Hour, StopTimeout: 2 * time.Second}
+			cfg.Load = func(text []byte, _ runtime.Origin) (*jobs.Job, error) {
+				if string(text) == "a\n" {
+					return slotted("a", in, slot{"a", a}, 0), nil
+				}
+				return slotted("b", in, slot{"b", b}, 0), nil
+			}
+			rt := start(t, cfg)
+			apply(t, rt, slotted("a", in, slot{"a", a}, 0))
+			until(t, rt, "it has ended", func() bool { return jobStatus(t, rt, "j").State == runtime.StateEnded })
+			want := map[string]int64{"main": 10}
+			next := byAPI(slotted("b", in, slot{"b", b}, 0))
+			res, err := rt.Apply(t.Context(), next, runtime.ApplyOptions{DryRun: true})
+			if err != nil || !maps.Equal(res.Jobs[0].Unsent, want) || !slices.Contains(res.Jobs[0].Needs, "drop_unsent") {
+				t.Errorf("dry run: %+v, %v", res, err)
+			}
+			res, err = rt.Apply(t.Context(), next, runtime.ApplyOptions{DropUnsent: drop})
+			var refused *runtime.UnsentError
+			switch {
+			case drop && (err != nil || !maps.Equal(res.Jobs[0].Dropped, want)):
+				t.Errorf("Apply, dropping: %+v, %v", res, err)
+			case !drop && (!errors.As(err, &refused) || !maps.Equal(refused.Unsent, want)):
+				t.Errorf("Apply: %v", err)
+			}
+			stop(t, rt)
+			a.back()
+			rt = start(t, cfg)
+			finish(t, rt)
+			sent := numbersFrom(0, 10)
+			if drop {
+				sent = nil
+			}
+			if got := a.has(); !slices.Equal(got, sent) || len(b.has()) > 0 {
+				t.Errorf("a has %q, b %q", got, b.has())
+			}
+		})
+	}
+}

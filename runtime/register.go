@@ -244,8 +244,7 @@ func (r *registration) start(d *definition, have *jobEntry, retry bool) error {
 	case have.Phase == PhaseEnded:
 		// It is over, and what it read and wrote stays as it was: a subscription would hold records for nobody, and who
 		// joins a topic and never leaves keeps its readers waiting.
-		r.name(d, have)
-		return nil
+		return r.nameEnded(d, have)
 	case back || have.Phase == PhaseFailed:
 		return r.job(d, have, PhaseActive, 0)
 	}
