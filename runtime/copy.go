@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
@@ -64,6 +66,9 @@ func (rt *Runtime) ReplayInto(ctx context.Context, def *jobs.Job, topic string, 
 	spans := []ReplaySpan{span}
 	rt.times(ctx, spans)
 	res.Job, res.Inputs = def.Name, spans
+	if err := rt.do(func(c *core) error { res.Notes = othersIn(c, def); return nil }); err != nil {
+		return res, err
+	}
 	if o.DryRun {
 		return res, nil
 	}
@@ -96,6 +101,35 @@ func (rt *Runtime) ReplayInto(ctx context.Context, def *jobs.Job, topic string, 
 	rt.tell(Event{Kind: EventReplay, Job: def.Name, Text: fmt.Sprintf("%s: %d records of topic %s", res.ID, res.Records, topic)})
 	rt.spawn(func() { rt.endCopy(def.Name) })
 	return res, nil
+}
+
+// othersIn says what a copy's topics have already, and who writes them: a topic is nobody's, so that a copy may be mixed with what
+// others write.
+func othersIn(c *core, def *jobs.Job) (notes []string) {
+	for _, n := range def.Outputs() {
+		id, ok := c.bus.TopicByName(n.Output.Topic)
+		if n.Output.Sink != nil || !ok {
+			continue
+		}
+		records := int64(0)
+		for p := range c.bus.Partitions(id) {
+			records += int64(c.bus.Next(id, p) - c.bus.First(id, p))
+		}
+		var writers []string
+		for _, j := range c.ledger.sorted() {
+			if j.Name != def.Name && j.Phase != PhaseEnded && slices.ContainsFunc(j.Outputs, func(o outputEntry) bool { return o.Topic == id }) {
+				writers = append(writers, j.Name)
+			}
+		}
+		switch by := strings.Join(writers, ", "); {
+		case by != "":
+			notes = append(notes, fmt.Sprintf("topic %s, with %d records, is written by job %s too: copies stand among its records, and those that are older than its watermark are late to windows; the header %s tells them apart",
+				n.Output.Topic, records, by, ReplayHeader))
+		case records > 0:
+			notes = append(notes, fmt.Sprintf("topic %s has %d records already; the copies stand behind them", n.Output.Topic, records))
+		}
+	}
+	return notes
 }
 
 // endCopies looks after the copies that an earlier process began.

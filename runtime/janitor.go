@@ -23,6 +23,7 @@ func (rt *Runtime) janitor() {
 	tick := time.NewTicker(janitorEvery)
 	defer tick.Stop()
 	named := ""
+	var uncut, unsaved seldom
 	for {
 		select {
 		case <-tick.C:
@@ -37,8 +38,12 @@ func (rt *Runtime) janitor() {
 			rt.onFatal(failed) // the topic store's
 			return
 		}
-		if err != nil {
-			rt.logger.Error("the log could not be cut", "err", err)
+		if err == nil {
+			if n := uncut.over(); n > 1 {
+				rt.logger.Info("the log can be cut again", "failed", n)
+			}
+		} else if uncut.again(rt.now()) {
+			rt.logger.Error("the log could not be cut; it is tried again every second", "err", err, "times", uncut.times)
 		}
 		bytes := rt.logBytes()
 		if bytes <= rt.cfg.LogBytes || len(pins) == 0 {
@@ -51,8 +56,11 @@ func (rt *Runtime) janitor() {
 			named = who
 			rt.logger.Warn("the log is longer than it should be", "bytes", bytes, "limit", rt.cfg.LogBytes, "held by", who, "at", pins[0].LSN)
 		}
-		if err := rt.askSnapshots(); err != nil && rt.log.Err() == nil {
-			rt.logger.Error("the state of a job could not be written to a snapshot; it keeps the log", "err", err)
+		switch err := rt.askSnapshots(); {
+		case err == nil:
+			unsaved.over()
+		case rt.log.Err() == nil && unsaved.again(rt.now()):
+			rt.logger.Error("the state of a job could not be written to a snapshot; it keeps the log", "err", err, "times", unsaved.times)
 		}
 	}
 }

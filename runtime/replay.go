@@ -97,6 +97,9 @@ type ReplayResult struct {
 	Bytes     int64        `json:"bytes"`               // about
 	Savepoint string       `json:"savepoint,omitempty"` // that the job's state begins with; "" is none
 	Outputs   []string     `json:"outputs"`             // that repeat
+	Cut       []ReplayCut  `json:"cut,omitempty" doc:"steps whose state lacks what lies before the place; missing where none does"`
+	Whole     *time.Time   `json:"whole_from,omitempty" doc:"a place from which the windows that are cut would be whole"`
+	Notes     []string     `json:"notes,omitempty" doc:"what is to be known of it"`
 }
 
 // ReplaySpan is what is replayed of a topic, by partition: From up to, without, To.
@@ -169,6 +172,9 @@ func (rt *Runtime) Replay(ctx context.Context, job, topic string, o ReplayOption
 		return ReplayResult{}, err
 	}
 	rt.times(ctx, r.result.Inputs)
+	if err := r.cutOff(); err != nil {
+		r.result.Notes = append(r.result.Notes, "which windows are cut off at the beginning is not known: "+err.Error()) // the replay stands
+	}
 	if !o.DryRun {
 		rt.tell(Event{Kind: EventReplay, Job: job, Text: fmt.Sprintf("%s: %d records of topic %s", r.result.ID, r.result.Records, topic)})
 	}

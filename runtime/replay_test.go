@@ -112,6 +112,9 @@ func TestReplayRange(t *testing.T) {
 	if err != nil || res.Records != 600 {
 		t.Fatalf("%+v, %v", res, err)
 	}
+	if len(res.Cut) != 1 || res.Cut[0].Window != "" || res.Whole != nil || len(res.Notes) != 1 || !strings.Contains(res.Notes[0], "begins empty. From earliest") {
+		t.Errorf("of state without windows it is said: %+v", res)
+	}
 	in.open(3000)
 	wait(t, rt)
 	replayed, live := written(t, rt, "tallies", res.ID)

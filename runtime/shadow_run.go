@@ -81,27 +81,7 @@ func (s *shadow) span() (int64, error) {
 		latest = max(latest, st.Watermark)
 		first := s.rt.bus.First(s.topic, p)
 		from := max(first, st.Next-min(st.Next, shadowChunk))
-		if from >= st.Next {
-			continue
-		}
-		at, err := s.rt.bus.Browse(s.topic, p, bus.Start{At: from})
-		if err != nil {
-			return 0, err
-		}
-		r := s.rt.bus.NewReader(0, s.topic, []bus.SubState{at}, func() {})
-		for at := from; at < st.Next; {
-			b, ok, err := r.Next(int(st.Next - at))
-			if err != nil || !ok {
-				return 0, errors.Join(err, r.Close())
-			}
-			for rec := range b.Records() {
-				latest = max(latest, rec.Time)
-			}
-			if b.Len() > 0 {
-				at = b.Base + bus.Offset(b.Len())
-			}
-		}
-		if err := r.Close(); err != nil {
+		if err := s.rt.eachTime(s.topic, p, from, st.Next, func(t int64) { latest = max(latest, t) }); err != nil {
 			return 0, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/sidestream-dev/sidestream/runtime"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
@@ -64,6 +65,8 @@ func exitCode(err error) int {
 		return exitFailed
 	case damaged(err) && !errors.As(err, &failed):
 		return exitData // to start it again is no help
+	case forbidden(err) && !errors.As(err, &failed):
+		return exitConfig // nor here: another place, or another owner of this one, is
 	case ofDisk(err):
 		return exitDisk
 	}
@@ -92,6 +95,13 @@ func damaged(err error) bool {
 	var damaged *wal.DamagedError
 	var corrupt *wal.CorruptError
 	return errors.Is(err, wal.ErrUnfinishedRepair) || errors.As(err, &damaged) || errors.As(err, &corrupt)
+}
+
+// forbidden reports whether an error is that this user may not, or that nobody may, do that to a file. Of the exit codes there are
+// it is that of configuration, since where the data lies and who runs the process is set from outside; EX_NOPERM says of itself
+// that it is not for files.
+func forbidden(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
 }
 
 // ofDisk reports whether an error is the disk's or the log's.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -31,6 +32,9 @@ func TestExitCode(t *testing.T) {
 		{"corrupt", fmt.Errorf("x: %w", &wal.CorruptError{}), 65},
 		{"failed by what is corrupt", &wal.FailedError{Err: &wal.CorruptError{}}, 74},
 		{"a file", &fs.PathError{}, 74},
+		{"a file that may not be written", fmt.Errorf("x: %w", &fs.PathError{Op: "open", Err: syscall.EACCES}), 78},
+		{"a disk that may not be written", &fs.PathError{Op: "open", Err: syscall.EROFS}, 78},
+		{"a disk that may not be written any more", &wal.FailedError{Err: &fs.PathError{Op: "write", Err: syscall.EROFS}}, 74},
 		{"no room to start", unstarted(fmt.Errorf("x: %w", wal.ErrNoRoom)), 74},
 		{"a definition against the log", unstarted(errors.New("x")), 78},
 	}

@@ -163,6 +163,7 @@ func (a *app) replayTopic(cmd *cobra.Command, topic string, r admin.CopyRequest)
 		op.Replay.Job = "-"
 		a.say("nothing was done: this is a dry run")
 	}
+	a.notes(op.Replay.Notes)
 	return showOne(a, cmd, copyView(r.Into), *op.Replay)
 }
 
@@ -211,7 +212,14 @@ func (a *app) replayInto(cmd *cobra.Command, job string, r admin.ReplayRequest) 
 	if r.DryRun {
 		a.say("nothing was done: this is a dry run")
 	}
+	a.notes(op.Replay.Notes)
 	return showOne(a, cmd, replayView, *op.Replay)
+}
+
+func (a *app) notes(notes []string) {
+	for _, n := range notes {
+		a.say("note: %s", n)
+	}
 }
 
 // underWay returns what says how an operation gets on, to a terminal alone.
@@ -291,7 +299,9 @@ func (a *app) replayOut(cmd *cobra.Command, q runtime.Tail) error {
 	if !dry {
 		add = func(r runtime.TopicRecord) error { return lines.Encode(r) }
 	}
+	read := false
 	err = src.Tail(ctx, q, func(r runtime.TopicRecord) error {
+		read = true
 		if ok, err := keep(r); err != nil || !ok {
 			return err
 		}
@@ -300,6 +310,9 @@ func (a *app) replayOut(cmd *cobra.Command, q runtime.Tail) error {
 		}
 		return add(r)
 	})
+	if err == nil && !read && ctx.Err() == nil { // and not a silence that looks like success
+		return withCode(exitFailed, fmt.Errorf("topic %s has no record in that range%s", q.Topic, newestIn(ctx, src, q.Topic)))
+	}
 	if err != nil || !dry {
 		return reached(err)
 	}
@@ -310,6 +323,21 @@ func (a *app) replayOut(cmd *cobra.Command, q runtime.Tail) error {
 		},
 		name: func(c ReplayCount) string { return c.Topic },
 	}, count)
+}
+
+// newestIn ends the error of an empty range with when the topic's newest record is of, by event time; "" where that is not known.
+func newestIn(ctx context.Context, src topics, topic string) string {
+	var newest *time.Time
+	err := src.Tail(ctx, runtime.Tail{Topic: topic, Partition: -1, Last: 1}, func(r runtime.TopicRecord) error {
+		if r.Time != nil && (newest == nil || r.Time.After(*newest)) {
+			newest = r.Time
+		}
+		return nil
+	})
+	if err != nil || newest == nil {
+		return ""
+	}
+	return "; its newest is of " + newest.UTC().Format(time.RFC3339) + ", by event time"
 }
 
 // filterOf makes a condition of an expression; "" keeps all.

@@ -314,6 +314,8 @@ func (a *app) opened(err error, dir string) error {
 		return inUse(locked, dir, "stop that process first, or give this one another --data-dir")
 	case damaged(err):
 		return a.mend(err, dir)
+	case forbidden(err) && !(errors.As(err, &path) && path.Op == "mkdir"):
+		return fmt.Errorf("%w; who runs this must be able to write there: change its owner or mode, or name another folder with --data-dir", err)
 	case errors.As(err, &path) && path.Op == "mkdir":
 		return fmt.Errorf("%w; name a folder that can be written with --data-dir", err)
 	}

@@ -83,9 +83,7 @@ func (a *app) showShadow(cmd *cobra.Command, res runtime.ShadowResult) error {
 	}
 	in := res.Input
 	a.say("compared %d records of %s, %s to %s; state: %s", res.Records, in.Topic, placeText(in.First, offsetsText(in.From)), placeText(in.Last, offsetsText(in.To)), res.State)
-	for _, n := range res.Notes {
-		a.say("note: %s", n)
-	}
+	a.notes(res.Notes)
 	if err := show(a, cmd, shadowOutputs, res.Outputs); err != nil || len(res.Differences) == 0 {
 		return err
 	}

@@ -69,7 +69,7 @@ func TestTheSampleRuns(t *testing.T) {
 	want := []string{
 		`{"device":"a","kind":"temperature","ts":"oops","reading":20.5} | error=event_time: "oops" is not an RFC 3339 time | step=kafka-1 | origin=test-0@4`,
 		`{"device":"a", | error=not JSON at byte 14: the text ends too early | step=kafka-1 | origin=test-0@5`,
-		`{"device":"a","kind":"temperature","ts":1767225640000} | error=nil and an int cannot be ordered, at 15 of value.reading > 90 | step=side-1 | origin=test-0@6`,
+		`{"device":"a","kind":"temperature","ts":1767225640000} | error=nil and an int cannot be ordered: there is no value.reading, at 15 of value.reading > 90 | step=side-1 | origin=test-0@6`,
 		`{"kind":"temperature","ts":1767225640000,"reading":1} | error=the key is nil | step=key_by-1 | origin=test-0@7`,
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {

@@ -100,6 +100,9 @@ func (s *Server) admit(l *Listener, way class, w http.ResponseWriter, r *http.Re
 	if who == classOpen && to.access == accessLogin {
 		return problem(http.StatusForbidden, KindForbidden, "%s %s is not to be had over TCP without a login; use the unix socket, or start the process with --token-file", r.Method, r.URL.Path)
 	}
+	if tags, given := r.Header["If-Match"]; given && strings.TrimSpace(strings.Join(tags, "")) == "" {
+		return problem(http.StatusBadRequest, KindBadRequest, `If-Match is empty, which no version matches; it takes one version in quotes, such as "0123456789abcdef", or *`)
+	}
 	if p := s.body(to, w, r); p != nil {
 		return p
 	}

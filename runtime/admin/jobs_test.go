@@ -220,6 +220,8 @@ func TestIfMatch(t *testing.T) {
 		{"DELETE", "/v1/jobs/more", tag, "", 412},
 		{"POST", "/v1/jobs", `"x"`, applied(jobNamed("none")), 412},
 		{"POST", "/v1/jobs", `W/"x"`, applied(jobNamed("more")), 400},
+		{"POST", "/v1/jobs", " ", applied(jobNamed("more")), 400}, // there, and empty
+		{"DELETE", "/v1/jobs/more", " ", "", 400},
 		{"POST", "/v1/jobs", tag, applied(jobNamed("more") + "---\n" + jobNamed("none")), 400},
 	} {
 		resp, p := do(tt.method, tt.path, tt.tag, tt.content)

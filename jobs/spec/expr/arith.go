@@ -40,7 +40,7 @@ func (c *compiler) unary(n *ast.UnaryNode) code {
 		case v.Kind() == value.Invalid:
 			return v
 		case !v.IsNumber():
-			return e.fail(at, "%s takes a number, not %s", n.Operator, v.Kind())
+			return e.fail(at, "%s takes a number, not %s%s", n.Operator, v.Kind(), e.absent(operand{x.path, v}))
 		case !negative:
 			return v
 		case v.Kind() == value.Float:
@@ -91,7 +91,7 @@ func (c *compiler) arithmetic(n *ast.BinaryNode, a, b code) code {
 		case op == '+' && v.Kind() == value.String && w.Kind() == value.String:
 			return joined(e, at, v.Text(), w.Text())
 		}
-		return e.fail(at, "%c does not go with %s and %s", op, v.Kind(), w.Kind())
+		return e.fail(at, "%c does not go with %s and %s%s", op, v.Kind(), w.Kind(), e.absent(operand{a.path, v}, operand{b.path, w}))
 	}}
 }
 

@@ -175,7 +175,7 @@ func (c *compiler) order(n *ast.BinaryNode, a, b code) code {
 		d, ok := value.Compare(v, w)
 		switch {
 		case !ok:
-			e.fail(at, "%s and %s cannot be ordered", v.Kind(), w.Kind())
+			e.fail(at, "%s and %s cannot be ordered%s", v.Kind(), w.Kind(), e.absent(operand{a.path, v}, operand{b.path, w}))
 			return failed
 		case d < 0:
 			return less
@@ -322,7 +322,7 @@ func (c *compiler) find(n *ast.BinaryNode, a, b code) code {
 			return truth(f(v.Text(), w.Text()))
 		}
 		if w.Kind() != value.Invalid {
-			e.fail(at, "%s takes strings, not %s and %s", n.Operator, v.Kind(), w.Kind())
+			e.fail(at, "%s takes strings, not %s and %s%s", n.Operator, v.Kind(), w.Kind(), e.absent(operand{a.path, v}, operand{b.path, w}))
 		}
 		return failed
 	})
@@ -353,7 +353,7 @@ func (c *compiler) matches(n *ast.BinaryNode, a, b code) code {
 			return truth(re.MatchString(v.Text()))
 		case value.Invalid:
 		default:
-			e.fail(at, "matches takes a string, not %s", v.Kind())
+			e.fail(at, "matches takes a string, not %s%s", v.Kind(), e.absent(operand{a.path, v}))
 		}
 		return failed
 	})

@@ -445,14 +445,14 @@ func (c *compiler) decider(x code, n ast.Node) decide {
 	if x.decide != nil {
 		return x.decide
 	}
-	at, eval := c.at(n), x.eval
+	at, eval, path := c.at(n), x.eval, x.path
 	return func(e *Env) int8 {
 		switch v := eval(e); v.Kind() {
 		case value.Bool:
 			return truth(v.Bool())
 		case value.Invalid:
 		default:
-			e.fail(at, "want a bool, not %s", v.Kind())
+			e.fail(at, "want a bool, not %s%s", v.Kind(), e.absent(operand{path, v}))
 		}
 		return failed
 	}

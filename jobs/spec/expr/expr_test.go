@@ -96,19 +96,30 @@ func TestValues(t *testing.T) {
 	}
 }
 
+// TestNullIsSaid: a field that is there, and null, is told from one that is not.
+func TestNullIsSaid(t *testing.T) {
+	p := mustCompile(t, `value.reading > 5`)
+	_, err := p.New().Value(record(t, p, `{"reading":null,"other":1}`))
+	if want := "nil and an int cannot be ordered: value.reading is null, at 15 of value.reading > 5"; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
 func TestRecordErrors(t *testing.T) {
 	tests := []struct{ src, want string }{
-		{`value.missing > 5`, `nil and an int cannot be ordered, at 15 of value.missing > 5`},
-		{`value.missing + 1`, `+ does not go with nil and an int, at 15 of value.missing + 1`},
+		{`value.missing > 5`, `nil and an int cannot be ordered: there is no value.missing, at 15 of value.missing > 5`},
+		{`90 > value.readng`, `an int and nil cannot be ordered: there is no value.readng (did you mean reading?), at 4 of 90 > value.readng`},
+		{`value.reading.deep > 5`, `nil and an int cannot be ordered: value.reading.deep is nil, as value.reading is no object, at 20 of value.reading.deep > 5`},
+		{`value.missing + 1`, `+ does not go with nil and an int: there is no value.missing, at 15 of value.missing + 1`},
 		{`value.kind > 5`, `a string and an int cannot be ordered, at 12 of value.kind > 5`},
 		{`value.kind && true`, `want a bool, not a string, at 7 of value.kind && true`},
-		{`not value.missing`, `want a bool, not nil, at 11 of not value.missing`},
+		{`not value.missing`, `want a bool, not nil: there is no value.missing, at 11 of not value.missing`},
 		{`value.line / 0`, `division by zero, at 12 of value.line / 0`},
 		{`value.line % 0`, `division by zero, at 12 of value.line % 0`},
 		{`value.seq * 9223372036854775807`, `the result does not fit an int: write float(x), at 11 of value.seq * 9223372036854775807`},
 		{`value.reading * 1e308`, `the result does not fit a float, at 15 of value.reading * 1e308`},
 		{`float(value.status)`, `float: "ok" is not a number, at 1 of float(value.status)`},
-		{`float(value.missing)`, `float takes a number or a string, not nil, at 1 of float(value.missing)`},
+		{`float(value.missing)`, `float takes a number or a string, not nil: there is no value.missing, at 1 of float(value.missing)`},
 		{`int(1e300 * value.line)`, `int: the number does not fit an int, at 1 of int(1e300 * value.line)`},
 		{`value.device matches value.x ? 1 : 2`, ``},
 		{`value.line startsWith "x"`, `startsWith takes strings, not an int and a string, at 12 of value.line startsWith "x"`},

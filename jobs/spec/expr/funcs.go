@@ -98,7 +98,7 @@ func (c *compiler) call(n ast.Node, name string, args []ast.Node) code {
 				return v
 			}
 			if kindOf(v)&f.accepts(i) == 0 {
-				return e.fail(at, "%s takes %s, not %s", f.Name, f.accepts(i), v.Kind())
+				return e.fail(at, "%s takes %s, not %s%s", f.Name, f.accepts(i), v.Kind(), e.absent(operand{parts[i].path, v}))
 			}
 			if !e.spend(at, v.Weight()) {
 				return value.None()
