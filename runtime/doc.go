@@ -64,6 +64,7 @@
 //	stores.go, snapshot.go  state over attempts and restarts
 //	steps.go     watermarks over attempts and restarts      world.go   what is taken from the process around it
 //	sender.go    outputs to the outside           janitor.go   cutting the log, moving out of it
+//	seldom.go    what goes wrong again and again  replay_cut.go  windows that a replay has only the rest of
 //	fold.go      snapshots of jobs that do not run           retain.go    purge, retention
 //	status.go, done.go      how everything stands
 //	topics.go, offline.go   looking into topics, of a process or of its directory
