@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
@@ -78,6 +79,9 @@ func (g *given) readContexts(name string, n *yaml.Node) error {
 				return fmt.Errorf("%s:%d: context %s: there is no field %q; %s", name, field.Line, key.Value, field.Value, knownKeys(field.Value, slices.Sorted(maps.Keys(contextFields))))
 			case v.Kind != yaml.ScalarNode || v.Value == "":
 				return fmt.Errorf("%s:%d: context %s: %s is a text", name, field.Line, key.Value, field.Value)
+			}
+			if field.Value == "url" && strings.Contains(v.Value, "@") { // it is not shown
+				return fmt.Errorf("%s:%d:%d: context %s: the url has a user or a password in it; a server takes a token, from token_file", name, v.Line, v.Column, key.Value)
 			}
 			*into(&p) = v.Value
 			if field.Value != "url" && !filepath.IsAbs(v.Value) {

@@ -206,6 +206,7 @@ func (l *loader) load(name string, content []byte) {
 		}
 	}
 	f.credentials()
+	l.commented(f)
 	l.problems = append(l.problems, f.sorted()...)
 }
 

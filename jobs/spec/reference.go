@@ -140,13 +140,18 @@ const credentialWords = `(?:password|passwd|pwd|passphrase|secret|token|credenti
 var (
 	credentialNameRE = regexp.MustCompile(`(?i)` + credentialWords + `$`)
 	credentialTextRE = regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----[^"'\n]*|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30,}|\bxox[abeprs]-[A-Za-z0-9-]{10,}` +
-		`|\bsk_live_[A-Za-z0-9]{16,}|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+|://[^/\s:@"'${}]*:[^/\s@"'${}]+@|(?i:\bpassword\s*=\s*["'][^"']+)`)
+		`|\bsk_live_[A-Za-z0-9]{16,}|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+|://[^/\s:@"'${}]*:[^/\s@"'${}]+@` +
+		`|[\w.-]+:[^\s:@/"'${},]+@[\w.-]+:\d+\b|(?i:\bpassword\s*=\s*["'][^"']+)`)
+	// what may be a user and a password: not reported, and not shown either
+	credentialUserRE = regexp.MustCompile(`[^\s:@"'\[,]+:[^\s@"']+@`)
+	// what a comment gives to such a name, if it is no word of a sentence: it is long, and has a digit
+	credentialSaidRE  = regexp.MustCompile(`(?im)(?:^|\s)#[^\n]*?` + credentialWords + `["']?\s*[:=]\s*["']?([^\s"'${}<>/]{8,})`)
 	credentialGivenRE = regexp.MustCompile(`(?i)(` + credentialWords + `["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s,}\]#]+)`)
 )
 
 // Texts without any of these, in lower case, hold nothing for the expressions above, which are slow to say so.
 var (
-	credentialTexts = []string{"private key", "akia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "sk_live_", "eyj", "://", "password"}
+	credentialTexts = []string{"private key", "akia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "sk_live_", "eyj", "://", "@", "password"}
 	credentialGiven = []string{"passw", "pwd", "passphrase", "secret", "token", "credential", "key"}
 )
 
@@ -166,6 +171,22 @@ func (f *file) credentials() {
 		line, column := f.position(at[0])
 		f.add(line, column, "take it out, and change it if others have seen it: a setting such as password takes ${file:PATH} or ${env:NAME}",
 			"this looks like a secret written into the file")
+	}
+}
+
+// commented warns of comments that give something to a name of a secret.
+func (l *loader) commented(f *file) {
+	if !strings.Contains(f.src, "#") || !mayHold(f.src, credentialGiven) {
+		return
+	}
+	for _, at := range credentialSaidRE.FindAllStringSubmatchIndex(f.src, maxProblems) {
+		if !strings.ContainsAny(f.src[at[2]:at[3]], "0123456789") {
+			continue
+		}
+		line, column := f.position(at[2])
+		where := Problem{File: f.name, Line: line, Column: column}
+		where.Source, where.mark = f.shown(line, column)
+		l.warn(where, "take it out, and change it if others have seen it", "this comment may have a secret in it, written into the file")
 	}
 }
 
@@ -200,6 +221,9 @@ func (f *file) masked(number int) string {
 	line := f.line(number)
 	if mayHold(line, credentialTexts) {
 		line = credentialTextRE.ReplaceAllStringFunc(line, stars)
+	}
+	if strings.Contains(line, "@") {
+		line = credentialUserRE.ReplaceAllStringFunc(line, stars)
 	}
 	if mayHold(line, credentialGiven) {
 		line = credentialGivenRE.ReplaceAllStringFunc(line, func(s string) string {

@@ -80,6 +80,11 @@ func TestSecretProblems(t *testing.T) {
 		{"another kind of reference", in(`group: "${vault:x}"`), "f:4:49: source.kafka.group: ${vault:x} is not a reference | write ${env:NAME} or ${env:NAME:-default}"},
 		{"a token in a comment", in("group: g") + "# " + token + "\n", "f:6:3: this looks like a secret written into the file | " + take},
 		{"a user's password in an address", in(`group: "kafka://u:` + canary + `@h"`), "f:4:55: this looks like a secret written into the file | " + take},
+		{"a user's password in a broker's address", small("  kafka: {topics: [t], brokers: [\"u:"+canary+"@127.0.0.1:1\"]}\n", "outputs: {main: {stdout: {}}}\n"),
+			"f:4:33: source.kafka.brokers: a broker's address is host:port, without a user; that is for username and password | \nf:4:35: this looks like a secret written into the file | " + take},
+		{"the same without a port", small("  kafka: {topics: [t], brokers: [\"u:"+canary+"@h\"]}\n", "outputs: {main: {stdout: {}}}\n"),
+			"f:4:33: source.kafka.brokers: a broker's address is host:port, without a user; that is for username and password | "},
+		{"the same in a comment", in("group: g") + "# u:" + canary + "@host.example:9092\n", "f:6:3: this looks like a secret written into the file | " + take},
 		{"a private key", in("group: g") + "# -----BEGIN RSA PRIVATE KEY----- " + canary + "\n", "f:6:3: this looks like a secret written into the file | " + take},
 		{"an unknown field with a secret", in("sasl_password: " + canary), "f:4:42: source.kafka has no field sasl_password | did you mean password?"},
 		{"another mistake beside a secret", in("sasl: plan, username: u, password: " + canary), "f:4:77: source.kafka.password: want a reference to the secret, not the secret itself | " + secretHint},
@@ -104,13 +109,16 @@ func TestSecretProblems(t *testing.T) {
 func TestSecretWarnings(t *testing.T) {
 	files := map[string]string{
 		"a.yaml": strings.Replace(withPassword(`"${file:none}"`), "job: j", "job: a", 1),
+		"c.yaml": strings.Replace(small(okSource, "outputs: {main: {stdout: {}}}\n# password: hunter2correcthorsebattery9x\n# secret=Zx81Zx81Zx81\n# password: of-the-database, tokens: see ${file:token12345}\n"), "job: j", "job: c", 1),
 		"b.yaml": strings.Replace(small(okSource, "steps:\n  - set: {token: '\"abc\"', other: '\"abc\"', password: value.x}\n  - map: '{\"api_key\": \"k\", \"n\": 1}'\noutputs: {main: {stdout: {}}}\n"), "job: j", "job: b", 1),
 	}
 	js, problems, warnings := checkAll(t, nil, files)
 	want := `a.yaml:4:78: source.kafka.password: there is no file none | the job waits for nothing: it fails when it needs the secret
 b.yaml:6:18: token may be a secret, written into the file | what a record must not show is left out, or comes from elsewhere
-b.yaml:7:10: api_key may be a secret, written into the file | what a record must not show is left out, or comes from elsewhere`
-	if len(js) != 2 || problems != "" || warnings != want {
+b.yaml:7:10: api_key may be a secret, written into the file | what a record must not show is left out, or comes from elsewhere
+c.yaml:6:13: this comment may have a secret in it, written into the file | take it out, and change it if others have seen it
+c.yaml:7:10: this comment may have a secret in it, written into the file | take it out, and change it if others have seen it`
+	if len(js) != 3 || problems != "" || warnings != want {
 		t.Errorf("%d jobs, problems %q, warnings\n%s\nwant\n%s", len(js), problems, warnings, want)
 	}
 }

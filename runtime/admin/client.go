@@ -297,7 +297,7 @@ func plainly(err error) error {
 	}
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) {
-		return fmt.Errorf("%w; name the authority that signed it with --tls-ca", err)
+		return fmt.Errorf("%w; name the authority that signed it as the context's ca_file", err)
 	}
 	return err
 }

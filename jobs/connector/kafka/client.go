@@ -32,6 +32,9 @@ func checkBrokers(brokers []string) error {
 		if b == "" {
 			return errors.New("kafka: a broker's address is empty")
 		}
+		if strings.Contains(b, "@") { // it is not shown: what stands before may be a password
+			return errors.New("kafka: a broker's address is host:port, without a user; that is for username and password")
+		}
 		if b == embedded && len(brokers) > 1 {
 			return errors.New(`kafka: "embedded" stands alone: it is the one broker there is`)
 		}
