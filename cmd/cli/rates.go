@@ -88,7 +88,7 @@ func loadOf(server string, was, is look) load {
 			continue
 		}
 		now, b := topicOf(t), topics[t.Name]
-		tl := topicLoad{Name: t.Name, In: per(now.Records - b.Records), Bytes: per(now.Bytes - b.Bytes), Lag: now.Lag}
+		tl := topicLoad{Name: t.Name, In: per(now.written - b.written), Bytes: per(now.writtenBytes - b.writtenBytes), Lag: now.Lag}
 		for _, s := range t.Subscriptions {
 			if s.Lag == now.Lag {
 				tl.Reader = s.Name

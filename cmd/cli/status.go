@@ -44,13 +44,15 @@ type jobReport struct {
 
 type topicReport struct {
 	Name    string   `json:"name"`
-	Records int64    `json:"records"` // ever written
-	Bytes   int64    `json:"bytes"`
+	Records int64    `json:"records"` // still there
+	Bytes   int64    `json:"bytes"`   // of those
 	Full    bool     `json:"full"`
 	Readers []string `json:"readers,omitempty"`
 	Lag     int64    `json:"lag"`    // of the slowest, in records
 	Unread  int64    `json:"unread"` // by the slowest, in bytes counted against the limit
 	Limit   int64    `json:"limit"`
+
+	written, writtenBytes int64 // ever
 }
 
 type logState struct {
@@ -90,6 +92,8 @@ func topicOf(t bus.TopicStat) topicReport {
 	for _, p := range t.Partitions {
 		r.Records += p.Records
 		r.Bytes += p.KeptBytes
+		r.written += int64(p.Next) - p.Unused
+		r.writtenBytes += p.Bytes
 	}
 	for _, s := range t.Subscriptions {
 		r.Readers = append(r.Readers, s.Name)
