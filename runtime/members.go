@@ -172,9 +172,14 @@ func (rt *Runtime) sendersOf(j *job, e *jobEntry) []*sender {
 	var out []*sender
 	for _, o := range e.Outputs {
 		n := j.def.Node("out-" + o.Name)
-		if o.Outside && n != nil && n.Output.Sink != nil && (o.Place == "" || o.Place == placeOf(n.Output.Sink)) { // else of a job that has ended
-			out = append(out, rt.newSender(j, j.def, o, n.Output.Sink))
+		if !o.Outside || n == nil || n.Output.Sink == nil {
+			continue
 		}
+		moved := o.Place != "" && o.Place != placeOf(n.Output.Sink)
+		if moved && e.Phase == PhaseEnded && unsentIn(rt.bus, o) == 0 {
+			continue // all is where it was to go; who is at another place knows nothing of it
+		}
+		out = append(out, rt.newSender(j, j.def, o, n.Output.Sink))
 	}
 	return out
 }

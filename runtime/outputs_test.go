@@ -297,6 +297,24 @@ func TestGivenUpPlace(t *testing.T) {
 	}
 }
 
+// TestEndedElsewhere: a job of the same text has another place where a path is said from where a process stands. What it has yet to
+// send is not forgotten there: an output that cannot go on says so, and nothing is called done.
+func TestEndedElsewhere(t *testing.T) {
+	noLeaks(t)
+	in, data := newTap(10, 10), t.TempDir()
+	there, elsewhere := &slotOutside{away: true}, &slotOutside{away: true}
+	cfg := runtime.Config{DataDir: data, StopTimeout: 200 * time.Millisecond}
+	rt := start(t, cfg, slotted("same", in, slot{"there", there}, 0))
+	until(t, rt, "it has ended", func() bool { return jobStatus(t, rt, "j").State == runtime.StateEnded })
+	stop(t, rt)
+	rt = start(t, cfg, slotted("same", in, slot{"elsewhere", elsewhere}, 0))
+	outputs := jobStatus(t, rt, "j").Outputs
+	if len(outputs) != 1 || outputs[0].Unsent != 10 {
+		t.Errorf("its outputs are %+v", outputs)
+	}
+	stop(t, rt)
+}
+
 // TestMoveEndedOutput: what a job that has ended has yet to send does not go to another place by a definition that it is given
 // then: that is refused, or drops it.
 func TestMoveEndedOutput(t *testing.T) {

@@ -79,8 +79,12 @@ var waitStates = map[string]func(admin.Job) bool{
 	"ended":   func(j admin.Job) bool { return j.State == runtime.StateEnded },
 	"removed": func(admin.Job) bool { return false },
 	"caught-up": func(j admin.Job) bool {
-		atWork := j.State == runtime.StateRunning || j.State == runtime.StateWaiting // it may wait for a writer that rests
-		return j.Status != nil && (atWork && j.Status.Lag == 0 || j.State == runtime.StateEnded)
+		if j.Status == nil {
+			return false
+		}
+		away := func(w runtime.Wait) bool { return w.For == runtime.WaitOutside } // what it reads there is unknown
+		atWork := j.State == runtime.StateRunning || j.State == runtime.StateWaiting && !slices.ContainsFunc(j.Status.Waiting, away)
+		return atWork && j.Status.Lag == 0 || j.State == runtime.StateEnded
 	},
 }
 

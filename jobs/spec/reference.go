@@ -145,7 +145,7 @@ var (
 	// what may be a user and a password: not reported, and not shown either
 	credentialUserRE = regexp.MustCompile(`[^\s:@"'\[,]+:[^\s@"']+@`)
 	// what a comment gives to such a name, if it is no word of a sentence: it is long, and has a digit
-	credentialSaidRE  = regexp.MustCompile(`(?im)(?:^|\s)#[^\n]*?` + credentialWords + `["']?\s*[:=]\s*["']?([^\s"'${}<>/]{8,})`)
+	credentialSaidRE  = regexp.MustCompile(`(?im)(?:^|\s)#[^\n]*?` + credentialWords + `["']?[ \t]*[:=][ \t]*["']?([^\s"'${}<>/]{8,})`)
 	credentialGivenRE = regexp.MustCompile(`(?i)(` + credentialWords + `["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s,}\]#]+)`)
 )
 
