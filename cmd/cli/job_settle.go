@@ -34,6 +34,9 @@ func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.
 	var errs []error
 	for _, d := range jobs {
 		if d.Action == runtime.ActionUnchanged {
+			if j, err := client.Job(ctx, d.Job); err == nil && resting(j.State) {
+				a.say("job %s is %s: '%s job resume %s' lets it go on", d.Job, j.State, a.name, d.Job)
+			}
 			well = append(well, d)
 			continue
 		}
@@ -43,6 +46,10 @@ func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.
 			continue
 		}
 		well = append(well, d)
+		if err == nil && resting(j.State) {
+			a.say("job %s is %s, as it was: '%s job resume %s' begins its new definition", d.Job, j.State, a.name, d.Job)
+			continue
+		}
 		i := slices.IndexFunc(before, func(b admin.Job) bool { return b.Name == d.Job })
 		if ctx.Err() == nil && !d.Until.IsZero() && i >= 0 && before[i].Status != nil && j.Status != nil && j.Status.Counters.In == before[i].Status.Counters.In {
 			a.say("job %s: no record came in its probation, so that nothing is known yet of its new definition", d.Job)
@@ -57,6 +64,9 @@ func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.
 	return well, nil
 }
 
+// resting reports whether a job was asked not to run.
+func resting(s runtime.JobState) bool { return s == runtime.StatePaused || s == runtime.StateStopped }
+
 func (a *app) settledOne(ctx context.Context, client *admin.Client, name string) (j admin.Job, err error) {
 	began := time.Now()
 	for ctx.Err() == nil {
@@ -65,6 +75,8 @@ func (a *app) settledOne(ctx context.Context, client *admin.Client, name string)
 		}
 		st := j.Status
 		switch {
+		case st != nil && resting(j.State) && st.RolledBack == nil: // it does not begin by itself
+			return j, nil
 		case st == nil:
 			return j, fmt.Errorf("job %s is %s: %s", name, j.State, j.Reason)
 		case st.RolledBack != nil:
