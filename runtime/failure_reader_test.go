@@ -62,7 +62,7 @@ func TestSlowReader(t *testing.T) {
 	jobs.ToTopic(numbers(writer, newTap(total, total)), topic)
 	slow := newGate(10)
 	log := &messages{}
-	rt := start(t, runtime.Config{DataDir: t.TempDir(), StuckAfter: patience, Logger: log.logger()}, writer,
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), StuckAfter: patience, Logger: log.logger(), EpochBytes: 8 << 10}, writer, // one epoch may pass the limit
 		readTopic("fast", topic, out, nil), readTopic("slow", topic, out, func(int, int64) error {
 			slow.pass()
 			return nil
