@@ -116,7 +116,7 @@ func TestStopWhileFull(t *testing.T) {
 		})}
 	}
 	for round := range 3 {
-		rt := start(t, runtime.Config{DataDir: data, StuckAfter: patience}, build()...)
+		rt := start(t, runtime.Config{DataDir: data, StuckAfter: patience, EpochBytes: 8 << 10}, build()...)
 		until(t, rt, "the writer waits", func() bool { return jobStatus(t, rt, "writer").State == runtime.StateWaiting })
 		stopped := make(chan error, 1)
 		go func() { stopped <- rt.Stop() }()
