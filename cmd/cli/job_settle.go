@@ -46,7 +46,7 @@ func (a *app) settled(ctx context.Context, client *admin.Client, jobs []runtime.
 			continue
 		}
 		well = append(well, d)
-		if err == nil && resting(j.State) {
+		if resting(j.State) {
 			a.say("job %s is %s, as it was: '%s job resume %s' begins its new definition", d.Job, j.State, a.name, d.Job)
 			continue
 		}
