@@ -15,7 +15,7 @@ at_work() {
 }
 
 echo "subtasks at work: $(at_work)"
-sidestream job diff rebalanced/slow.yaml --adopt | head -n 2
+sidestream job diff rebalanced/slow.yaml --adopt | sed -n 1,2p # all of it is read: a pipe that closes early would end the script
 sidestream job apply rebalanced/slow.yaml --adopt --wait --probation 1s -o name >/dev/null
 echo "subtasks at work, rebalanced: $(at_work)"
 sidestream top -n 1
