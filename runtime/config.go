@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math"
@@ -23,7 +24,7 @@ type Config struct {
 	CommitInterval time.Duration // of barriers while there is something to commit; 0 means 5 ms
 	EpochBytes     int64         // an epoch that has grown so large gets its barrier early; 0 means 64 MiB
 	SealedBytes    int64         // no epoch is sealed while more than this is not durable; 0 means 2 × EpochBytes
-	FrameBytes     int           // an epoch larger than this is written as parts, and so is a catalog; 0 means 1 MiB
+	FrameBytes     int           // an epoch larger than this is written as parts, and so is a catalog; at most half of Log.FrameBytes; 0 means 1 MiB
 	TopicMemory    int64         // of each topic for live readers beyond what is not durable; 0 means 16 MiB
 	SnapshotBytes  int64         // a job writes a snapshot after so many bytes of frames, or its state's if that is more; 0 means 64 MiB
 	LogBytes       int64         // past this, who pins the log is named and acted on; 0 means 4 GiB. Less than 1 GiB makes generations smaller
@@ -86,6 +87,9 @@ func (c Config) withDefaults() (Config, error) {
 			c.CommitInterval, c.EpochBytes, c.FrameBytes, c.AttemptsMax)
 	case c.CatchUpPercent < 0 || c.CatchUpPercent > 100:
 		return c, fmt.Errorf("runtime: Config: CatchUpPercent is %d; 1 to 100 are possible", c.CatchUpPercent)
+	case c.FrameBytes > cmp.Or(c.Log.FrameBytes, wal.DefaultFrameBytes)/2: // a part is cut before a record that fits
+		return c, fmt.Errorf("runtime: Config: FrameBytes %d is more than half of the %d bytes that a frame of the log can have (Log.FrameBytes)",
+			c.FrameBytes, cmp.Or(c.Log.FrameBytes, wal.DefaultFrameBytes))
 	case c.SealedBytes < c.EpochBytes:
 		return c, fmt.Errorf("runtime: Config: SealedBytes %d is less than EpochBytes %d", c.SealedBytes, c.EpochBytes)
 	case c.BackoffMax < c.BackoffMin:

@@ -115,15 +115,24 @@ func (r *replay) cutSteps(before, first int64, gone bool) {
 	r.result.Notes = append(r.result.Notes, text)
 }
 
-// holds reports whether the topic has all that it was given of a time and later.
+// holds reports whether the topics that are read have all that they were given of a time and later.
 func (r *replay) holds(at time.Time) bool {
-	places, err := Place{Time: at}.offsets(r.rt.bus, r.topic)
-	for p, o := range places {
-		if first := r.rt.bus.First(r.topic, p); first > 0 && o <= first {
+	for _, span := range r.result.Inputs {
+		id, ok := r.rt.bus.TopicByName(span.Topic)
+		if !ok {
+			continue
+		}
+		places, err := Place{Time: at}.offsets(r.rt.bus, id)
+		if err != nil {
 			return false
 		}
+		for p, o := range places {
+			if first := r.rt.bus.First(id, p); first > 0 && o <= first {
+				return false
+			}
+		}
 	}
-	return err == nil
+	return true
 }
 
 // windowOf is where the window begins that holds a time, as tumbling windows lie.

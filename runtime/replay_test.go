@@ -9,6 +9,7 @@ import (
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
+	"github.com/sidestream-dev/sidestream/jobs/operator"
 	"github.com/sidestream-dev/sidestream/runtime"
 )
 
@@ -270,4 +271,36 @@ func TestReplayChoosesSavepoint(t *testing.T) {
 	wait(t, rt)
 	replayed, _ := written(t, rt, "tallies", res.ID)
 	sameLines(t, "of the replay", replayed, without(tallied(3000, nil), tallied(1000, nil)))
+}
+
+// TestReplayCutOfTwoTopics: from where on a replay would cut no window is said only where all the topics that it reads hold that.
+func TestReplayCutOfTwoTopics(t *testing.T) {
+	noLeaks(t)
+	a, b := jobs.BusTopic[int64]{Name: "a"}, jobs.BusTopic[int64]{Name: "b"}
+	both := jobs.New("both")
+	for _, topic := range []jobs.BusTopic[int64]{a, b} {
+		counts, _ := operator.Tumbling(jobs.KeyBy(jobs.FromTopic(both, topic), func(int64) string { return "all" }), 20*time.Millisecond,
+			operator.Aggregates(func(_ string, p *operator.Pane) int64 { return p.Int(0) }, operator.Count[int64]()))
+		jobs.ToTopic(counts, jobs.BusTopic[int64]{Name: topic.Name + "-counts"})
+	}
+	rt := start(t, runtime.Config{DataDir: t.TempDir()}, teller("tells-a", newTap(200, 100), a, 200), teller("tells-b", newTap(200, 100), b, 200), both)
+	defer stop(t, rt)
+	until(t, rt, "all is read", func() bool { return jobStatus(t, rt, "both").Counters.In == 200 && jobStatus(t, rt, "both").Lag == 0 })
+	whole := func() *time.Time {
+		t.Helper()
+		res, err := rt.Replay(t.Context(), "both", "a", runtime.ReplayOptions{From: runtime.Place{Time: time.UnixMilli(30)}, DryRun: true})
+		if err != nil || len(res.Cut) != 2 {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		return res.Whole
+	}
+	if at := whole(); at == nil || at.UnixMilli() != 20 {
+		t.Errorf("whole from %v, want 20 ms", at)
+	}
+	if _, err := rt.PurgeTopic(t.Context(), "b", offset(25), false); err != nil {
+		t.Fatal(err)
+	}
+	if at := whole(); at != nil {
+		t.Errorf("whole from %v, of which topic b has only the rest", at)
+	}
 }

@@ -6,6 +6,9 @@ import (
 )
 
 const (
+	// DefaultFrameBytes is the largest frame, where Config does not say.
+	DefaultFrameBytes = 16 << 20
+
 	maxFrameBytes   = 64 << 20 // what the format allows and a reader accepts, whatever Config.FrameBytes is
 	maxSections     = 1 << 20  // likewise
 	maxAncestors    = 64       // ids remembered; older ones are forgotten
@@ -34,7 +37,7 @@ type Config struct {
 func (c Config) withDefaults() (Config, error) {
 	set(&c.SegmentBytes, 2<<20)
 	set(&c.GenerationBytes, 256<<20)
-	set(&c.FrameBytes, 16<<20)
+	set(&c.FrameBytes, DefaultFrameBytes)
 	set(&c.SmallBytes, 64<<10)
 	set(&c.MaxSections, 1<<16)
 	set(&c.PendingBytes, 512<<20)
