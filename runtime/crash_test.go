@@ -209,6 +209,20 @@ func TestTwinRounds(t *testing.T) {
 	}
 }
 
+// TestTwinDays: a program that writes the places of readers an epoch late is caught where days of the air example are read again.
+func TestTwinDays(t *testing.T) {
+	killtest.Days{Command: child(t, "serves"), Kills: 1}.Run(t) // as it is it passes
+	for n := range 8 {
+		found := killtest.Caught(t, func(tb testing.TB) { killtest.Days{Command: child(t, "serves, positions late"), Kills: 10}.Run(tb) })
+		if strings.Contains(found, "read again: the file has") {
+			t.Logf("caught within %d kills: %.300s", 10*(n+1), found)
+			return
+		}
+		t.Logf("not yet: %q", found)
+	}
+	t.Fatal("it was not caught")
+}
+
 // TestTwinKillInCatchUp: a program that writes the places of readers an epoch late is caught by killtest.CatchUp.
 func TestTwinKillInCatchUp(t *testing.T) {
 	found := killtest.Caught(t, func(tb testing.TB) { killtest.CatchUp{Command: child(t, "store, positions late"), Kills: 10}.Run(tb) })

@@ -12,6 +12,7 @@
 //	rounds.go    the same while actors ask things over the socket, with a log so short that it is cut all the time: move.go (seek,
 //	             detach, purge, retention), update.go (remove with the state kept, updates on probation), again.go (replay, copy);
 //	             path.go says what a reader must have given out whose place was changed so
+//	days.go      the same while a repaired job of examples/air/repair reads days again
 //	lossy.go     actors of rounds too: a topic that drops the oldest, and topics that are removed
 //	repeats.go   what at_least_once may have sent twice, by what the log says after each kill
 //	powercut_linux.go, launch_linux.go  a kill that also takes from the disk what was not fsynced: the kernel tells us of each
@@ -44,6 +45,7 @@
 //	what drop_oldest has lost, counted          TestKillLosses                      TestTwinRounds/losses_forgotten
 //	removing topics                             TestKillSweeps                      TestTwinRounds/topics_late
 //	replay into a job                           TestKillReplay                      TestTwinRounds/replays_apart
+//	replay of days into a repaired job          TestKillDays                        TestTwinDaysNotRepaired, TestTwinDays
 //	replay into a topic                         TestKillReplay                      TestTwinRounds/positions_late
 //	files that are followed and rotated away    TestKillFollow                      TestTwinGrows/follow
 //	a Kafka topic that gets partitions          TestKillDiscovery                   TestTwinGrows/discovery

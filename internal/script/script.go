@@ -17,7 +17,7 @@ import (
 func Run(t *testing.T) string {
 	t.Helper()
 	bin, dir := t.TempDir(), filepath.Join(t.TempDir(), "copy")
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, "sidestream"), "../../cmd/sidestream")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, "sidestream"), "github.com/sidestream-dev/sidestream/cmd/sidestream")
 	if b, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, b)
 	}
