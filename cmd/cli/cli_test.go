@@ -57,19 +57,21 @@ func TestScripts(t *testing.T) {
 		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits":    exits,
-			"until":    until,
-			"follow":   follow,
-			"flip":     flip,
-			"snapshot": func(ts *testscript.TestScript, neg bool, args []string) { saveSnapshotOf(ts, args[0]) },
-			"tear":     tear,
-			"answer":   answer,
-			"sample":   writeSample,
-			"lines":    countLines,
-			"sequence": sequence,
-			"timeless": timeless,
-			"junit":    junit,
-			"free":     freeAddress,
+			"exits":     exits,
+			"until":     until,
+			"follow":    follow,
+			"interrupt": interrupt,
+			"pipe":      pipe,
+			"flip":      flip,
+			"snapshot":  func(ts *testscript.TestScript, neg bool, args []string) { saveSnapshotOf(ts, args[0]) },
+			"tear":      tear,
+			"answer":    answer,
+			"sample":    writeSample,
+			"lines":     countLines,
+			"sequence":  sequence,
+			"timeless":  timeless,
+			"junit":     junit,
+			"free":      freeAddress,
 			"hangup": func(ts *testscript.TestScript, neg bool, args []string) { // SIGHUP to what runs in the background
 				for _, c := range ts.BackgroundCmds() {
 					ts.Check(c.Process.Signal(syscall.SIGHUP))
@@ -160,6 +162,35 @@ func follow(ts *testscript.TestScript, neg bool, args []string) {
 	if err := c.Wait(); err != nil || !found {
 		ts.Fatalf("it ended with %v; a line that matches was found: %v", err, found)
 	}
+}
+
+// interrupt runs a command, ends it by Ctrl-C, and wants its exit code and what it says: interrupt CODE PATTERN COMMAND... One that has not
+// begun to wait for Ctrl-C dies of it, and is run again with more time.
+func interrupt(ts *testscript.TestScript, neg bool, args []string) {
+	re := regexp.MustCompile(args[1])
+	for wait, end := 100*time.Millisecond, time.Now().Add(patience); ; wait *= 2 {
+		var said strings.Builder
+		c := exec.Command(args[2], args[3:]...)
+		c.Dir, c.Env, c.Stderr = ts.MkAbs("."), append(os.Environ(), "XDG_CONFIG_HOME="+ts.Getenv("XDG_CONFIG_HOME")), &said
+		ts.Check(c.Start())
+		time.Sleep(wait)
+		ts.Check(c.Process.Signal(os.Interrupt))
+		stuck := time.AfterFunc(patience, func() { _ = c.Process.Kill() })
+		_ = c.Wait() // its code says it
+		stuck.Stop()
+		if died := c.ProcessState.ExitCode() < 0; died && time.Now().Before(end) {
+			continue
+		}
+		if got := strconv.Itoa(c.ProcessState.ExitCode()); got != args[0] || !re.MatchString(said.String()) {
+			ts.Fatalf("exit code %s, want %s; it says %q, want %q", got, args[0], said.String(), args[1])
+		}
+		return
+	}
+}
+
+// pipe makes a named pipe that nobody writes to: pipe NAME.
+func pipe(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(syscall.Mkfifo(ts.MkAbs(args[0]), 0o600))
 }
 
 // flip turns a bit of the byte in the middle of a file, or at an offset.

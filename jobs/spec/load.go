@@ -80,6 +80,10 @@ func ReadFiles(paths ...string) (files []File, problems []Problem) {
 				continue
 			}
 			b, err := readFile(name)
+			if errors.Is(err, errPipe) {
+				problems = append(problems, Problem{File: name, Msg: err.Error(), Hint: "/dev/stdin reads what is piped in"})
+				continue
+			}
 			if err != nil {
 				problems = append(problems, Problem{File: name, Msg: err.Error()})
 				continue
@@ -90,8 +94,14 @@ func ReadFiles(paths ...string) (files []File, problems []Problem) {
 	return files, problems
 }
 
-// readFile reads no more of a file than says that it is too large: some have no size, and no end.
+var errPipe = errors.New("it is a pipe, not a file")
+
+// readFile reads no more of a file than says that it is too large: some have no size, and no end. A pipe that nobody may ever write to is
+// not waited for; those of a shell are below /dev or /proc.
 func readFile(name string) (b []byte, err error) {
+	if info, err := os.Stat(name); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !strings.HasPrefix(name, "/dev/") && !strings.HasPrefix(name, "/proc/") {
+		return nil, errPipe
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
