@@ -276,6 +276,9 @@ func (c *Client) do(ctx context.Context, method, path string, body any, header .
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		if why := plainly(err); strings.Contains(why.Error(), "remote error: tls: ") { // it answers, and does not take who asks
+			return nil, problem(http.StatusUnauthorized, KindUnauthorized, "%s does not take this client's certificate, or wants one: %v", c.where, why)
+		}
 		return nil, &UnreachableError{Where: c.where, Err: plainly(err)}
 	}
 	if resp.StatusCode/100 == 2 {

@@ -175,6 +175,12 @@ func TestWhoMayWhat(t *testing.T) {
 func TestListenRefuses(t *testing.T) {
 	cert, key := certificate(t)
 	tok := write(t, "token", token, 0o600)
+	pem, err := os.ReadFile(key)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := errors.Join(err, syscall.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	open := write(t, "open.pem", string(pem), 0o604)
 	tests := []struct {
 		name string
 		c    admin.TCP
@@ -194,6 +200,9 @@ func TestListenRefuses(t *testing.T) {
 		{"a token for all to read", admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", token, 0o640)}, "chmod 600"},
 		{"a short token", admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", "secret", 0o600)}, "16 characters"},
 		{"an empty token", admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", "", 0o600)}, "16 characters"},
+		{"a folder of tokens", admin.TCP{Addr: "127.0.0.1:0", TokenFile: t.TempDir()}, "it is no regular file"},
+		{"a pipe that nobody writes to", admin.TCP{Addr: "127.0.0.1:0", TokenFile: pipe}, "it is no regular file"},
+		{"a key for all to read", admin.TCP{Addr: "127.0.0.1:0", CertFile: cert, KeyFile: open}, "chmod 600"},
 		{"two tokens", admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", token+"\n"+token, 0o600)}, "one line"},
 	}
 	for _, tt := range tests {
@@ -267,8 +276,22 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Topics(t.Context()); err == nil {
-		t.Error("a certificate of another authority is let in")
+	var p *admin.Problem
+	if _, err := c.Topics(t.Context()); !errors.As(err, &p) || p.Kind() != admin.KindUnauthorized {
+		t.Errorf("a certificate of another authority: %v; want a Problem that says it is not let in", err)
+	}
+	if c, err = admin.NewRemote(admin.Remote{URL: "https://" + mutual, CAFile: cert}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Topics(t.Context()); !errors.As(err, &p) || p.Kind() != admin.KindUnauthorized || !strings.Contains(p.Detail, "certificate") {
+		t.Errorf("no certificate: %v; want a Problem that says one is wanted", err)
+	}
+	var away *admin.UnreachableError
+	if c, err = admin.NewRemote(admin.Remote{URL: "https://" + mutual, CertFile: cert, KeyFile: key}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Topics(t.Context()); !errors.As(err, &away) || !strings.Contains(err.Error(), "ca_file") {
+		t.Errorf("a server that the client does not trust: %v", err)
 	}
 	https := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	header := map[string]string{"Authorization": "Bearer " + token, "Host": "ours.example"}
@@ -548,6 +571,30 @@ func TestSocketOfAnother(t *testing.T) {
 		}
 		if err := s.ListenUnix(filepath.Join(theirs, "s")); !errors.As(err, &refused) || !strings.Contains(err.Error(), "another user (uid 12345)") {
 			t.Errorf("a directory of another user: %v", err)
+		}
+	}
+}
+
+// TestWordsOfBounds: what does not fit is told in our words, with the name that who asks knows.
+func TestWordsOfBounds(t *testing.T) {
+	_, _, socket := start(t)
+	for _, tt := range []struct{ method, path, body, says string }{
+		{"GET", "/v1/jobs/ticks/logs?last=99999999", "", "last: it is at most 1000"},
+		{"GET", "/v1/records?topic=ticks&last=many", "", "last: it is no whole number"},
+		{"POST", "/v1/jobs/ticks/savepoints?savepoint=" + strings.Repeat("x", 129), "", "savepoint: it has at most 128 characters"},
+		{"POST", "/v1/topics/ticks/purge", `{"before":7}`, "before: it is no text"},
+		{"POST", "/v1/topics/ticks/purge", `{"before":""}`, "before: it has at least 1 characters"},
+		{"POST", "/v1/topics/ticks/purge", `{}`, "body: before is missing"},
+		{"POST", "/v1/topics/ticks/purge", `{"before":"earliest","befor":1}`, "befor: there is no such field"},
+	} {
+		header := map[string]string{}
+		if tt.body != "" {
+			header["Content-Type"] = "application/json"
+		}
+		status, body := ask(t, overSocket(socket), tt.method, "http://localhost"+tt.path, tt.body, header)
+		var p admin.Problem
+		if err := json.Unmarshal([]byte(body), &p); err != nil || status != http.StatusUnprocessableEntity || p.Detail != tt.says {
+			t.Errorf("%s %s: %d %q, want 422 %q", tt.method, tt.path, status, p.Detail, tt.says)
 		}
 	}
 }

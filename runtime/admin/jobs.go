@@ -156,7 +156,7 @@ func (s *Server) registerJobs() {
 		func(_ context.Context, rt *runtime.Runtime, in *struct {
 			Name       string `path:"name" maxLength:"256"`
 			KeepState  bool   `query:"keep_state" doc:"leave its state as a savepoint"`
-			Savepoint  string `query:"savepoint" maxLength:"256" doc:"the name of that"`
+			Savepoint  string `query:"savepoint" maxLength:"128" doc:"the name of that"`
 			DropUnsent bool   `query:"drop_unsent" doc:"do not wait until the outside has its outputs"`
 			Timeout    string `query:"timeout" doc:"for its last barrier and its outputs, such as 30s"`
 			IfMatch    string `header:"If-Match" doc:"only where it is still at this version"`
@@ -235,7 +235,7 @@ func (s *Server) apply(ctx context.Context, rt *runtime.Runtime, in *applyIn) (*
 	var match *runtime.MatchError
 	var bad *runtime.BadSavepointError
 	if errors.As(err, &match) {
-		return nil, problemOf(match)
+		return nil, s.problemOf(match)
 	}
 	if errors.As(err, &bad) {
 		return nil, problemOf(bad)

@@ -69,7 +69,7 @@ func (s *Server) registerLifecycle() {
 		Summary: "Keep a job's state and positions under a name, while it runs; this is an operation"},
 		func(_ context.Context, rt *runtime.Runtime, in *struct {
 			Name      string `path:"name" maxLength:"256"`
-			Savepoint string `query:"savepoint" maxLength:"256" doc:"its name; one is made of the job's and the time where it is left out"`
+			Savepoint string `query:"savepoint" maxLength:"128" doc:"its name; one is made of the job's and the time where it is left out"`
 		}) (*body[Operation], error) {
 			if err := savepointName(in.Savepoint); err != nil {
 				return nil, err

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -129,6 +130,9 @@ func (c TCP) tls() (*tls.Config, error) {
 	case c.CertFile == "" || c.KeyFile == "":
 		return nil, errors.New("admin: TLS needs both --tls-cert and --tls-key")
 	}
+	if info, err := os.Stat(c.KeyFile); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o007 != 0 {
+		return nil, fmt.Errorf("admin: --tls-key %s: everybody may use it (mode %04o); chmod 600 %s", c.KeyFile, info.Mode().Perm(), c.KeyFile)
+	}
 	cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("admin: --tls-cert and --tls-key: %w", err)
@@ -167,6 +171,10 @@ func readToken(file string) (*[sha256.Size]byte, error) {
 
 // Token reads a token's file, which must be its owner's alone.
 func Token(file string) (string, error) {
+	// A pipe that nobody writes to would be waited for without end.
+	if info, err := os.Stat(file); err == nil && (info.IsDir() || info.Mode()&fs.ModeNamedPipe != 0 && !strings.HasPrefix(file, "/dev/")) {
+		return "", fmt.Errorf("admin: --token-file %s: it is no regular file", file)
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return "", fmt.Errorf("admin: --token-file: %w", err)

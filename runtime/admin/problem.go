@@ -90,7 +90,12 @@ func (s *Server) problemOf(err error) *Problem {
 	p := problemOf(err)
 	rt := s.runtime.Load()
 	var gone *runtime.MissingError
+	var match *runtime.MatchError
 	switch {
+	case p.Now != nil && rt != nil && errors.As(err, &match): // as it is, not only as the log has it
+		now := jobOf(*match.Now, rt.Status().Jobs)
+		now.Definition = p.Now.Definition
+		p.Now = &now
 	case errors.Is(err, runtime.ErrNoSubscription):
 		p.Missing = "subscription"
 	case errors.As(err, &gone) && rt != nil:
@@ -176,10 +181,61 @@ func ours(_ huma.Context, _ string, v any) (any, error) {
 	if e.Status >= http.StatusInternalServerError {
 		p.Type = kindPrefix + string(KindInternal)
 	}
+	var texts []string
+	if e.Detail != "validation failed" {
+		texts = append(texts, e.Detail)
+	}
 	for _, d := range e.Errors {
-		p.Detail += "; " + strings.TrimPrefix(d.Location+": ", ": ") + d.Message
+		_, name, ok := strings.Cut(d.Location, ".")
+		if !ok {
+			name = d.Location
+		}
+		texts = append(texts, strings.TrimPrefix(name+": ", ": ")+inWords(d.Message))
+	}
+	if len(texts) > 0 {
+		p.Detail = strings.Join(texts, "; ")
 	}
 	return p, nil
+}
+
+// bounds are huma's words for what is out of bounds, and ours.
+var bounds = []struct{ theirs, before, behind string }{
+	{"expected number <= ", "it is at most ", ""},
+	{"expected number >= ", "it is at least ", ""},
+	{"expected length <= ", "it has at most ", " characters"},
+	{"expected length >= ", "it has at least ", " characters"},
+	{"expected array length <= ", "it has at most ", " entries"},
+	{"expected array length >= ", "it has at least ", " entries"},
+}
+
+// types are huma's words for what is of another type, and ours.
+var types = map[string]string{
+	"invalid integer":     "it is no whole number",
+	"expected integer":    "it is no whole number",
+	"invalid float":       "it is no number",
+	"expected number":     "it is no number",
+	"invalid boolean":     "it is neither true nor false",
+	"expected boolean":    "it is neither true nor false",
+	"expected string":     "it is no text",
+	"expected array":      "it is no list",
+	"expected object":     "it is no object",
+	"unexpected property": "there is no such field",
+}
+
+// inWords says what huma says of a value.
+func inWords(msg string) string {
+	if is, ok := types[msg]; ok {
+		return is
+	}
+	if name, ok := strings.CutPrefix(msg, "expected required property "); ok {
+		return strings.TrimSuffix(name, " to be present") + " is missing"
+	}
+	for _, b := range bounds {
+		if n, ok := strings.CutPrefix(msg, b.theirs); ok {
+			return b.before + n + b.behind
+		}
+	}
+	return msg
 }
 
 // send answers with a problem.
