@@ -108,6 +108,8 @@ func reached(err error) error {
 	var away *admin.UnreachableError
 	var said *admin.Problem
 	switch {
+	case errors.Is(err, context.Canceled): // Ctrl-C, before there was an answer
+		return withCode(exitAgain, errors.New("interrupted; what was asked for may be done all the same"))
 	case errors.As(err, &away):
 		return withCode(exitUnreachable, fmt.Errorf("%w; start one with 'sidestream run'%s, or name another with --socket, --data-dir or --context", err, ofDemo(filepath.Dir(filepath.Dir(away.Where)))))
 	case errors.As(err, &said) && (said.Kind() == admin.KindUnauthorized || said.Kind() == admin.KindForbidden):

@@ -20,7 +20,7 @@ const places = "earliest, latest, offset:N, a time such as 2026-01-31T08:00:00Z 
 // readerAndTopic wants a reader and a topic, and completes them.
 func (a *app) readerAndTopic(c *cobra.Command) {
 	c.Args = func(_ *cobra.Command, args []string) error {
-		if len(args) == 2 {
+		if len(args) == 2 && args[0] != "" && args[1] != "" {
 			return nil
 		}
 		return errors.New("name a job, or one subscription of it (JOB/STEP), and a topic; 'sidestream bus list' names them")

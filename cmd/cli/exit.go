@@ -83,7 +83,7 @@ var problemCodes = map[admin.Kind]int{
 	admin.KindBadDefinition: exitData,
 	admin.KindRefused:       exitFailed,
 	admin.KindChanged:       exitFailed,
-	admin.KindUnsent:        exitFailed,
+	admin.KindUnsent:        exitAgain,
 	admin.KindTimeout:       exitAgain,
 	admin.KindDisk:          exitDisk,
 	admin.KindDamaged:       exitData,

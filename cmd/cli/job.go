@@ -75,7 +75,7 @@ func (a *app) said(cmd *cobra.Command, err error) error {
 	var p *admin.Problem
 	var away *admin.UnreachableError
 	switch {
-	case errors.As(err, &away):
+	case errors.As(err, &away), errors.Is(err, context.Canceled):
 		return reached(err)
 	case !errors.As(err, &p):
 		return err
@@ -224,7 +224,9 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 		r.IfMatch = at
 	}
 	r.DropUnsent, _ = cmd.Flags().GetBool("drop-unsent")
-	r.From = text(cmd, "from")
+	if r.From = text(cmd, "from"); r.From == "" && cmd.Flags().Changed("from") { // a script's variable may be unset
+		return withCode(exitUsage, errors.New("--from is empty, and nothing was done: it takes the name of a savepoint"))
+	}
 	ctx, stop := untilInterrupt(cmd)
 	defer stop()
 	wait := false

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -144,7 +145,15 @@ func (a *app) jobSavepoint() *cobra.Command {
 		})
 	})
 	a.namesJob(c)
-	c.Args = cobra.RangeArgs(1, 2)
+	c.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 2 {
+			if args[1] == "" {
+				return errors.New("the savepoint's name is empty; one is made where it is left out")
+			}
+			args = args[:1]
+		}
+		return one("a job", "job list")(cmd, args)
+	}
 	prints(c)
 	return c
 }
@@ -246,7 +255,7 @@ func (a *app) operate(cmd *cobra.Command, begin func(context.Context, *admin.Cli
 		if err := client.CancelOperation(gone, op.ID); err != nil {
 			return a.said(cmd, err)
 		}
-		return withCode(exitFailed, fmt.Errorf("called off; 'sidestream job get %s' says how it stands", op.Job))
+		return withCode(exitAgain, fmt.Errorf("called off; 'sidestream job get %s' says how it stands", op.Job))
 	}
 	if err != nil {
 		return a.said(cmd, err)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,8 +98,8 @@ func (a *app) jobWait() *cobra.Command {
 		Use:   "wait JOB --for STATE",
 		Short: "Wait until a job does what is asked",
 		Long: `Wait ends with 0 when the job is in the state: ` + strings.Join(states, ", ") + `. Caught up is who runs and has read all there is
-on the bus. It ends with 75 when --timeout is over, and with 1 when the job cannot come there by itself: it is gone, has failed
-or has ended.`,
+on the bus. It ends with 75 when --timeout is over or Ctrl-C ends it, and with 1 when the job cannot come there by itself: it is
+gone, has failed or has ended.`,
 		Example: `  sidestream job wait ticks --for running
   sidestream job wait counts --for caught-up --timeout 1m`,
 	}, a.doJobWait)
@@ -134,6 +135,8 @@ func (a *app) doJobWait(cmd *cobra.Command, args []string) error {
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
 			return withCode(exitAgain, fmt.Errorf("job %s is %s, not yet %s", args[0], last.State, want))
+		case errors.Is(err, context.Canceled):
+			return withCode(exitAgain, fmt.Errorf("no longer waited for: job %s is %s, not yet %s", args[0], cmp.Or(string(last.State), "not known yet"), want))
 		case errors.As(err, &p) && p.Kind() == admin.KindNotFound && want == "removed":
 			return nil
 		case errors.As(err, &p) && p.Kind() == admin.KindBusy: // it starts

@@ -115,7 +115,7 @@ func group(use, short, long string) *cobra.Command {
 func one(what, lister string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
-		case len(args) == 0:
+		case len(args) == 0 || args[0] == "":
 			return fmt.Errorf("name %s; '%s %s' names those there are", what, cmd.Root().Name(), lister)
 		case len(args) > 1:
 			return fmt.Errorf("name %s, and one only: %q is too much", what, args[1])
@@ -206,6 +206,9 @@ func (a *app) command(c cobra.Command, do func(cmd *cobra.Command, args []string
 		if err := a.fill(cmd); err != nil {
 			return err
 		}
+		if err := notNegative(cmd); err != nil {
+			return err
+		}
 		if err := a.checkFormat(cmd); err != nil {
 			return err
 		}
@@ -216,6 +219,16 @@ func (a *app) command(c cobra.Command, do func(cmd *cobra.Command, args []string
 		return do(cmd, args)
 	}
 	return &c
+}
+
+// notNegative refuses a time before now where one to wait is wanted.
+func notNegative(cmd *cobra.Command) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.Type() == "duration" && strings.HasPrefix(f.Value.String(), "-") {
+			err = withCode(exitUsage, fmt.Errorf("--%s is %s; it is a duration such as 10s", f.Name, f.Value))
+		}
+	})
+	return err
 }
 
 // logger returns what log-level and log-format ask for, on stderr.

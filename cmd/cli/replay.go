@@ -74,6 +74,15 @@ func (a *app) doReplay(cmd *cobra.Command, args []string) error {
 	if n := count(out, shadow != "", into != ""); n > 1 || (n == 1) == (job != "") && shadow == "" {
 		return withCode(exitUsage, errors.New("say where to: --job JOB, --into TOPIC, --to-stdout or --shadow FILE, one of them"))
 	}
+	for _, f := range []string{"warm-up", "show", "from-nothing"} {
+		to, ok := "--shadow", shadow != ""
+		if f == "from-nothing" {
+			to, ok = "--job", job != "" && shadow == ""
+		}
+		if cmd.Flags().Changed(f) && !ok {
+			return withCode(exitUsage, fmt.Errorf("--%s goes with %s", f, to))
+		}
+	}
 	now := time.Now()
 	from, err := runtime.ParsePlace(text(cmd, "from"), now, !out && into == "")
 	if err != nil {
@@ -100,11 +109,6 @@ func (a *app) doReplay(cmd *cobra.Command, args []string) error {
 	}
 	if shadow != "" {
 		return a.shadow(cmd, shadow, admin.ShadowRequest{Topic: args[0], From: from.String(), To: placeString(to), Against: job})
-	}
-	for _, f := range []string{"warm-up", "show"} {
-		if cmd.Flags().Changed(f) {
-			return withCode(exitUsage, fmt.Errorf("--%s goes with --shadow", f))
-		}
 	}
 	r := admin.ReplayRequest{Topic: args[0], From: from.String(), To: placeString(to)}
 	r.DryRun, _ = cmd.Flags().GetBool("dry-run")
@@ -153,7 +157,7 @@ func (a *app) replayTopic(cmd *cobra.Command, topic string, r admin.CopyRequest)
 	op, err = client.Await(ctx, op, a.underWay())
 	switch {
 	case ctx.Err() != nil:
-		return withCode(exitFailed, errors.New("no longer watched; the replay goes on as a job: 'sidestream job list' shows it, 'sidestream job remove' ends it"))
+		return withCode(exitAgain, errors.New("no longer watched; the replay goes on as a job: 'sidestream job list' shows it, 'sidestream job remove' ends it"))
 	case err != nil:
 		return a.said(cmd, err)
 	case op.Replay == nil:
@@ -203,7 +207,7 @@ func (a *app) replayInto(cmd *cobra.Command, job string, r admin.ReplayRequest) 
 	op, err = client.Await(ctx, op, a.underWay())
 	switch {
 	case ctx.Err() != nil:
-		return withCode(exitFailed, fmt.Errorf("no longer watched; the replay goes on: 'sidestream job get %s' says how the job stands", job))
+		return withCode(exitAgain, fmt.Errorf("no longer watched; the replay goes on: 'sidestream job get %s' says how the job stands", job))
 	case err != nil:
 		return a.said(cmd, err)
 	case op.Replay == nil:
