@@ -91,7 +91,11 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 	if err != nil {
 		return err
 	}
-	rt.drainAlone(j)
+	alone := rt.drainAlone(j)
+	if err := rt.changes.ctx.Err(); err != nil { // the next process takes it back, and has time to send
+		return err
+	}
+	rt.stopSenders(rt.changes.ctx, alone) // how far they have come stays so: what is said to be dropped was not sent
 	var e *jobEntry
 	var lsn wal.LSN
 	dropped := map[string]int64{}
@@ -125,6 +129,7 @@ func (rt *Runtime) takeBack(j *job, cause error) error {
 		return nil
 	})
 	if err != nil {
+		rt.sendAgain(alone)
 		return err
 	}
 	if err := rt.log.WaitDurable(rt.ctx, lsn); err != nil {
@@ -149,11 +154,12 @@ func (rt *Runtime) restsOnTrial(j *job) bool {
 	return t != nil && n != nil && n.id == j.id && n.trial.Load() == t && n.over()
 }
 
-// drainAlone waits until what a definition gave out to outputs that it alone has is outside, since they go with it.
-func (rt *Runtime) drainAlone(j *job) {
+// drainAlone waits until what a definition gave out to outputs that it alone has is outside, since they go with it, and returns
+// who sends it.
+func (rt *Runtime) drainAlone(j *job) []*sender {
 	e, err := rt.entry(j.def.Name)
 	if err != nil || e.Prev == nil {
-		return
+		return nil
 	}
 	alone := slices.DeleteFunc(rt.sendersFor(j.id), func(s *sender) bool {
 		return !slices.ContainsFunc(e.alone(), func(o outputEntry) bool { return o.Sub == s.entry.Sub })
@@ -164,6 +170,7 @@ func (rt *Runtime) drainAlone(j *job) {
 	if err := rt.drain(ctx, e, alone); errors.As(err, &unsent) && rt.changes.ctx.Err() == nil {
 		j.logger.Error("outputs that go with the changed definition could not be sent in time", "err", unsent)
 	}
+	return alone
 }
 
 // resumeTrial goes on with a probation that an earlier process began.

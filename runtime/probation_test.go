@@ -2,9 +2,12 @@ package runtime_test
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -189,6 +192,71 @@ func TestRollBackSendsFirst(t *testing.T) {
 	if n := gate.taken.Load(); n != wrong || linesOf(t, fileOf(out)) != total-wrong {
 		t.Errorf("%d records are at the new place, %d at the old", n, linesOf(t, fileOf(out)))
 	}
+}
+
+// openAt opens a gate when a message with some text is logged.
+type openAt struct {
+	text string
+	once sync.Once
+	gate chan struct{}
+}
+
+func (o *openAt) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), o.text) {
+		o.once.Do(func() { close(o.gate) })
+	}
+	return len(line), nil
+}
+
+// TestRollBackCountsDropped: what an output that goes is said to have lost, and what was written there, is all of what it was
+// given: also where a slow write ends after the time for it is over.
+func TestRollBackCountsDropped(t *testing.T) {
+	noLeaks(t)
+	const wrong = 1000
+	in := newTap(2*wrong, 0)
+	gate := &gatedSink{open: make(chan struct{})}
+	build := func(text string, sink jobs.Sink, bad bool) *jobs.Job {
+		j := jobs.New("j")
+		checked := jobs.TryMap(numbers(j, in), func(n int64) (int64, error) {
+			if bad && n >= wrong {
+				return 0, errors.New("too large for me")
+			}
+			return n, nil
+		})
+		jobs.To(checked, "main", sink, jobs.JSON[int64]())
+		return version(j, text)
+	}
+	slow := &openAt{text: "could not be sent in time", gate: gate.open}
+	rt := start(t, runtime.Config{DataDir: t.TempDir(), Probation: time.Hour, StopTimeout: 100 * time.Millisecond, StuckAfter: time.Minute,
+		Logger: slog.New(slog.NewTextHandler(slow, nil))})
+	for _, def := range []*jobs.Job{build("old", file.Sink{Path: fileOf(t.TempDir())}, false), build("bad", gate, true)} {
+		if _, err := rt.Apply(t.Context(), byAPI(def), runtime.ApplyOptions{Timeout: patience}); err != nil {
+			t.Error(err)
+		}
+	}
+	for n := int64(1); n <= wrong; n += 111 { // in several writes, of which the first is under way
+		in.open(n)
+		until(t, rt, "some are given out", func() bool { return jobStatus(t, rt, "j").Counters.Out == n })
+	}
+	in.open(2 * wrong)
+	dropped := int64(0)
+	until(t, rt, "the definition before is back", func() bool {
+		evs, _ := rt.Events(0)
+		back := false
+		for _, e := range evs {
+			back = back || e.Kind == runtime.EventRolledBack
+			if e.Kind == runtime.EventUnsent {
+				if _, err := fmt.Sscanf(e.Text, "%d records of output main", &dropped); err != nil {
+					t.Fatalf("%q: %v", e.Text, err)
+				}
+			}
+		}
+		return back
+	})
+	if taken := gate.taken.Load(); dropped+taken != wrong {
+		t.Errorf("%d are written and %d said to be dropped, of %d", taken, dropped, wrong)
+	}
+	_ = rt.Stop() // its time is as short, and may be too short for the last commit
 }
 
 // TestUnsentKeepsNoLog: a job whose changed definition gave up an output that cannot be sent gives snapshots again once its
