@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/sidestream-dev/sidestream/internal/port"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector/file"
 	"github.com/sidestream-dev/sidestream/jobs/connector/kafka"
@@ -30,7 +31,7 @@ type ownBroker struct {
 
 func startBroker(t testing.TB) *ownBroker {
 	t.Helper()
-	b := &ownBroker{t: t, dir: t.TempDir()}
+	b := &ownBroker{t: t, dir: t.TempDir(), port: port.Free(t)}
 	b.up()
 	t.Cleanup(b.down)
 	return b
@@ -39,15 +40,7 @@ func startBroker(t testing.TB) *ownBroker {
 func (b *ownBroker) up() {
 	b.t.Helper()
 	b.e = &kafka.Embedded{Dir: b.dir, Port: b.port}
-	addr, err := b.e.Kafka(context.Background())
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if b.port, err = strconv.Atoi(port); err != nil {
+	if _, err := b.e.Kafka(context.Background()); err != nil {
 		b.t.Fatal(err)
 	}
 }

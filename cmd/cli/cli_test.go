@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"encoding/xml"
@@ -24,6 +25,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sidestream-dev/sidestream/examples/air"
+	"github.com/sidestream-dev/sidestream/internal/port"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector/file"
 )
@@ -94,12 +96,12 @@ func freeAddress(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: free VARIABLE FILE")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := port.Find()
 	ts.Check(err)
-	ts.Check(l.Close())
-	ts.Setenv(args[0], l.Addr().String())
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(p))
+	ts.Setenv(args[0], addr)
 	file := ts.MkAbs(args[1])
-	ts.Check(os.WriteFile(file, []byte(strings.ReplaceAll(ts.ReadFile(args[1]), "$"+args[0], l.Addr().String())), 0o600))
+	ts.Check(os.WriteFile(file, []byte(strings.ReplaceAll(ts.ReadFile(args[1]), "$"+args[0], addr)), 0o600))
 }
 
 // exits runs a command and wants its exit code: exits 65 sidestream check bad.yaml.
@@ -193,15 +195,20 @@ func pipe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(syscall.Mkfifo(ts.MkAbs(args[0]), 0o600))
 }
 
-// flip turns a bit of the byte in the middle of a file, or at an offset.
+// flip turns a bit of the byte in the middle of a file, at an offset, or where a text first stands in it: what lies at an offset of
+// a log depends on which job was first.
 func flip(ts *testscript.TestScript, neg bool, args []string) {
 	name := onlyFile(ts, args[0])
 	b, err := os.ReadFile(name)
 	ts.Check(err)
 	at := len(b) / 2
 	if len(args) > 1 {
-		at, err = strconv.Atoi(args[1])
-		ts.Check(err)
+		if at, err = strconv.Atoi(args[1]); err != nil {
+			at = bytes.Index(b, []byte(args[1]))
+		}
+		if at < 0 {
+			ts.Fatalf("%s: %s does not stand in it", name, args[1])
+		}
 	}
 	b[at] ^= 1
 	ts.Check(os.WriteFile(name, b, 0o600))

@@ -2,21 +2,16 @@ package cli
 
 import (
 	"bytes"
-	"net"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/sidestream-dev/sidestream/internal/port"
 )
 
 // TestContextOverTCP: a server by its address and a token; what is wrong with them is said with the file's line.
 func TestContextOverTCP(t *testing.T) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := free.Addr().String()
-	_ = free.Close()
-	dir := t.TempDir()
+	addr, dir := port.Addr(t), t.TempDir()
 	for name, text := range map[string]string{"token": strings.Repeat("secret", 6), "wrong": strings.Repeat("public", 6)} {
 		if err := os.WriteFile(dir+"/"+name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

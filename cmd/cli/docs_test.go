@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidestream-dev/sidestream/internal/port"
 	"github.com/sidestream-dev/sidestream/jobs/connector/all"
 	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/jobs/spec/expr"
@@ -202,13 +202,7 @@ func (p *docPage) add(b block) {
 }
 
 func (p *docPage) execute() {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	port := free.Addr().String()
-	_ = free.Close()
-	script := "set -e\n" + strings.ReplaceAll(p.script.String(), "127.0.0.1:9600", port)
+	script := "set -e\n" + strings.ReplaceAll(p.script.String(), "127.0.0.1:9600", port.Addr(p.t))
 	if strings.Contains(script, "curl ") {
 		if _, err := exec.LookPath("curl"); err != nil {
 			cannot(p.t, "there is no curl, which the page's commands use")

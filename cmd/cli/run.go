@@ -199,9 +199,10 @@ func (a *app) untilSignal(more ...os.Signal) (context.Context, context.CancelFun
 		case <-ctx.Done():
 			return
 		}
+		told := time.Now() // before anybody can see that it stops
 		a.say("stopping: last commits, then what is yet to be sent; once more ends at once")
 		cancel()
-		for told := time.Now(); time.Since(told) < signalTwice; {
+		for time.Since(told) < signalTwice {
 			<-signals // of whoever asked twice with one breath, such as a terminal and a parent that passes it on
 		}
 		a.say("ended at once; the next run goes on from what is committed")

@@ -234,6 +234,7 @@ func TestTopLive(t *testing.T) {
 	tt.waits(at, "…")
 	at = len(tt.shown())
 	tt.waits(at, "\x1b[8;1H")
+	tt.waits(at, "\x1b[H") // a picture from its beginning
 	begin := at + strings.Index(tt.shown()[at:], "\x1b[H")
 	tt.waits(begin+3, "\x1b[H")
 	picture := tt.shown()[begin+3:]

@@ -16,7 +16,8 @@ import (
 	"github.com/sidestream-dev/sidestream/jobs"
 )
 
-const testWait = 15 * time.Second
+// testWait is how long a test waits for what must come; a test that passes never needs it.
+const testWait = time.Minute
 
 // realKafka names, where it is set, a Kafka that takes the embedded broker's place in the tests that do not stop it.
 const realKafka = "SIDESTREAM_TEST_KAFKA"

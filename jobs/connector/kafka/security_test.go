@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/sidestream-dev/sidestream/internal/port"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector"
 )
@@ -101,12 +102,7 @@ func TestClientCertificate(t *testing.T) {
 // TestLoginRefusedMidway: a password that is changed under way ends a reader and fails a Write, each with the reason; the
 // next Write goes on with the new password.
 func TestLoginRefusedMidway(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	port := port.Free(t)
 	serve := func(password string) *kfake.Cluster {
 		c, err := kfake.NewCluster(kfake.Ports(port), kfake.SeedTopics(1, "in"), kfake.EnableSASL(),
 			kfake.Superuser("PLAIN", "u", password))

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/sidestream-dev/sidestream/internal/port"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/jobstest"
 )
@@ -221,13 +222,8 @@ func TestSinkRefuses(t *testing.T) {
 // TestSinkBrokerAway: a Write waits for a broker that is away, says so, and ends with its context; what it was given then
 // can be given again.
 func TestSinkBrokerAway(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	addr, dir := net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), t.TempDir()
+	port, dir := port.Free(t), t.TempDir()
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	e := &Embedded{Dir: dir, Port: port}
 	broker(t, e)
 	w := &waits{}

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/sidestream-dev/sidestream/internal/port"
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/jobs/connector"
 	"github.com/sidestream-dev/sidestream/jobs/jobstest"
@@ -298,12 +299,7 @@ func TestRangeErrors(t *testing.T) {
 }
 
 func TestBrokerAway(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	port := port.Free(t)
 	dir := t.TempDir()
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	s := Source{Brokers: []string{addr}, Topics: []string{"in"}, FetchWait: 100 * time.Millisecond}
