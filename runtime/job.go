@@ -239,8 +239,8 @@ func (j *job) fail(attempts int, err error) {
 	if logged != nil && j.rt.log.Err() == nil {
 		j.logger.Error("that the job has failed could not be written; the next start tries it again", "err", logged)
 	}
+	j.logger.Error("failed: no attempt gets further", "attempts", attempts, "err", err) // who sees that it has failed finds why
 	j.move(StateFailed)
-	j.logger.Error("failed: no attempt gets further", "attempts", attempts, "err", err)
 }
 
 func (j *job) logFailure(err error) {

@@ -8,7 +8,7 @@ sidestream run jobs --log-level warn &
 pid=$!
 trap 'kill "$pid" 2>/dev/null; wait' EXIT
 until sidestream job wait minutes --for caught-up --timeout 1s -o name >/dev/null 2>&1; do kill -0 "$pid"; sleep 0.1; done
-until sidestream bus tail readings --from 6 -n 1 -o name >/dev/null 2>&1; do kill -0 "$pid"; sleep 0.1; done # all lines are read
+until [ -n "$(sidestream bus tail readings --from 6 -n 1 -o name 2>/dev/null)" ]; do kill -0 "$pid"; sleep 0.1; done # all lines are read
 
 echo "wrong:"
 sidestream job wait minutes --for caught-up -o name >/dev/null

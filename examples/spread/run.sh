@@ -7,7 +7,7 @@ export SIDESTREAM_DATA_DIR=data
 sidestream run jobs --log-level warn &
 pid=$!
 trap 'kill "$pid" 2>/dev/null; wait' EXIT
-until sidestream bus tail counts --from 0 -n 1 -o name >/dev/null 2>&1; do kill -0 "$pid"; sleep 0.1; done
+until [ -n "$(sidestream bus tail counts --from 0 -n 1 -o name 2>/dev/null)" ]; do kill -0 "$pid"; sleep 0.1; done
 
 # Which subtasks of the expensive step have had anything to do.
 at_work() {
@@ -17,5 +17,6 @@ at_work() {
 echo "subtasks at work: $(at_work)"
 sidestream job diff rebalanced/slow.yaml --adopt | sed -n 1,2p # all of it is read: a pipe that closes early would end the script
 sidestream job apply rebalanced/slow.yaml --adopt --wait --probation 1s -o name >/dev/null
+until [ "$(at_work)" -ge 4 ]; do kill -0 "$pid"; sleep 0.1; done
 echo "subtasks at work, rebalanced: $(at_work)"
 sidestream top -n 1
