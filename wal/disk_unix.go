@@ -103,3 +103,32 @@ func Lock(dir string) (io.Closer, error) {
 	}
 	return f, nil
 }
+
+// Holder returns the process that has the lock of a log's directory, or 0 where none has, or it cannot be found out. It takes no
+// lock, also not for a moment: a process that starts just then would be refused.
+func Holder(dir string) int {
+	name := filepath.Join(dir, lockName)
+	var st unix.Stat_t
+	content, err := os.ReadFile(name)
+	if err != nil || unix.Stat(name, &st) != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
+	if err != nil || pid <= 0 {
+		return 0
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil { // no Linux: whether there is a process of that number is the best there is
+		if err := unix.Kill(pid, 0); err != nil && !errors.Is(err, unix.EPERM) {
+			return 0
+		}
+		return pid
+	}
+	for line := range strings.Lines(string(locks)) { // 1: FLOCK  ADVISORY  WRITE 4711 fd:01:5242 0 EOF
+		f := strings.Fields(line)
+		if len(f) > 5 && f[1] == "FLOCK" && f[4] == strconv.Itoa(pid) && strings.HasSuffix(f[5], fmt.Sprintf(":%d", st.Ino)) {
+			return pid
+		}
+	}
+	return 0
+}

@@ -22,6 +22,7 @@ import (
 	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
+	"github.com/sidestream-dev/sidestream/wal"
 )
 
 // socketIn is where a data directory's process listens if it is told nothing else.
@@ -107,10 +108,18 @@ func (a *app) topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) 
 func reached(err error) error {
 	var away *admin.UnreachableError
 	var said *admin.Problem
+	var silent *admin.SilentError
 	switch {
+	case errors.As(err, &silent):
+		return withCode(exitAgain, fmt.Errorf("%w; try again, or look at what it does: 'kill -QUIT PID' prints that, and ends it", err))
+	case errors.Is(err, context.DeadlineExceeded): // that top and a command that is called off have
+		return withCode(exitAgain, errors.New("the process has not answered in time; try again"))
 	case errors.Is(err, context.Canceled): // Ctrl-C, before there was an answer
 		return withCode(exitAgain, errors.New("interrupted; what was asked for may be done all the same"))
 	case errors.As(err, &away):
+		if dir, pid := holderBy(away.Where); pid > 0 {
+			return withCode(exitUnreachable, fmt.Errorf("%w; process %d has the data directory %s: it may be starting, or listen at another place (--socket); a socket whose file was removed it makes again within seconds", err, pid, dir))
+		}
 		return withCode(exitUnreachable, fmt.Errorf("%w; start one with 'sidestream run'%s, or name another with --socket, --data-dir or --context", err, ofDemo(filepath.Dir(filepath.Dir(away.Where)))))
 	case errors.As(err, &said) && (said.Kind() == admin.KindUnauthorized || said.Kind() == admin.KindForbidden):
 		return withCode(exitConfig, fmt.Errorf("%w; the context's token_file (or cert_file) must be what the process was started with: 'sidestream context show' says which is asked", err))
@@ -124,6 +133,15 @@ func reached(err error) error {
 		return notThere(err, "topic", "")
 	}
 	return err
+}
+
+// holderBy returns the data directory whose default place a socket is at, and the process that has it; 0 where none has.
+func holderBy(socket string) (dir string, pid int) {
+	dir = filepath.Dir(filepath.Dir(socket))
+	if socket != socketIn(dir) {
+		return dir, 0
+	}
+	return dir, wal.Holder(filepath.Join(dir, "wal"))
 }
 
 // listers are the commands that name what there is.

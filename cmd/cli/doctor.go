@@ -267,9 +267,13 @@ func (d *doctor) process(ctx context.Context, at site) {
 	began := time.Now()
 	st, err := client.Status(ctx)
 	var away *admin.UnreachableError
+	_, holder := holderBy(at.String())
 	switch {
 	case err != nil && ctx.Err() != nil:
 		d.say("process", isFail, "look at its messages; SIGQUIT prints what it does", "%s does not answer within %v", at, askMax)
+		return
+	case errors.As(err, &away) && holder > 0:
+		d.say("process", isFail, "look at its messages: it may be starting, or listen at another place (--socket)", "process %d has the data directory, and none answers at %s", holder, at)
 		return
 	case errors.As(err, &away) && at.Context == "" && d.from["socket"].rank == byDefault:
 		d.say("process", isWarn, d.typed("run", "FILE|DIR...", ofDemo(at.DataDir)), "none answers at %s", at)

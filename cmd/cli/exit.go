@@ -49,6 +49,7 @@ func exitCode(err error) int {
 	var failed *wal.FailedError
 	var away *admin.UnreachableError
 	var said *admin.Problem
+	var silent *admin.SilentError
 	if err == nil {
 		return exitOK
 	}
@@ -59,7 +60,7 @@ func exitCode(err error) int {
 		return exitUnreachable
 	case errors.As(err, &said):
 		return problemCodes[said.Kind()]
-	case errors.As(err, &locked):
+	case errors.As(err, &locked), errors.As(err, &silent):
 		return exitAgain
 	case errors.As(err, &stalled):
 		return exitFailed

@@ -74,8 +74,9 @@ func jobNames(ctx context.Context, a *app, cmd *cobra.Command) ([]string, error)
 func (a *app) said(cmd *cobra.Command, err error) error {
 	var p *admin.Problem
 	var away *admin.UnreachableError
+	var silent *admin.SilentError
 	switch {
-	case errors.As(err, &away), errors.Is(err, context.Canceled):
+	case errors.As(err, &away), errors.As(err, &silent), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return reached(err)
 	case !errors.As(err, &p):
 		return err

@@ -70,7 +70,11 @@ func resting(s runtime.JobState) bool { return s == runtime.StatePaused || s == 
 func (a *app) settledOne(ctx context.Context, client *admin.Client, name string) (j admin.Job, err error) {
 	began := time.Now()
 	for ctx.Err() == nil {
-		if j, err = client.Job(ctx, name); err != nil {
+		var silent *admin.SilentError
+		if j, err = client.Job(ctx, name); errors.As(err, &silent) {
+			continue
+		}
+		if err != nil {
 			break
 		}
 		st := j.Status

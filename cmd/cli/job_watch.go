@@ -132,14 +132,15 @@ func (a *app) doJobWait(cmd *cobra.Command, args []string) error {
 	for {
 		j, err := client.Job(ctx, args[0])
 		var p *admin.Problem
+		var silent *admin.SilentError
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
-			return withCode(exitAgain, fmt.Errorf("job %s is %s, not yet %s", args[0], last.State, want))
+			return withCode(exitAgain, fmt.Errorf("job %s is %s, not yet %s", args[0], cmp.Or(string(last.State), "not known yet"), want))
 		case errors.Is(err, context.Canceled):
 			return withCode(exitAgain, fmt.Errorf("no longer waited for: job %s is %s, not yet %s", args[0], cmp.Or(string(last.State), "not known yet"), want))
 		case errors.As(err, &p) && p.Kind() == admin.KindNotFound && want == "removed":
 			return nil
-		case errors.As(err, &p) && p.Kind() == admin.KindBusy: // it starts
+		case errors.As(err, &p) && p.Kind() == admin.KindBusy, errors.As(err, &silent): // it starts, or has much to do
 		case err != nil:
 			return a.said(cmd, err)
 		case there(j):
@@ -147,7 +148,9 @@ func (a *app) doJobWait(cmd *cobra.Command, args []string) error {
 		case want != "removed" && (j.State == runtime.StateFailed || j.State == runtime.StateEnded):
 			return withCode(exitFailed, fmt.Errorf("job %s is %s, and cannot be %s; 'sidestream job restart %s' tries it again", j.Name, j.State, want, j.Name))
 		}
-		last = j
+		if err == nil {
+			last = j
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(waitLook):

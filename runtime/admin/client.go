@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -25,20 +26,24 @@ import (
 const (
 	answerBytes  = 64 << 20 // of an answer that is read as a whole
 	problemBytes = 1 << 20
+	answerMax    = 15 * time.Second // of what is answered at once, from connecting on
 )
 
 // Client asks a Server. It may be used by several goroutines. What a Server says is wrong is a *Problem; where none answers
-// the error is an *UnreachableError.
+// the error is an *UnreachableError; where one does not answer in time, a *SilentError. What may take long is not cut, once the process has
+// shown that it answers.
 type Client struct {
 	base  string
 	where string // as people know it
 	token string
 	http  *http.Client
+
+	patience time.Duration // answerMax, but for tests
 }
 
 // NewClient returns a client of the socket at a path. It connects when it is first asked.
 func NewClient(socket string) *Client {
-	return &Client{base: "http://localhost", where: socket, http: &http.Client{Transport: &http.Transport{
+	return &Client{base: "http://localhost", where: socket, patience: answerMax, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: dialTimeoutMax}).DialContext(ctx, "unix", socket)
 		},
@@ -60,7 +65,7 @@ func NewRemote(r Remote) (*Client, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" {
 		return nil, fmt.Errorf("admin: %q is no server's address; it is such as http://127.0.0.1:9600 or https://host:9600", r.URL)
 	}
-	c := &Client{base: u.Scheme + "://" + u.Host, where: r.URL}
+	c := &Client{base: u.Scheme + "://" + u.Host, where: r.URL, patience: answerMax}
 	if r.TokenFile != "" {
 		if u.Scheme != "https" && !loopback(u.Hostname()) {
 			return nil, fmt.Errorf("admin: the token would be sent to %s in the clear; use https", u.Host)
@@ -105,6 +110,19 @@ func (e *UnreachableError) Error() string {
 	return fmt.Sprintf("no process answers at %s: %v", e.Where, why)
 }
 
+// SilentError says that a process takes what it is asked, and does not answer: it has been stopped, or is too busy.
+type SilentError struct {
+	Where string
+	After time.Duration
+}
+
+func (e *SilentError) Error() string {
+	if e.After == 0 {
+		return fmt.Sprintf("the process at %s takes no more connections: it has been stopped (SIGSTOP), or is too busy", e.Where)
+	}
+	return fmt.Sprintf("the process at %s has not answered within %v: it has been stopped (SIGSTOP), or is too busy", e.Where, e.After)
+}
+
 // Status returns how everything stands.
 func (c *Client) Status(ctx context.Context) (st runtime.Status, err error) {
 	err = c.call(ctx, http.MethodGet, "/v1/status", nil, &st)
@@ -141,6 +159,9 @@ func (c *Client) Logs(ctx context.Context, job string, last int, follow bool, f 
 // Events calls f with what happens to jobs, and the id that after takes to go on behind it, until ctx ends or f returns an error.
 // after is "" for what happens from now on, "0" for all that is kept. A *LostError says that some are gone; ask how things stand, and again from "0".
 func (c *Client) Events(ctx context.Context, after string, f func(id string, e runtime.Event) error) error {
+	if err := c.alive(ctx); err != nil {
+		return err
+	}
 	resp, err := c.do(ctx, http.MethodGet, "/v1/events?"+url.Values{"after": {after}}.Encode(), nil)
 	if err != nil {
 		return err
@@ -199,6 +220,9 @@ func (e *LostError) Error() string { return "admin: events are gone: " + e.Why }
 
 // lines calls f with each line of an answer.
 func lines[T any](ctx context.Context, c *Client, path string, f func(T) error) error {
+	if err := c.alive(ctx); err != nil {
+		return err
+	}
 	resp, err := c.do(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return err
@@ -227,19 +251,53 @@ func lines[T any](ctx context.Context, c *Client, path string, f func(T) error) 
 	}
 }
 
-// call asks with a body, or none, and reads an answer that is JSON; into is nil where none is wanted.
+// call asks with a body, or none, and reads an answer that is JSON and comes at once; into is nil where none is wanted.
 func (c *Client) call(ctx context.Context, method, path string, body, into any, header ...string) error {
+	return c.callWithin(ctx, c.patience, method, path, body, into, header...)
+}
+
+// callWithin is call of what is answered within a bound.
+func (c *Client) callWithin(ctx context.Context, most time.Duration, method, path string, body, into any, header ...string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, most, &SilentError{c.where, most})
+	defer cancel()
+	return c.read(ctx, method, path, body, into, header...)
+}
+
+// callLong is call of what is answered when it is done.
+func (c *Client) callLong(ctx context.Context, method, path string, body, into any, header ...string) error {
+	if err := c.alive(ctx); err != nil {
+		return err
+	}
+	return c.read(ctx, method, path, body, into, header...)
+}
+
+// alive asks whether the process answers at all, before something is asked that may take long.
+func (c *Client) alive(ctx context.Context) error {
+	return c.call(ctx, http.MethodGet, "/livez", nil, nil)
+}
+
+// ended is why ctx has.
+func ended(ctx context.Context) error {
+	var silent *SilentError
+	if errors.As(context.Cause(ctx), &silent) {
+		return silent
+	}
+	return ctx.Err()
+}
+
+func (c *Client) read(ctx context.Context, method, path string, body, into any, header ...string) error {
 	resp, err := c.do(ctx, method, path, body, header...)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	if into == nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, problemBytes)) // so that the connection can be used again
 		return nil
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, answerBytes)).Decode(into); err != nil {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return ended(ctx)
 		}
 		return fmt.Errorf("admin: the answer to %s: %w", path, err)
 	}
@@ -274,7 +332,10 @@ func (c *Client) do(ctx context.Context, method, path string, body any, header .
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, ended(ctx)
+		}
+		if errors.Is(err, syscall.EAGAIN) { // so many wait to be let in that there is no room for another
+			return nil, &SilentError{Where: c.where}
 		}
 		if why := plainly(err); strings.Contains(why.Error(), "remote error: tls: ") { // it answers, and does not take who asks
 			return nil, problem(http.StatusUnauthorized, KindUnauthorized, "%s does not take this client's certificate, or wants one: %v", c.where, why)

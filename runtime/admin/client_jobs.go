@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -31,7 +32,7 @@ func (c *Client) Apply(ctx context.Context, files []spec.File, r ApplyRequest) (
 	for _, f := range files {
 		r.Files = append(r.Files, DefinitionFile{Name: f.Name, Content: string(f.Content)})
 	}
-	err = c.call(ctx, http.MethodPost, "/v1/jobs", r, &res)
+	err = c.callLong(ctx, http.MethodPost, "/v1/jobs", r, &res)
 	return res, err
 }
 
@@ -63,7 +64,7 @@ func (c *Client) RestartJob(ctx context.Context, name string) (Job, error) {
 }
 
 func (c *Client) move(ctx context.Context, name, what string) (j Job, err error) {
-	err = c.call(ctx, http.MethodPost, jobPath(name, "/"+what), nil, &j)
+	err = c.callLong(ctx, http.MethodPost, jobPath(name, "/"+what), nil, &j)
 	return j, err
 }
 
@@ -95,7 +96,7 @@ func (c *Client) DeleteSavepoint(ctx context.Context, name string) error {
 // Operation returns how an operation stands when it is over, or after a while.
 func (c *Client) Operation(ctx context.Context, id string, wait time.Duration) (op Operation, err error) {
 	v := url.Values{"wait": {wait.String()}}
-	err = c.call(ctx, http.MethodGet, "/v1/operations/"+url.PathEscape(id)+"?"+v.Encode(), nil, &op)
+	err = c.callWithin(ctx, c.patience+max(wait, 0), http.MethodGet, "/v1/operations/"+url.PathEscape(id)+"?"+v.Encode(), nil, &op)
 	return op, err
 }
 
@@ -109,8 +110,11 @@ func (c *Client) CancelOperation(ctx context.Context, id string) error {
 func (c *Client) Await(ctx context.Context, op Operation, progress func(Operation)) (Operation, error) {
 	for op.State == OperationRunning {
 		progress(op)
-		var err error
-		if op, err = c.Operation(ctx, op.ID, time.Second); err != nil {
+		now, err := c.Operation(ctx, op.ID, time.Second)
+		if silent := (*SilentError)(nil); errors.As(err, &silent) {
+			continue // what goes on there is not over
+		}
+		if op = now; err != nil {
 			return op, err
 		}
 	}

@@ -3,6 +3,7 @@ package admin
 import (
 	"maps"
 	"slices"
+	"time"
 )
 
 // Patterns returns what the server serves, as its mux knows it.
@@ -13,3 +14,6 @@ func Patterns() []string {
 	}
 	return slices.Sorted(maps.Keys(s.routes))
 }
+
+// Wait makes a client wait so long for what is answered at once.
+func (c *Client) Wait(d time.Duration) { c.patience = d }

@@ -15,7 +15,7 @@ type Rate struct {
 
 // Limits bounds what clients can make a Server do. The zero value is a good one.
 type Limits struct {
-	Connections int // of each listener; who comes later waits for a place; 0 means 256
+	Connections int // of each listener; who comes later is told to try again; 0 means 256
 	Streams     int // requests for records or events under way, of each class; 0 means 64
 
 	Socket Rate // over the unix socket; 0 means 2,000 a second, 4,000 at once

@@ -215,7 +215,7 @@ func (e *PathError) Unwrap() error { return e.Err }
 func (e *PathError) Error() string { return fmt.Sprintf("admin: socket %s: %s", e.Path, e.Why) }
 
 // listenUnix takes a socket, which only its owner can use. One that nobody answers is replaced.
-func listenUnix(path string) (net.Listener, error) {
+func listenUnix(path string) (*net.UnixListener, error) {
 	if len(path) > socketPathMax {
 		return nil, &PathError{Path: path, Why: fmt.Sprintf("a socket's path has at most %d bytes; choose a shorter one", socketPathMax)}
 	}
@@ -231,7 +231,7 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := removeDead(path); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("unix", path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, &PathError{Path: path, Why: err.Error(), Err: err}
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
 
 	"github.com/sidestream-dev/sidestream/jobs/spec"
@@ -89,13 +88,14 @@ func (s *Server) Attach(rt *runtime.Runtime) { s.runtime.Store(rt) }
 func (s *Server) Started() { s.started.Store(true) }
 
 // ListenUnix serves everything on a unix socket, which only its owner can use: the socket is 0600, in a directory that is
-// 0700. A socket that nobody answers is replaced.
+// 0700. A socket that nobody answers is replaced. One whose file is removed is made again.
 func (s *Server) ListenUnix(path string) error {
-	l, err := listenUnix(path)
+	l, err := openSocket(path, s.cfg.Logger)
 	if err != nil {
 		return err
 	}
 	s.serve(l, s.guard(&Listener{listener: l}, classSocket))
+	s.serving.Go(func() { l.watch(s.ctx) })
 	return nil
 }
 
@@ -119,7 +119,7 @@ func (s *Server) serve(l net.Listener, h http.Handler) {
 	s.servers = append(s.servers, srv)
 	s.mu.Unlock()
 	s.serving.Go(func() {
-		if err := srv.Serve(netutil.LimitListener(l, lim.Connections)); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(limited(s.ctx, l, lim, &s.serving)); !errors.Is(err, http.ErrServerClosed) {
 			s.cfg.Logger.Error("the admin API has ended", "address", l.Addr().String(), "err", err)
 		}
 	})
