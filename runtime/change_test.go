@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -196,10 +197,7 @@ func TestRemoveWaitsForSenders(t *testing.T) {
 	defer stop(t, rt)
 	apply(t, rt, build())
 	until(t, rt, "all is given out", func() bool { return jobStatus(t, rt, "j").Counters.Out == total })
-	var unsent *runtime.UnsentError
-	if _, err := rt.RemoveJob(t.Context(), "j", runtime.RemoveOptions{Timeout: 50 * time.Millisecond}); !errors.As(err, &unsent) || unsent.Unsent["main"] != total {
-		t.Fatalf("RemoveJob: %v", err)
-	}
+	keptBack(t, rt, "j", map[string]int64{"main": total})
 	close(gate.open)
 	until(t, rt, "the job is still there and sends", func() bool { return gate.taken.Load() == total })
 	remove(t, rt, "j", runtime.RemoveOptions{})
@@ -207,8 +205,24 @@ func TestRemoveWaitsForSenders(t *testing.T) {
 	gate.open = make(chan struct{})
 	apply(t, rt, build())
 	until(t, rt, "all is given out again", func() bool { return jobStatus(t, rt, "j").Counters.Out == total })
-	if res := remove(t, rt, "j", runtime.RemoveOptions{DropUnsent: true, Timeout: time.Second}); res.Dropped["main"] != total {
+	if res := remove(t, rt, "j", runtime.RemoveOptions{DropUnsent: true, Timeout: patience}); res.Dropped["main"] != total {
 		t.Errorf("dropped %v, want all %d", res.Dropped, total)
+	}
+}
+
+// keptBack wants a job not to be removed because of what it has not sent. Within a short time a job on a busy machine may also not
+// come to its last barrier, which is another error: then it goes on, and is asked again.
+func keptBack(t *testing.T, rt *runtime.Runtime, name string, want map[string]int64) {
+	t.Helper()
+	var unsent *runtime.UnsentError
+	var err error
+	for end := time.Now().Add(patience); !errors.As(err, &unsent) && time.Now().Before(end); {
+		if _, err = rt.RemoveJob(t.Context(), name, runtime.RemoveOptions{Timeout: 50 * time.Millisecond}); err == nil {
+			break
+		}
+	}
+	if unsent == nil || !maps.Equal(unsent.Unsent, want) {
+		t.Fatalf("RemoveJob: %v; want it kept by %v", err, want)
 	}
 }
 

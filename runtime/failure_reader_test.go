@@ -77,19 +77,17 @@ func TestSlowReader(t *testing.T) {
 		return log.line("nearly full", "topic=numbers", "behind=slow/") != ""
 	})
 	// The epochs under way may still pass; then nothing more is written, for as long as the gate is shut.
-	written := jobStatus(t, rt, "writer").Counters.Out
-	for still := 0; still < 20; still++ {
-		time.Sleep(10 * time.Millisecond)
-		if n := jobStatus(t, rt, "writer").Counters.Out; n != written {
-			written, still = n, 0
+	written, still := int64(0), 0
+	until(t, rt, "the fast reader has all that was written, and the writer waits for the slow one", func() bool {
+		w := jobStatus(t, rt, "writer")
+		if still++; w.Counters.Out != written || w.State != runtime.StateWaiting || !full() || linesOf(t, filepath.Join(out, "fast.jsonl")) != int(w.Counters.Out) {
+			written, still = w.Counters.Out, 0
 		}
-	}
-	if written >= total || jobStatus(t, rt, "writer").State != runtime.StateWaiting || !full() {
-		t.Errorf("the writer is %s after %d of %d numbers", jobStatus(t, rt, "writer").State, written, total)
-	}
-	until(t, rt, "the fast reader has all that was written", func() bool {
-		return linesOf(t, filepath.Join(out, "fast.jsonl")) == int(written)
+		return still == 40 // polls, 5 ms apart
 	})
+	if written >= total {
+		t.Errorf("the writer was not held back: %d of %d numbers", written, total)
+	}
 	if st := jobStatus(t, rt, "fast"); st.Lag != 0 || st.Restarts != 0 {
 		t.Errorf("the fast reader lags by %d, restarted %d times", st.Lag, st.Restarts)
 	}

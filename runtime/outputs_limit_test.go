@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sidestream-dev/sidestream/jobs"
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -38,15 +37,16 @@ func TestOutputLimitHoldsItsJob(t *testing.T) {
 	until(t, rt, "the job waits and says for what", waits)
 	until(t, rt, "the other has ended", func() bool { return jobStatus(t, rt, "other").State == runtime.StateEnded })
 	// The epochs under way may still pass; then nothing more is read, for as long as the outside is away.
-	read := jobStatus(t, rt, "held").Counters.In
-	for still := 0; still < 20; still++ {
-		time.Sleep(10 * time.Millisecond)
-		if n := jobStatus(t, rt, "held").Counters.In; n != read {
-			read, still = n, 0
+	read, still := int64(0), 0
+	until(t, rt, "nothing more is read, and the job waits", func() bool {
+		st := jobStatus(t, rt, "held")
+		if still++; st.Counters.In != read || st.State != runtime.StateWaiting || !waits() {
+			read, still = st.Counters.In, 0
 		}
-	}
-	if st := jobStatus(t, rt, "held"); read >= total || st.State != runtime.StateWaiting || !waits() || st.Restarts != 0 {
-		t.Errorf("the job is %s after %d of %d numbers, %d restarts: %v", st.State, read, total, st.Restarts, st.Waiting)
+		return still == 40 // polls, 5 ms apart
+	})
+	if st := jobStatus(t, rt, "held"); read >= total || st.Restarts != 0 {
+		t.Errorf("%d of %d numbers were read, with %d restarts: %v", read, total, st.Restarts, st.Waiting)
 	}
 	until(t, rt, "the one behind it has all that was written", func() bool { return jobStatus(t, rt, "beside").Lag == 0 })
 	if got := outside.has(); len(got) > 0 {

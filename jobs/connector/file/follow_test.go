@@ -290,9 +290,17 @@ func TestFollowRotatedMatches(t *testing.T) {
 		_, err := l.src.Discover(t.Context(), l.env())
 		done <- err
 	}()
-	time.Sleep(20 * l.src.Poll) // it has looked by then
-	rename(t, path, path+".1")
-	refused("Discover", <-done)
+	other := path + ".1"
+	for found := false; !found; path, other = other, path {
+		time.Sleep(20 * l.src.Poll) // it has looked by then; where it has not, it takes that name for the first, and the next for another
+		rename(t, path, other)
+		select {
+		case err := <-done:
+			refused("Discover", err)
+			found = true
+		case <-time.After(20 * l.src.Poll):
+		}
+	}
 
 	gz := filepath.Join(t.TempDir(), "a.log.gz")
 	appendTo(t, gz, "x")
