@@ -17,12 +17,12 @@ import (
 // ticker is a source that gives rate records a second: each the time at which it was given, or values in turn.
 type ticker struct {
 	rate   int
-	until  time.Time // zero: without end
+	lasts  time.Duration // from when it is opened: a slow start takes none of it; zero: without end
 	values [][]byte
 }
 
 func (t ticker) Kind() string   { return "ticker" }
-func (t ticker) Bounded() bool  { return !t.until.IsZero() }
+func (t ticker) Bounded() bool  { return t.lasts > 0 }
 func (t ticker) String() string { return fmt.Sprintf("%d/s", t.rate) }
 
 func (t ticker) Splits(context.Context, jobs.SourceEnv) ([]jobs.Start, error) {
@@ -82,7 +82,7 @@ func (r *tickReader) Read(c *jobs.Chunk, _ []int) error {
 		r.given++
 	}
 	c.Position = binary.LittleEndian.AppendUint64(nil, uint64(r.given))
-	c.Ended = r.t.Bounded() && !now.Before(r.t.until)
+	c.Ended = r.t.Bounded() && now.Sub(r.began) >= r.t.lasts
 	return nil
 }
 
@@ -183,7 +183,7 @@ func latencyAt(ctx context.Context, dir string, rate int, each time.Duration) (s
 	sealed, durable = &stopwatch{}, &stopwatch{}
 	topic := jobs.BusTopic[[]byte]{Name: "ticks", Codec: jobs.Bytes()}
 	from := jobs.New("from")
-	ticks := jobs.From(from, ticker{rate: rate, until: time.Now().Add(each)}, jobs.Bytes())
+	ticks := jobs.From(from, ticker{rate: rate, lasts: each}, jobs.Bytes())
 	jobs.ToTopic(ticks, topic)
 	jobs.To(ticks, "out", watchSink{durable}, jobs.Bytes())
 	to := jobs.New("to")

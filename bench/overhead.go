@@ -28,7 +28,7 @@ func Overhead(ctx context.Context, dir string, d time.Duration) (rep *Report, er
 	}
 	rep = newReport("overhead", "one job counts and sums 100,000 events/s over 1,000 keys; its log holds positions and state alone", dir)
 	j := jobs.New("count")
-	in := jobs.From(j, ticker{rate: overheadRate, until: time.Now().Add(d)}, jobs.Codec[uint64]{
+	in := jobs.From(j, ticker{rate: overheadRate, lasts: d}, jobs.Codec[uint64]{
 		Decode: func(b []byte) (uint64, error) { return binary.LittleEndian.Uint64(b), nil }})
 	n := uint64(0)
 	numbered := jobs.Map(in, func(uint64) uint64 { n++; return n })
