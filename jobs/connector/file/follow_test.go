@@ -106,7 +106,7 @@ func (l *tail) look(limit int) (int, error) {
 // until reads until n records have come in all.
 func (l *tail) until(n int) {
 	l.t.Helper()
-	for end := time.Now().Add(20 * time.Second); len(l.got) < n; {
+	for end := time.Now().Add(time.Minute); len(l.got) < n; {
 		k, err := l.look(100)
 		if err != nil {
 			l.t.Fatal(err)
