@@ -151,6 +151,8 @@ func (m *model) keep(j *modelJob, spare *modelState) {
 // settle ends a job's probation.
 func (m *model) settle(j *modelJob) {
 	m.endAllBut(j.prevInputs, j.inputs)
+	m.goes(j, j.prevOut, false)
+	j.prevOut = modelOut{}
 	j.prev, j.prevInputs, j.spare = nil, nil, modelState{}
 }
 
@@ -173,6 +175,10 @@ func (m *model) rollBack(j *modelJob, name string) {
 		m.s.violate("R4", "frame %d takes back the definition of %s, which is not on probation", m.lsn, name)
 	}
 	gone := j.j.drops
+	if j.prevOut.topic != 0 {
+		m.goes(j, j.out, true)
+		j.out, j.prevOut = j.prevOut, modelOut{}
+	}
 	m.endAllBut(j.inputs, j.prevInputs) // one that was detached before is so again, and begins anew when it is resumed (seed 9126)
 	j.late = j.late || !slices.Equal(j.inputs, j.prevInputs)
 	j.j, j.prev, j.inputs, j.prevInputs = j.prev, nil, j.prevInputs, nil

@@ -28,7 +28,7 @@ func (s *sim) version(old *simJob, saved bool) *simJob {
 	if old != nil {
 		j = *old
 	} else {
-		j = simJob{name: hotName, in: "a", direct: s.rng.IntN(2) == 0, delivery: jobs.Delivery(s.rng.IntN(2))}
+		j = simJob{name: hotName, in: "a", direct: s.rng.IntN(2) == 0, tells: s.rng.IntN(3) > 0, delivery: jobs.Delivery(s.rng.IntN(2))}
 		switch {
 		case s.wasWritten(hotTopic) && s.rng.IntN(4) > 0:
 			j.in = hotTopic // which ends, since who wrote it has gone
@@ -38,7 +38,10 @@ func (s *sim) version(old *simJob, saved bool) *simJob {
 		}
 	}
 	if old == nil || saved {
-		j.idx, j.target = len(s.plan.jobs)+len(s.versions), &simTarget{}
+		j.idx, j.target = len(s.plan.jobs)+len(s.versions), s.newTarget()
+		j.places = &[]*simTarget{j.target}
+	} else if s.hotUnsent() || s.rng.IntN(6) == 0 {
+		s.moveOutput(&j)
 	}
 	j.width = 1 + s.rng.IntN(3)
 	j.number, j.bad = len(s.versions), old != nil && !saved && s.rng.IntN(2) == 0
@@ -72,7 +75,10 @@ func (s *sim) loadVersion(definition []byte, _ Origin) (*jobs.Job, error) {
 	if j := s.versionOf(definition); j != nil {
 		return j.def, nil
 	}
-	return nil, errors.New("it is a file's")
+	if j := s.files[string(definition)]; j != nil {
+		return j, nil
+	}
+	return nil, errors.New("nobody has made it")
 }
 
 // changing reports whether a change is under way.
@@ -94,16 +100,17 @@ func (s *sim) atRest() bool {
 // change begins one change of the hot job, or of another that reads a topic alone.
 func (s *sim) change() {
 	p := s.proc
-	if !p.up || p.stopping || s.changing() {
+	if !p.up || p.stopping || s.changing() || s.steps < s.rest && !s.quiet && !s.hotUnsent() {
 		return
 	}
 	j := p.rt.findJob(hotName)
 	if j != nil {
-		if t := j.trial.Load(); t != nil && !s.now.Before(t.until) {
+		over := func(t *trial) bool { return t != nil && !s.now.Before(t.until) }
+		if over(j.trial.Load()) && (!s.hotAway() || s.rng.IntN(3) == 0) { // else it waits for the outside
 			s.spawn("change", func() { p.rt.settleTrial(hotName) })
 			return
 		}
-		if j.trial.Load() != nil && s.specOf(j).bad && !s.quiet && s.rng.IntN(8) > 0 {
+		if t := j.trial.Load(); t != nil && !over(t) && s.specOf(j).bad && !s.quiet && s.rng.IntN(8) > 0 {
 			return // it is to fail first
 		}
 	}
@@ -136,6 +143,7 @@ func (s *sim) change() {
 // what it has handed over by then comes behind the change.
 func (s *sim) ask(what string, f func() error) {
 	s.asked, s.lazy = what, s.rng.IntN(3) == 0 && !s.quiet
+	s.askedAt, s.mayDrop, s.sendsFirst = s.steps, false, false
 	s.model.rememberAll(s.model.job(hotName), what == opSavepoint || what == opKeep || what == opDropRest || what == opTopic)
 	s.spawn("change", func() {
 		s.tracef("%s the hot job", what)
@@ -143,13 +151,16 @@ func (s *sim) ask(what string, f func() error) {
 		s.tracef("%s: %v", what, err)
 		if err == nil {
 			s.count("changes: " + what)
-		} else if !s.log.dead && !s.refusable(err) { // a dying process says what it was waiting for
+			if m := s.model.job(hotName); m != nil && m.j.tells && slices.Contains([]string{opAdd, opBegin, opUpdate, opLose}, what) {
+				s.rest = s.steps + s.rng.IntN(2)*s.rng.IntN(300) // it is to read something
+			}
+		} else if !s.log.dead && !s.refusable(err) && !s.unsentRefused(err) { // a dying process says what it was waiting for
 			s.violate("error", "%s: %v", what, err)
 		}
 		if s.log.dead {
 			return // what it came to is seen in what is left of the log
 		}
-		s.asked, s.lazy = "", false
+		s.asked, s.lazy, s.mayDrop, s.sendsFirst = "", false, false, false
 		s.model.rememberAll(s.model.job(hotName), false)
 		s.forgetGone()
 	})
@@ -174,6 +185,9 @@ const (
 	opReplaySP  = "replay from a savepoint"
 	opTopic     = "topic removed"
 	opTopicUsed = "topic not removed, since it is used"
+
+	opDropEarlier = "apply, dropping what was given up before"
+	opTaken       = "a place that is given up asked for"
 )
 
 func (s *sim) add() {
@@ -199,11 +213,26 @@ func (s *sim) add() {
 func (s *sim) applied(v *simJob, o ApplyOptions) func() error {
 	rt := s.proc.rt
 	return func() error {
-		_, err := rt.Apply(context.Background(), []Definition{{Job: v.def}}, o)
+		before := s.lost
+		res, err := rt.Apply(context.Background(), []Definition{{Job: v.def}}, o)
+		if err == nil {
+			s.sameDropped(before, res.Jobs[0].Dropped)
+		}
 		if m := s.model.job(hotName); err == nil && (m == nil || m.j != v && !m.ended) { // one that has ended takes it up when it begins anew
 			s.violate("R4", "version %d is applied, and not durable", v.number)
 		}
 		return err
+	}
+}
+
+// sameDropped compares the records that a change says it has dropped with what is missing of outputs.
+func (s *sim) sameDropped(before int64, said map[string]int64) {
+	n := int64(0)
+	for _, k := range said {
+		n += k
+	}
+	if n != s.lost-before {
+		s.violate("R4", "%s says that it has dropped %d records, and it is %d", s.asked, n, s.lost-before)
 	}
 }
 
@@ -221,6 +250,7 @@ func (s *sim) update(j *job) {
 			what, o.AllowStateLoss = opRefused, false
 		}
 	}
+	o.DropUnsent = s.rng.IntN(2) == 0
 	apply, backs := s.applied(v, o), s.backs
 	s.ask(what, func() error {
 		err := apply()
@@ -233,6 +263,7 @@ func (s *sim) update(j *job) {
 		}
 		return err
 	})
+	s.mayDrop, s.sendsFirst = o.DropUnsent, o.DropUnsent
 }
 
 func (s *sim) changeHot(j *job) {
@@ -247,9 +278,15 @@ func (s *sim) changeHot(j *job) {
 		}
 		return
 	}
-	switch n := s.rng.IntN(21); {
+	switch n := s.rng.IntN(25); {
+	case n == 21 || n == 23:
+		s.dropEarlier(j)
+	case n > 21:
+		s.takePlace()
 	case n == 20:
 		s.dropAtRest(j)
+	case s.hotUnsent() && s.hotAway() && s.rng.IntN(2) == 0:
+		s.update(j)
 	case s.anotherStood() != "" && s.specOf(j).forward == hotTopic && s.rng.IntN(2) == 0:
 		s.remove(rt)
 	case n < 7:
@@ -280,9 +317,14 @@ func (s *sim) remove(rt *Runtime) {
 		what, o.KeepState, o.Savepoint = opKeep, true, s.newSavepointName()
 	}
 	s.ask(what, func() error {
-		_, err := rt.RemoveJob(context.Background(), hotName, o)
+		before := s.lost
+		res, err := rt.RemoveJob(context.Background(), hotName, o)
+		if err == nil {
+			s.sameDropped(before, res.Dropped)
+		}
 		return err
 	})
+	s.mayDrop = o.DropUnsent
 }
 
 const simSavepoints = 3
@@ -384,8 +426,7 @@ func (s *sim) refusable(err error) bool {
 	var phase *PhaseError
 	var offset *bus.OffsetError
 	for _, text := range []string{"may be changed back", "is not settled", "cannot keep", "is damaged", "was changed meanwhile", "stands where the topic is no more",
-		"as it was before that was removed", "and stands nowhere in it", "has no record in that range",
-		"its definition cannot be read"} { // of a file's job that this process was not given, which loadVersion does not make
+		"as it was before that was removed", "and stands nowhere in it", "has no record in that range"} {
 		if strings.Contains(err.Error(), text) {
 			s.count("refused: " + text)
 			return true

@@ -37,7 +37,7 @@ func (s *sim) copyInto() {
 		}
 	}
 	j := &simJob{name: copyName, in: "a", forward: into[s.rng.IntN(len(into))], copies: true, some: s.rng.IntN(2) == 0, width: 1 + s.rng.IntN(2),
-		idx: len(s.plan.jobs) + len(s.versions), number: len(s.versions), target: &simTarget{}}
+		idx: len(s.plan.jobs) + len(s.versions), number: len(s.versions)}
 	s.versions = append(s.versions, j)
 	j.build(s)
 	j.def.Definition = fmt.Appendf(nil, "version %d", j.number)

@@ -166,7 +166,7 @@ func (m *model) applyEpoch(f *simFrame) {
 	}
 	if !h.Ended {
 		for id := range out {
-			if t := m.topics[id]; id != j.out && t.name != j.j.forward && t.name != j.j.results {
+			if t := m.topics[id]; id != j.out.topic && t.name != j.j.forward && t.name != j.j.results {
 				m.s.violate("R1", "frame %d: %s writes to topic %s", f.lsn, j.j.name, t.name)
 			}
 		}
@@ -231,11 +231,14 @@ func (m *model) sameTally(f *simFrame, j *modelJob, what string, have, want tall
 
 // fold does what the step should have done with the records passed and compares what it gave.
 func (m *model) fold(f *simFrame, j *modelJob, passed []modelRecord, out map[bus.TopicID][]simValue) {
-	late, fired, may := tally{}, tally{}, tally{}
-	for _, v := range out[j.out] {
-		if v.Kind == simLate {
+	late, fired, may, told := tally{}, tally{}, tally{}, tally{}
+	for _, v := range out[j.out.topic] {
+		switch v.Kind {
+		case simLate:
 			late.add(v)
-		} else {
+		case simTold:
+			told.add(v)
+		default:
 			fired.add(v)
 		}
 	}
@@ -248,12 +251,15 @@ func (m *model) fold(f *simFrame, j *modelJob, passed []modelRecord, out map[bus
 		}
 		m.sameTally(f, j, "results", both, all)
 	}
-	forwarded, have := tally{}, tally{}
+	forwarded, have, tell := tally{}, tally{}, tally{}
 	have.add(out[m.names[j.j.forward]]...)
 	var unsure []simValue
 	st := &j.state
 	for _, r := range passed {
 		v := r.v
+		if j.j.tells {
+			tell.add(toldOf(v, j.j))
+		}
 		if j.j.drops&simCount == 0 {
 			addSum(st.count, v.Key, v.Sum)
 		}
@@ -296,6 +302,7 @@ func (m *model) fold(f *simFrame, j *modelJob, passed []modelRecord, out map[bus
 		m.s.violate("R1", "frame %d: %s found %v late, which it has not read", f.lsn, j.j.name, v)
 	}
 	m.sameTally(f, j, "on", have, forwarded)
+	m.sameTally(f, j, "outside", told, tell)
 	m.foldWindows(f, j, fired)
 }
 

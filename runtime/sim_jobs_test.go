@@ -55,8 +55,10 @@ type simJob struct {
 	bad      bool   // it fails while it is on probation
 	drops    uint8  // tables that it does not keep
 	copies   bool   // it is there for a copy alone
+	tells    bool   // it gives every record outside too
 	some     bool   // which does not take every record
 	target   *simTarget
+	places   *[]*simTarget // of a hot job: where its output has gone by now
 }
 
 const (
@@ -87,11 +89,12 @@ const (
 	simForward
 	simWindow
 	simLate
+	simTold
 )
 
 func (v simValue) String() string {
 	return fmt.Sprintf("{%s by %d, split %d, n %d, sum %d, key %s, time %d, wild %v}",
-		[...]string{"source", "forward", "window", "late"}[v.Kind], v.By, v.Split, v.N, v.Sum, v.Key, v.Time, v.Wild)
+		[...]string{"source", "forward", "window", "late", "told"}[v.Kind], v.By, v.Split, v.N, v.Sum, v.Key, v.Time, v.Wild)
 }
 
 func encodeSim(dst []byte, v simValue) ([]byte, error) {
@@ -257,6 +260,10 @@ func (f *simFold) process(r *jobs.Rec[simValue]) error {
 		b, _ := f.windows.Edit(g, k, start, nil, 16)
 		addTo(b, 1, v.Sum)
 	}
+	if f.j.tells {
+		told := jobs.With(r, toldOf(r.Value, f.j))
+		f.side(&told)
+	}
 	if forwards(v) {
 		out := jobs.With(r, forwardOf(v, f.j))
 		f.emit(&out)
@@ -283,6 +290,11 @@ func (f *simFold) keep(g uint8, k []byte, sum uint64) {
 
 func lateOf(v simValue, j *simJob) simValue {
 	v.Kind, v.By, v.Wild = simLate, uint8(j.idx), true
+	return v
+}
+
+func toldOf(v simValue, j *simJob) simValue {
+	v.Kind, v.By, v.Wild = simTold, uint8(j.idx), false
 	return v
 }
 
@@ -494,7 +506,7 @@ func newPlan(rng *rand.Rand) *simPlan {
 	topic(hotTopic)
 	p.topics[len(p.topics)-1].RetentionBytes = 1 << 20 // it is there, in the store too, when it is removed
 	for _, j := range p.jobs {
-		j.name, j.target = fmt.Sprintf("job%d", j.idx), &simTarget{}
+		j.name, j.target = fmt.Sprintf("job%d", j.idx), &simTarget{name: fmt.Sprintf("place of job%d", j.idx)}
 		j.width = 1 + rng.IntN(2)
 		j.direct = j.splits == 0 && rng.IntN(2) == 0
 		if j.splits > 1 {

@@ -65,9 +65,8 @@ type modelJob struct {
 	step      int64 // watermark of the step that keeps state
 	steps     map[string]int64
 	inputs    []bus.SubID
-	out       bus.TopicID // hidden
-	sender    bus.SubID
-	sent      sentEntry
+	out       modelOut
+	prevOut   modelOut // that a change gave up, and that is kept for probation
 	snapshots []snapshotEntry
 	marks     map[bus.TopicID]int64
 	state     modelState
@@ -270,8 +269,6 @@ func (m *model) applyJob(jc jobChange) {
 	case jc.Remove:
 		m.copyGoes(j)
 		m.remove(j)
-		delete(m.topics, j.out)
-		m.gone[j.out] = true
 		return
 	case jc.RollBack:
 		m.s.backs++
@@ -284,8 +281,7 @@ func (m *model) applyJob(jc jobChange) {
 	case !jc.Replace:
 		return
 	case j != nil && (jc.Restart || jc.Replay != nil):
-		m.remove(j)
-		j.removed = false
+		m.endAllBut(slices.Concat(j.inputs, j.prevInputs), nil)
 		if v := m.s.versionOf(jc.Definition); v != nil {
 			j.j = v
 		}
@@ -297,6 +293,7 @@ func (m *model) applyJob(jc jobChange) {
 			j.changedAt = j.epoch
 		}
 		m.elsewhere(j, jc)
+		m.outputs(j, jc)
 		j.blurred = j.blurred || j.j.direct || m.s.plan.idle > 0 || m.uneven(j)
 		m.s.count("jobs changed")
 		return
@@ -311,13 +308,12 @@ func (m *model) applyJob(jc jobChange) {
 	m.begin(j, jc)
 }
 
-// remove takes a job's claims away, and its hidden topic.
+// remove takes a job away with its claims, and what its outputs hold.
 func (m *model) remove(j *modelJob) {
-	j.removed = true
 	m.endAllBut(slices.Concat(j.inputs, j.prevInputs), nil)
-	if j.sender > 0 {
-		m.end(j.sender)
-	}
+	m.goes(j, j.out, false)
+	m.goes(j, j.prevOut, false)
+	j.removed = true
 }
 
 // begin lets a job begin where a change says: without state, or with a savepoint's.
@@ -330,34 +326,13 @@ func (m *model) begin(j *modelJob, jc jobChange) {
 		m.keepsLost(jc.Name, was.inputs, m.subscribe(jc.ID, jc.Name, in))
 		j.inputs = append(j.inputs, in.Sub)
 	}
-	for _, o := range jc.Outputs {
-		if o.Outside {
-			j.out, j.sender, j.sent = o.Topic, o.Sub, o.Sent
-			m.subs[o.Sub] = &modelSub{topic: o.Topic, job: jc.ID, sender: true, parts: make([]modelPlace, 1)}
-			m.subs[o.Sub].parts[0].Next = o.Sent.Next
-		}
-	}
+	j.out, j.prevOut = was.out, was.prevOut
+	m.outputs(j, jc)
 	if jc.Base != nil {
 		m.base(j, jc)
 	}
 	m.replayBegins(j, jc)
 	m.copyBegins(j)
-}
-
-func (m *model) applySent(st sentEntry) {
-	sub := m.subs[st.Sub]
-	if sub.over {
-		return
-	}
-	j := m.jobs[sub.job]
-	if recs := m.topics[sub.topic].parts[0]; st.Next > bus.Offset(len(recs)) {
-		m.s.violate("R2", "frame %d says that %d records of %s were sent, and the log holds %d", m.lsn, st.Next, j.j.name, len(recs))
-	}
-	if st.Next < j.sent.Next {
-		m.s.violate("R4", "frame %d takes the sender of %s back from %d to %d", m.lsn, j.j.name, j.sent.Next, st.Next)
-	}
-	j.sent = st
-	sub.parts[0].Next = st.Next
 }
 
 // applyMark takes a producer's mark. It must not go back, nor promise what is broken later (see records).

@@ -30,7 +30,16 @@ type sim struct {
 	steps int
 	doom  int // the step by which the process crashes; 0 for none
 
-	lastTopic bool // a topic was removed once no more faults came
+	targets    []*simTarget // of hot jobs
+	opening    outputEntry  // the output whose sender opens its sink
+	mayDrop    bool         // the change that is under way may drop what is unsent
+	sendsFirst bool         // and sends what it can before
+	rest       int          // the step by which the hot job is changed again, unless it has something to send
+	askedAt    int          // the step in which it was asked for
+	lost       int64        // records of outputs that changes have dropped
+
+	files     map[string]*jobs.Job // by what the log keeps of files' definitions
+	lastTopic bool                 // a topic was removed once no more faults came
 
 	log       *simLog
 	snapshots *simSnapshots
@@ -95,7 +104,7 @@ func runSim(seed uint64, twin simTwin, trace *[]string) *violation {
 }
 
 func newSim(seed uint64, twin simTwin, trace *[]string) *sim {
-	s := &sim{counts: map[string]int{}, beforeTrials: map[uint32]beforeTrial{}, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, revealed: map[int]int{}}
+	s := &sim{counts: map[string]int{}, files: map[string]*jobs.Job{}, beforeTrials: map[uint32]beforeTrial{}, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5157)), twin: twin, now: time.UnixMilli(1_700_000_000_000), trace: trace, revealed: map[int]int{}}
 	s.plan = newPlan(s.rng)
 	s.disk = simDisk{mem: crashfs.New(), noSync: twin.noStoreSync}
 	if twin.lateStoreSync {
@@ -179,6 +188,8 @@ func (s *sim) boot() {
 		TopicMemory: s.plan.topicMemory, LogBytes: s.plan.logBytes, StoreSegmentBytes: s.plan.segmentBytes}.withDefaults()
 	s.must(err)
 	cfg.Logger, cfg.Load = slog.New(slog.DiscardHandler), s.loadVersion
+	cfg.DropUnsent = !s.quiet && s.rng.IntN(4) == 0
+	s.mayDrop, s.sendsFirst = cfg.DropUnsent, false
 	rt := s.newRuntime(cfg, s.log)
 	p := &simProcess{rt: rt}
 	s.proc, s.asked, s.lazy, s.hasty, s.doom = p, "", false, false, 0
@@ -194,6 +205,7 @@ func (s *sim) boot() {
 			j.width = 1 + s.rng.IntN(3)
 			j.build(s)
 		}
+		s.files[string(textOf(j.def))] = j.def
 		if s.quiet || j.boot < s.boots && s.rng.IntN(10) > 0 { // without its definition a job stays stopped
 			defs = append(defs, j.def)
 		}
@@ -221,7 +233,7 @@ func (s *sim) boot() {
 		}
 		rt.changes.begin()
 		rt.endCopies(entries)
-		p.up = true
+		p.up, s.mayDrop = true, false
 	})
 }
 

@@ -223,6 +223,9 @@ func (s *sim) fault() bool {
 		s.tracef("no room")
 		s.log.full = true
 	}
+	if one(40) {
+		s.lapse()
+	}
 	if one(100) {
 		s.slow = rng.IntN(2) * rng.IntN(40)
 	}
@@ -308,6 +311,11 @@ func (s *sim) calm() {
 	s.quiet = true
 	s.log.full, s.lame, s.lazy, s.hasty = false, nil, false, false
 	clear(s.armed)
+	for _, t := range s.targets {
+		if t.away {
+			t.away, t.last = false, s.steps
+		}
+	}
 	switch {
 	case s.proc.defs == len(s.plan.jobs) || s.proc.stopping:
 	case s.proc.up && !s.changing():

@@ -56,6 +56,9 @@ func explain(seed uint64, twin simTwin, v *violation) string {
 //	R6         nothing goes that a subscription, a sender or a state has not durably passed (sim.dropped), and every reader can
 //	           read on (sim.checkReaders)
 //	           or that a topic dropped for it by a frame before, no more than its limit asks for, and counted (model.applyDrops, read)
+//	R4         of an output that is given up all is sent or dropped, never both, and dropped only where that is allowed and no outside
+//	           takes it; what comes back goes on behind that (model.drop, applySent, simWriter.Write)
+//	place      where an output goes is nobody else's for as long as it may come back (model.outputs, simSink.Open, sim.takePlace)
 //	watermark  none goes back, what a producer promises is kept, no window fires twice (model.applyMark, records, foldWindows)
 
 // TestSim runs SIM_SEEDS seeds, or the one in SIM_SEED with a trace.
@@ -146,4 +149,4 @@ var simHappenings = []string{"crashes", "restarts", "attempts", "prefixes checke
 
 // simRare must come about in any two thousand.
 var simRare = []string{"state brought back", "definitions taken back behind an epoch", "changes: " + opBegin, "changes: " + opForget, "changes: " + opReplaySP,
-	"topics removed from the store"}
+	"topics removed from the store", "outputs given up that are yet to be sent", "records of outputs dropped", "changes: " + opDropEarlier, "changes: " + opTaken}

@@ -67,6 +67,7 @@ func (s *sim) removeTopic(hot *job) {
 		}
 		return err
 	})
+	s.mayDrop = used
 }
 
 // topicEvery says which part of all changes are removals of the hot topic, now that there is this hot job or none.
@@ -135,7 +136,7 @@ func (m *model) removeTopics(ids []bus.TopicID) {
 			if j.removed {
 				continue
 			}
-			own := id == j.out || slices.ContainsFunc(j.inputs, func(sub bus.SubID) bool { return m.subs[sub].topic == id })
+			own := id == j.out.topic || id == j.prevOut.topic || slices.ContainsFunc(j.inputs, func(sub bus.SubID) bool { return m.subs[sub].topic == id })
 			if own || j.j.in == t.name || j.j.forward == t.name || j.j.results == t.name {
 				m.s.violate("R6", "frame %d removes topic %s, and %s has to do with it", m.lsn, t.name, j.j.name)
 			}

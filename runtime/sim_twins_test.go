@@ -32,6 +32,7 @@ type simTwin struct {
 	halfCatalogs    bool // a log that ends within a catalog keeps what there is of it
 	inherits        bool // a new job has the state of the last one of its name
 	filesFirst      bool // a topic's files go before the frame that removes it
+	deafSenders     bool // who sends what is dropped does not stop
 }
 
 func (t simTwin) put(s *sim, rt *Runtime, l *simLog) {
@@ -306,7 +307,7 @@ func (l twiceLog) Append(kind wal.FrameKind, sections []wal.Section) (wal.LSN, e
 func TestSimTwins(t *testing.T) {
 	const seedsMax = 10_000
 	times := int(simEnv(t, "SIM_TWINS", 1))
-	for _, twin := range slices.Concat(simTwins, dropTwins, copyTwins, topicTwins) {
+	for _, twin := range slices.Concat(simTwins, dropTwins, copyTwins, topicTwins, outputTwins) {
 		t.Run(twin.name, func(t *testing.T) {
 			t.Parallel()
 			var needed []uint64

@@ -30,13 +30,18 @@ func (s *sim) newRuntime(cfg Config, log *simLog) *Runtime {
 			if !s.parkUntil(func() bool { return !s.now.Before(until) }) {
 				return wal.ErrClosed
 			}
+			if d == drainLook && s.hotAway() { // who waits for an outside that is away waits for long
+				s.now = s.now.Add(20 * drainLook)
+			}
 			return nil
 		},
 		supervise: s.supervise,
 		sending: func(snd *sender) {
 			s.spawn("sender of "+snd.job, func() {
-				defer close(snd.done)
 				s.send(snd)
+				if !isClosed(snd.done) {
+					close(snd.done)
+				}
 			})
 		},
 		newTimer: func(f func()) timer {
@@ -72,8 +77,9 @@ func (s *sim) send(snd *sender) {
 	snd.next.Store(uint64(at.Next))
 	for {
 		woken := false
+		s.opening = snd.entry
 		w, g, err := snd.open(snd.rt.ctx, &at, func() { woken = true })
-		for err == nil && !snd.quitting() {
+		for err == nil && (!snd.quitting() || s.deaf(snd)) {
 			changed := snd.rt.durableChanged()
 			if s.twin.sendSealed {
 				g.durable = s.log.Last
@@ -101,10 +107,21 @@ func (s *sim) send(snd *sender) {
 		if !errors.Is(err, errInjected) {
 			s.violate("R6", "the sender of %s: %v", snd.job, err)
 		}
-		if !s.parkUntil(nil) {
+		t := snd.sink.(*simSink).j.target
+		if !s.parkUntil(func() bool { return !t.away || snd.quitting() }) {
 			return
 		}
 	}
+}
+
+// deaf lets a sender of a twin say that it has stopped, and go on for a while.
+func (s *sim) deaf(snd *sender) bool {
+	if s.twin.deafSenders && !isClosed(snd.done) {
+		close(snd.done)
+		t := snd.sink.(*simSink).j.target
+		t.away, t.last = false, s.steps
+	}
+	return s.twin.deafSenders && s.sendsFirst
 }
 
 func isClosed(ch <-chan struct{}) bool {
