@@ -171,7 +171,7 @@ func TestTwinChangesLate(t *testing.T) {
 // TestTwinRounds: broken programs are caught by the suites of killtest that are there for what they break.
 func TestTwinRounds(t *testing.T) {
 	killtest.Rounds{Command: child(t, "store"), Kills: 2, Actors: func(r *killtest.Round) []killtest.Actor {
-		return []killtest.Actor{killtest.Seeker(r), killtest.Detacher(r), killtest.Retainer(r), killtest.Keeper(r), killtest.Updater(r), killtest.Replayer(r), killtest.Copier(r), killtest.Loser(r), killtest.Sweeper(r)}
+		return []killtest.Actor{killtest.Seeker(r), killtest.Detacher(r), killtest.Retainer(r), killtest.Keeper(r), killtest.Updater(r), killtest.Replayer(r), killtest.Rewinder(r), killtest.Copier(r), killtest.Loser(r), killtest.Sweeper(r)}
 	}}.Run(t) // the program as it is passes
 	killtest.Rounds{Command: child(t, "store"), Kills: 2, Actors: func(r *killtest.Round) []killtest.Actor {
 		return []killtest.Actor{killtest.Purger(r)} // alone: it takes away where others move to
@@ -187,6 +187,7 @@ func TestTwinRounds(t *testing.T) {
 		{"changes late", killtest.Keeper},
 		{"probation forgotten", killtest.Updater},
 		{"replays apart", killtest.Replayer},
+		{"bases of now", killtest.Rewinder},
 		{"positions late", killtest.Copier},
 		{"store forgotten", killtest.Seeker},
 		{"losses forgotten", killtest.Loser},
@@ -198,7 +199,7 @@ func TestTwinRounds(t *testing.T) {
 				t.Fatal("there is no such twin")
 			}
 			s := killtest.Rounds{Command: child(t, "store, "+tt.twin), Kills: 4, Actors: func(r *killtest.Round) []killtest.Actor { return []killtest.Actor{tt.actor(r)} }}
-			for n := range 8 {
+			for n := range 16 {
 				if found := killtest.Caught(t, func(tb testing.TB) { s.Run(tb) }); found != "" {
 					t.Logf("caught within %d kills: %.300s", 4*(n+1), found)
 					return

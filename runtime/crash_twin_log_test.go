@@ -127,6 +127,15 @@ var CrashTwins = map[string]func(rt *Runtime) error{
 		}
 		return nil
 	}),
+	// A replay from a savepoint begins with its places and the state of before, as far as the log knows.
+	"bases of now": edits(func(l *ledger, ch *control) *control {
+		for _, jc := range ch.Jobs {
+			if e := l.Jobs[jc.ID]; jc.Base != nil && e != nil && len(e.Snapshots) > 0 {
+				jc.Base.Snapshot.File = e.Snapshots[len(e.Snapshots)-1].File
+			}
+		}
+		return nil
+	}),
 	// The generations that the topic store has got are dropped with nothing said of where their records are.
 	"store forgotten": edits(func(l *ledger, ch *control) *control {
 		if ch.DropFirst > 0 {

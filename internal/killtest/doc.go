@@ -10,8 +10,8 @@
 //	changes.go   the same while clients change the jobs: changer.go is one of them, changecheck.go what must be left
 //	catchup.go   the same while a job that was added late reads the topic store
 //	rounds.go    the same while actors ask things over the socket, with a log so short that it is cut all the time: move.go (seek,
-//	             detach, purge, retention), update.go (remove with the state kept, updates on probation), again.go (replay, copy);
-//	             path.go says what a reader must have given out whose place was changed so
+//	             detach, purge, retention), update.go (remove with the state kept, updates on probation), again.go (replay, copy),
+//	             rewind.go (replay from savepoints); path.go says what a reader must have given out whose place was changed so
 //	days.go      the same while a repaired job of examples/air/repair reads days again
 //	lossy.go     actors of rounds too: a topic that drops the oldest, and topics that are removed
 //	repeats.go   what at_least_once may have sent twice, by what the log says after each kill
@@ -46,6 +46,7 @@
 //	removing topics                             TestKillSweeps                      TestTwinRounds/topics_late
 //	replay into a job                           TestKillReplay                      TestTwinRounds/replays_apart
 //	replay of days into a repaired job          TestKillDays                        TestTwinDaysNotRepaired, TestTwinDays
+//	replay into a job from a savepoint          TestKillReplayFromSavepoint         TestTwinRounds/bases_of_now
 //	replay into a topic                         TestKillReplay                      TestTwinRounds/positions_late
 //	files that are followed and rotated away    TestKillFollow                      TestTwinGrows/follow
 //	a Kafka topic that gets partitions          TestKillDiscovery                   TestTwinGrows/discovery

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/runtime"
@@ -195,7 +196,7 @@ func (w *Work) windows(tb testing.TB, name string) (got map[string]map[string][]
 		if r.Time == nil {
 			tb.Fatalf("%+v has no time", r)
 		}
-		want[r.Time.UTC().Truncate(windowSpan).Format("2006-01-02T15:04:05.000Z")]++
+		want[windowStart(*r.Time)]++
 	})
 	w.read(tb, "wins-"+name, func(r runtime.TopicRecord) {
 		var v struct {
@@ -212,4 +213,8 @@ func (w *Work) windows(tb testing.TB, name string) (got map[string]map[string][]
 		got[id][v.Window.Start] = append(got[id][v.Window.Start], v.N)
 	})
 	return got, want
+}
+
+func windowStart(t time.Time) string {
+	return t.UTC().Truncate(windowSpan).Format("2006-01-02T15:04:05.000Z")
 }

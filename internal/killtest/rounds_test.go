@@ -22,6 +22,11 @@ func TestKillReplay(t *testing.T) {
 	Rounds{Command: ServeShort(t), Kills: Kills(t, 4, 10), Actors: func(r *Round) []Actor { return []Actor{Replayer(r), Copier(r)} }}.Run(t)
 }
 
+// TestKillReplayFromSavepoint: the same while a job is replayed into from savepoints, which are made and deleted.
+func TestKillReplayFromSavepoint(t *testing.T) {
+	Rounds{Command: ServeShort(t), Kills: Kills(t, 4, 10), Actors: func(r *Round) []Actor { return []Actor{Rewinder(r)} }}.Run(t)
+}
+
 // TestKillLosses: the same while a topic drops the oldest for a reader that is paused and resumed.
 func TestKillLosses(t *testing.T) {
 	Rounds{Command: ServeShort(t), Kills: Kills(t, 4, 10), Actors: func(r *Round) []Actor { return []Actor{Loser(r)} }}.Run(t)

@@ -69,6 +69,9 @@ func (k *keeper) Compare(p *served) error {
 	var names []string
 	fresh := ""
 	for _, s := range saved {
+		if s.Job != k.name {
+			continue
+		}
 		names = append(names, s.Name)
 		if !slices.Contains(k.known, s.Name) {
 			fresh = s.Name
@@ -105,7 +108,7 @@ func (k *keeper) Check(tb testing.TB, w *Work) {
 	tb.Helper()
 	k.mover.Check(tb, w)
 	got, want := w.windows(tb, k.name)
-	checkWindows(tb, k.name, got[""], want, true)
+	checkWindows(tb, k.name, got[""], want, "", true)
 }
 
 func (k *keeper) Counts() string {
@@ -205,7 +208,7 @@ func (u *updater) Check(tb testing.TB, w *Work) {
 	tb.Helper()
 	u.mover.Check(tb, w)
 	got, want := w.windows(tb, u.name)
-	checkWindows(tb, u.name, got[""], want, true)
+	checkWindows(tb, u.name, got[""], want, "", true)
 }
 
 func (u *updater) Counts() string {
