@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -68,10 +69,11 @@ type SavepointInfo struct {
 	Time       time.Time        `json:"time"`
 	Definition []byte           `json:"definition"`
 	Unasked    bool             `json:"unasked,omitempty"` // see RemoveOptions
+	Missing    bool             `json:"missing,omitempty"` // its file is not there: nothing can begin with it
 }
 
 func (e *savepointEntry) info() SavepointInfo {
-	return SavepointInfo{e.Name, e.Job, e.Epoch, e.LSN, e.Bytes, time.UnixMilli(e.At), e.Definition, e.Unasked}
+	return SavepointInfo{e.Name, e.Job, e.Epoch, e.LSN, e.Bytes, time.UnixMilli(e.At), e.Definition, e.Unasked, false}
 }
 
 var (
@@ -89,6 +91,10 @@ func (rt *Runtime) Savepoints() (infos []SavepointInfo, err error) {
 		}
 		return nil
 	})
+	for i := range infos {
+		_, err := rt.snapshots.savedHeader(infos[i].Name)
+		infos[i].Missing = errors.Is(err, fs.ErrNotExist)
+	}
 	return infos, err
 }
 

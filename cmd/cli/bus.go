@@ -30,7 +30,7 @@ func socketIn(dataDir string) string { return filepath.Join(dataDir, "run", "adm
 
 func (a *app) busCommands() *cobra.Command {
 	c := group("bus", "Look into the topics on the bus, and set their readers elsewhere", "Topics are asked of the process; where none runs on the data directory, the directory is read.")
-	c.AddCommand(a.busList(), a.busTail(), a.busSeek(), a.busDetach(), a.busPurge(), a.busRetention(), a.busRemove())
+	c.AddCommand(a.busList(), a.busGet(), a.busTail(), a.busSeek(), a.busDetach(), a.busPurge(), a.busRetention(), a.busRemove())
 	return c
 }
 

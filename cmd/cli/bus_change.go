@@ -11,6 +11,7 @@ import (
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs/connector"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
 )
@@ -215,7 +216,7 @@ func (a *app) busRetention() *cobra.Command {
 		Long: `Retention shows what a topic keeps, or changes it. What is said replaces what held before: of two bounds the one that is reached
 first counts. From then on it holds in place of what definitions say. 'default' is 1 GiB.`,
 		Example: `  sidestream bus retention ticks
-  sidestream bus retention ticks --max-bytes 2GiB --max-age 72h
+  sidestream bus retention ticks --max-bytes 2GiB --max-age 10d
   sidestream bus retention ticks --max-bytes default --dry-run`,
 		Args: one("a topic", "bus list"),
 	}, func(cmd *cobra.Command, args []string) error {
@@ -241,7 +242,7 @@ first counts. From then on it holds in place of what definitions say. 'default' 
 	})
 	c.ValidArgsFunction = a.completeWith(topicNames, 1)
 	c.Flags().String("max-bytes", "", "such as 2GiB; nothing keeps no record that every subscription has read, default is 1 GiB")
-	c.Flags().Duration("max-age", 0, "such as 72h; by when records were written")
+	c.Flags().String("max-age", "", "such as 72h or 10d; by when records were written")
 	c.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
 	asks(c)
 	prints(c)
@@ -254,11 +255,11 @@ func retentionOf(cmd *cobra.Command) (r admin.RetentionRequest, err error) {
 	if !cmd.Flags().Changed("max-bytes") && !cmd.Flags().Changed("max-age") {
 		r.DryRun = true
 	}
-	age, _ := cmd.Flags().GetDuration("max-age")
-	if cmd.Flags().Changed("max-age") && age <= 0 {
-		return r, fmt.Errorf("--max-age is %v; it is a duration such as 72h; left out, records are kept however old they are", age)
-	}
-	if age > 0 {
+	if cmd.Flags().Changed("max-age") {
+		age, ok := spec.ParseDuration(text(cmd, "max-age"))
+		if !ok || age == 0 {
+			return r, fmt.Errorf("--max-age is %q; it is a duration such as 72h or 10d; left out, records are kept however old they are", text(cmd, "max-age"))
+		}
 		r.MaxAge = age.String()
 	}
 	switch s := text(cmd, "max-bytes"); s {

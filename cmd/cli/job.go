@@ -257,7 +257,7 @@ func (a *app) doApply(cmd *cobra.Command, args []string, r admin.ApplyRequest) e
 		return err
 	}
 	if !r.DryRun {
-		a.onProbation(res.Jobs)
+		a.onProbation(ctx, client, res.Jobs)
 	}
 	if format := text(cmd, "output"); r.DryRun && (format == "table") {
 		for _, d := range res.Jobs {

@@ -225,7 +225,11 @@ func savepointNames(ctx context.Context, a *app, cmd *cobra.Command) ([]string, 
 var savepointView = view[admin.Savepoint]{
 	head: []string{"SAVEPOINT", "JOB", "TIME", "BYTES", "EPOCH"},
 	row: func(s admin.Savepoint) []string {
-		return []string{s.Name, s.Job, s.Time.UTC().Format("2006-01-02T15:04:05Z"), fmt.Sprint(s.Bytes), fmt.Sprint(s.Epoch)}
+		size := fmt.Sprint(s.Bytes)
+		if s.Missing {
+			size = "its file is gone"
+		}
+		return []string{s.Name, s.Job, s.Time.UTC().Format("2006-01-02T15:04:05Z"), size, fmt.Sprint(s.Epoch)}
 	},
 	name: func(s admin.Savepoint) string { return s.Name },
 }

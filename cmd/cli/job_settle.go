@@ -15,9 +15,15 @@ import (
 )
 
 // onProbation says of jobs that were changed that it may yet be undone.
-func (a *app) onProbation(jobs []runtime.Diff) {
+func (a *app) onProbation(ctx context.Context, client *admin.Client, jobs []runtime.Diff) {
 	for _, d := range jobs {
-		if !d.Until.IsZero() {
+		if d.Action == runtime.ActionUnchanged || d.Until.IsZero() {
+			continue
+		}
+		if j, err := client.Job(ctx, d.Job); err == nil && resting(j.State) { // it does not begin by itself, and cannot fail
+			a.say("job %s is %s, as it was: '%s job resume %s' begins its new definition; the definition before comes back only if that fails by %s", d.Job, j.State, a.name, d.Job,
+				d.Until.Local().Format(time.TimeOnly))
+		} else {
 			a.say("job %s is on probation until %s: if it fails by then, the definition before comes back ('%s job list' says so, --wait waits for it)", d.Job,
 				d.Until.Local().Format(time.TimeOnly), a.name)
 		}

@@ -130,6 +130,11 @@ func (a *app) process(cmd *cobra.Command) (*process, runtime.Config, error) {
 	if err == nil && cmd.Flags().Lookup("commit-interval") != nil {
 		err = a.tune(cmd, &cfg)
 	}
+	if err == nil && p.socket != "" { // before there is a data directory
+		if err := admin.CheckSocket(p.socket); err != nil {
+			return nil, cfg, withCode(exitConfig, err)
+		}
+	}
 	if err == nil {
 		p.listener, err = listen(cmd)
 	}

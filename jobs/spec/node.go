@@ -388,6 +388,9 @@ func (f *file) block(n *yaml.Node, what string, table []Field) block {
 			if hint == "" && len(f.problems) < maxProblems {
 				hint = expr.DidYouMean(e.name.Value, names)
 			}
+			if slices.Contains(stepKinds, what) && (e.name.Value == "id" || e.name.Value == "parallelism") {
+				hint = fmt.Sprintf("it stands beside %s: - %s: {…}, and below that, in line with it, %s: …", what, what, e.name.Value)
+			}
 			f.problem(e.name, hint, "%s has no field %s", what, clip(e.name.Value))
 			continue
 		}

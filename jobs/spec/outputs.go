@@ -203,7 +203,7 @@ func (w *draft) setting(n *yaml.Node, what string, f connector.Field) (any, bool
 	if !ok {
 		return nil, false
 	}
-	if d, isDuration := parseDuration(s); isDuration && f.Kind == connector.Duration {
+	if d, isDuration := ParseDuration(s); isDuration && f.Kind == connector.Duration {
 		return d, true
 	}
 	return s, true

@@ -60,7 +60,8 @@ func (d *document) whole(n *yaml.Node, what string, least, most int64) int64 {
 
 var durationRE = regexp.MustCompile(`^(\d+)d(.*)$`)
 
-func parseDuration(s string) (time.Duration, bool) {
+// ParseDuration reads a duration as definitions have it: 250ms, 5s, 1h30m, 1d. It is not negative.
+func ParseDuration(s string) (time.Duration, bool) {
 	var days time.Duration
 	if m := durationRE.FindStringSubmatch(s); m != nil {
 		n, err := strconv.Atoi(m[1])
@@ -84,7 +85,7 @@ func (d *document) duration(n *yaml.Node, what string) time.Duration {
 	if !ok {
 		return 0
 	}
-	v, ok := parseDuration(s)
+	v, ok := ParseDuration(s)
 	if !ok {
 		hint := ""
 		if _, err := strconv.ParseFloat(s, 64); err == nil {

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -33,6 +34,14 @@ func (w *draft) readSteps(n *yaml.Node) {
 	for _, s := range n.Content {
 		w.readStep(s)
 	}
+	if w.rebalanced != nil && w.parallelism == 1 {
+		w.spreadsNothing(w.rebalanced)
+	}
+}
+
+// spreadsNothing warns of a rebalance behind which there is one subtask.
+func (w *draft) spreadsNothing(n *yaml.Node) {
+	w.warn(w.file.at(n), "give the step behind it, or the job, a parallelism of two or more, or leave it out", "rebalance: it does nothing, for what stands behind it has one subtask")
 }
 
 func (w *draft) readStep(n *yaml.Node) {
@@ -95,6 +104,9 @@ func (w *draft) stepID(n *yaml.Node) string {
 func (w *draft) oneStep(kind string, n *yaml.Node, s step) {
 	before := w.rebalanced
 	w.rebalanced = nil
+	if before != nil && kind != "rebalance" && cmp.Or(s.parallelism, w.parallelism) == 1 {
+		w.spreadsNothing(before)
+	}
 	switch kind {
 	case "rebalance":
 		w.rebalance(n, s, before)

@@ -282,6 +282,9 @@ func unwritten(rt *runtime.Runtime, odd []spec.Problem) (out []Position) {
 func refusal(e *runtime.ApplyError, js []*jobs.Job, files []spec.File) *Problem {
 	p := problem(http.StatusConflict, KindRefused, "%v", e)
 	for name, why := range e.Reasons {
+		if name == "" && len(js) == 1 { // of the jobs as a whole, and it is this one that is new
+			name = js[0].Name
+		}
 		at := Position{Job: name, Message: why.Error()}
 		var topic *runtime.TopicError
 		if errors.As(why, &topic) {

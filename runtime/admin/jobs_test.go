@@ -110,8 +110,14 @@ func TestApplyRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := strings.NewReplacer("{bus: ticks}", "{bus: first}").Replace(jobNamed("second"))
-	if _, err := apply(t, c, admin.ApplyRequest{}, "# comment\n"+second); !errors.As(err, &p) || p.Kind() != admin.KindRefused || len(p.Problems) != 1 || !strings.Contains(p.Problems[0].Message, "circle") {
+	if _, err := apply(t, c, admin.ApplyRequest{}, "# comment\n"+second); !errors.As(err, &p) || p.Kind() != admin.KindRefused || len(p.Problems) != 1 || !strings.Contains(p.Problems[0].Message, "circle") ||
+		p.Problems[0].Job != "second" || p.Problems[0].File != "0.yaml" || p.Problems[0].Line != 2 || p.Problems[0].Column != 1 {
 		t.Errorf("a circle with a job that runs: %v %+v", err, p)
+	}
+	beyond := strings.Replace(jobNamed("beyond"), "{bus: ticks}", "{bus: {topic: ticks, start: 1000000}}", 1)
+	if _, err := apply(t, c, admin.ApplyRequest{}, beyond); !errors.As(err, &p) || p.Kind() != admin.KindRefused || len(p.Problems) != 1 || !strings.Contains(p.Problems[0].Message, "offset 1000000 is not there") ||
+		p.Problems[0].File != "0.yaml" || p.Problems[0].Line != 1 {
+		t.Errorf("a beginning that is not there: %v %+v", err, p)
 	}
 	for property, text := range map[string]string{"retention.max_age": "retention: {max_age: 2h}", "partitions": "partitions: 5", "on_full": "on_full: drop_oldest"} {
 		other := strings.Replace(jobNamed("other"), "outputs:", "topics:\n  high:\n    "+text+"\noutputs:", 1)

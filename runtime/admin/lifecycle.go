@@ -20,10 +20,11 @@ type Savepoint struct {
 	Bytes   int64     `json:"bytes"`
 	Time    time.Time `json:"time"`
 	Unasked bool      `json:"unasked,omitempty" doc:"of a job that was removed because its file was gone; the newest three of a job are kept"`
+	Missing bool      `json:"missing,omitempty" doc:"its file is not there: nothing can begin with it"`
 }
 
 func savepointOf(i runtime.SavepointInfo) Savepoint {
-	return Savepoint{Name: i.Name, Job: i.Job, Epoch: uint64(i.Epoch), LSN: uint64(i.LSN), Bytes: i.Bytes, Time: i.Time, Unasked: i.Unasked}
+	return Savepoint{Name: i.Name, Job: i.Job, Epoch: uint64(i.Epoch), LSN: uint64(i.LSN), Bytes: i.Bytes, Time: i.Time, Unasked: i.Unasked, Missing: i.Missing}
 }
 
 // registerLifecycle makes what moves a job from one place in its life to another.

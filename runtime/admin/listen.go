@@ -214,10 +214,25 @@ type PathError struct {
 func (e *PathError) Unwrap() error { return e.Err }
 func (e *PathError) Error() string { return fmt.Sprintf("admin: socket %s: %s", e.Path, e.Why) }
 
+// CheckSocket says what keeps a socket from being at a path, as far as that shows before it is made; nothing is made.
+func CheckSocket(path string) error {
+	if len(path) > socketPathMax {
+		return &PathError{Path: path, Why: fmt.Sprintf("a socket's path has at most %d bytes; choose a shorter one", socketPathMax)}
+	}
+	if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	dir, err := ownDirectory(path)
+	if err != nil {
+		return err
+	}
+	return dir.Close()
+}
+
 // listenUnix takes a socket, which only its owner can use. One that nobody answers is replaced.
 func listenUnix(path string) (*net.UnixListener, error) {
-	if len(path) > socketPathMax {
-		return nil, &PathError{Path: path, Why: fmt.Sprintf("a socket's path has at most %d bytes; choose a shorter one", socketPathMax)}
+	if err := CheckSocket(path); err != nil {
+		return nil, err
 	}
 	dir, err := ownDirectory(path)
 	if err != nil {

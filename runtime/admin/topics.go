@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/sidestream-dev/sidestream/bus"
+	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime"
 )
 
@@ -33,7 +35,7 @@ type PurgeRequest struct {
 // RetentionRequest says how long a topic keeps what every subscription has passed.
 type RetentionRequest struct {
 	MaxBytes int64  `json:"max_bytes,omitempty" minimum:"-1" doc:"-1 keeps nothing; 0, without a max_age, is the default of 1 GiB"`
-	MaxAge   string `json:"max_age,omitempty" maxLength:"64" doc:"such as 72h"`
+	MaxAge   string `json:"max_age,omitempty" maxLength:"64" doc:"such as 72h or 10d"`
 	DryRun   bool   `json:"dry_run,omitempty" doc:"say what holds now, and do nothing"`
 }
 
@@ -116,12 +118,9 @@ func (s *Server) registerTopics() {
 	addLong(s, accessLogin, huma.Operation{Method: http.MethodPut, Path: "/v1/topics/{topic}/retention", OperationID: "set-retention",
 		Summary: "Say how long a topic keeps what every subscription has passed, in place of what definitions say"},
 		func(ctx context.Context, rt *runtime.Runtime, in *onTopic[RetentionRequest]) (*body[TopicRetention], error) {
-			age, err := duration("max_age", in.Body.MaxAge)
-			if err == nil && in.Body.MaxAge != "" && age == 0 {
-				err = problem(http.StatusUnprocessableEntity, KindBadRequest, "max_age is %q; leave it out to keep records however old they are", in.Body.MaxAge)
-			}
-			if err != nil {
-				return nil, err
+			age, ok := spec.ParseDuration(cmp.Or(in.Body.MaxAge, "0s"))
+			if !ok || in.Body.MaxAge != "" && age == 0 {
+				return nil, problem(http.StatusUnprocessableEntity, KindBadRequest, "max_age is %q; it is a duration such as 72h or 10d; leave it out to keep records however old they are", in.Body.MaxAge)
 			}
 			keep := bus.Retention{MaxBytes: in.Body.MaxBytes, MaxAge: age}
 			s.cfg.Logger.Info("asked for over the admin API", "what", "retention", "topic", in.Topic, "keeps", keep, "dry_run", in.Body.DryRun)
