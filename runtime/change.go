@@ -117,6 +117,8 @@ var (
 	ErrNoJob = errors.New("there is no such job")
 	// ErrNotRunning refuses changes before Start and once Stop has begun.
 	ErrNotRunning = errors.New("the runtime is not running")
+	// ErrStarting is an ErrNotRunning before Start: it passes by itself.
+	ErrStarting = fmt.Errorf("%w yet", ErrNotRunning)
 )
 
 // MissingError is the error of a name that nothing has. Behind it are ErrNoJob, ErrNoTopic or ErrNoSavepoint.
@@ -133,14 +135,15 @@ func (e *MissingError) Unwrap() error { return e.err }
 
 // changes lets each job be changed by one at a time.
 type changes struct {
-	mu    sync.Mutex
-	open  bool
-	busy  map[string]string // job → what is being done to it
-	freed chan struct{}     // closed and replaced when a job is free again
-	under sync.WaitGroup
-	await func(context.Context, <-chan struct{}) error // the world's
-	ctx   context.Context
-	end   context.CancelFunc
+	mu     sync.Mutex
+	open   bool
+	closed bool              // for good
+	busy   map[string]string // job → what is being done to it
+	freed  chan struct{}     // closed and replaced when a job is free again
+	under  sync.WaitGroup
+	await  func(context.Context, <-chan struct{}) error // the world's
+	ctx    context.Context
+	end    context.CancelFunc
 }
 
 func newChanges(await func(context.Context, <-chan struct{}) error) *changes {
@@ -158,7 +161,7 @@ func (c *changes) begin() {
 // close refuses all that comes later, cuts short what is under way and waits for it.
 func (c *changes) close() {
 	c.mu.Lock()
-	c.open = false
+	c.open, c.closed = false, true
 	c.mu.Unlock()
 	c.end()
 	c.under.Wait()
@@ -171,6 +174,9 @@ func (c *changes) enter(ctx context.Context, what string, names ...string) (_ co
 		c.mu.Lock()
 		if !c.open {
 			c.mu.Unlock()
+			if !c.closed {
+				return nil, nil, ErrStarting
+			}
 			return nil, nil, ErrNotRunning
 		}
 		other := ""

@@ -123,8 +123,10 @@ type replay struct {
 	tos     map[bus.TopicID][]bus.Offset // nil without To
 	saved   *savepointEntry
 	header  checkpoint.Header
-	staged  string // a copy of the savepoint
-	file    string // made of that, until the frame has it
+	staged  string   // a copy of the savepoint
+	file    string   // made of that, until the frame has it
+	rests   JobPhase // in which the job reads nothing yet
+	skips   int64    // records between the replay's end and where the job goes on
 	result  ReplayResult
 }
 
@@ -174,6 +176,11 @@ func (rt *Runtime) Replay(ctx context.Context, job, topic string, o ReplayOption
 		return ReplayResult{}, err
 	}
 	rt.times(ctx, r.result.Inputs)
+	r.restNote()
+	r.skipNote()
+	if err := r.earlierNote(); err != nil {
+		r.result.Notes = append(r.result.Notes, "how much lies between the savepoint and the place is not known: "+err.Error())
+	}
 	if err := r.cutOff(); err != nil {
 		r.result.Notes = append(r.result.Notes, "which windows are cut off at the beginning is not known: "+err.Error()) // the replay stands
 	}
@@ -297,6 +304,9 @@ func (r *replay) change(reg *registration, have *jobEntry) error {
 	}
 	jc := jobChange{ID: have.ID, Name: have.Name, Definition: have.Definition, Origin: have.Origin, At: have.Changed,
 		Phase: have.Phase, Reason: have.Reason, Restart: true, Replace: true, Steps: r.def.steps}
+	if r.rests = ""; have.Phase == PhasePaused || have.Phase == PhaseStopped {
+		r.rests = have.Phase
+	}
 	if have.Phase == PhaseFailed || have.Phase == PhaseEnded {
 		jc.Phase, jc.Reason = PhaseActive, ""
 	}
@@ -307,6 +317,7 @@ func (r *replay) change(reg *registration, have *jobEntry) error {
 		return err
 	}
 	mark := replayMark{ID: r.result.ID}
+	r.skips = 0
 	for i := range jc.Inputs {
 		if err := r.ends(reg, have, &jc.Inputs[i], &mark); err != nil {
 			return err
@@ -384,6 +395,10 @@ func (r *replay) ends(reg *registration, have *jobEntry, in *inputEntry, mark *r
 			was.Next = max(was.Next, min(max(end.At, st.Next), b.Beyond(sub, was).Next))
 			if was = b.Beyond(sub, was); was.Next > st.Next {
 				end.Then = bus.AppendSubState(nil, was)
+				if have.Phase != PhaseEnded { // in whose state nothing was open any more
+					n, _ := b.Span(in.Topic, st.Partition, max(end.At, st.Next), was.Next)
+					r.skips += n
+				}
 			}
 		}
 		if end.At = max(end.At, st.Next); st.Marks > end.Marks {

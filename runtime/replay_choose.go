@@ -2,7 +2,9 @@ package runtime
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
@@ -84,4 +86,74 @@ func (r *replay) before(sp *savepointEntry, h *checkpoint.Header, step, topic st
 		}
 	}
 	return true
+}
+
+// earlierNote says that a replay which begins with a savepoint reads from there, where that lies before the place asked for, and
+// how many records that is more.
+func (r *replay) earlierNote() error {
+	if r.saved == nil || r.options.From.Savepoint != "" {
+		return nil
+	}
+	for _, span := range r.result.Inputs {
+		id, ok := r.rt.bus.TopicByName(span.Topic)
+		if !ok || id != r.topic {
+			continue
+		}
+		asked, err := r.options.From.offsets(r.rt.bus, id)
+		if err != nil {
+			return err
+		}
+		more := int64(0)
+		for p := range min(len(asked), len(span.From)) {
+			n, _ := r.rt.bus.Span(id, p, span.From[p], max(asked[p], span.From[p]))
+			more += n
+		}
+		if more > 0 {
+			r.result.Notes = append(r.result.Notes, fmt.Sprintf("it begins with savepoint %s, at offset %s of topic %s: %d records before %s are read again too, and what they give repeats. With --from-nothing it begins at %s, with no state",
+				r.saved.Name, offsetsList(span.From), span.Topic, more, r.options.From, r.options.From))
+		}
+	}
+	return nil
+}
+
+func offsetsList(at []bus.Offset) string {
+	var out []string
+	for _, o := range at {
+		out = append(out, o.String())
+	}
+	return strings.Join(out, ",")
+}
+
+// restNote says that the job is set back and reads nothing of it yet.
+func (r *replay) restNote() {
+	if r.rests != "" {
+		r.result.Notes = append(r.result.Notes, fmt.Sprintf("job %s is %s, and reads nothing until it goes on: job resume %s", r.result.Job, r.rests, r.result.Job))
+	}
+}
+
+// skipNote says what a replay that ends before the job's place leaves of state there: what the job had is gone, and what it has
+// instead knows nothing of the records between.
+func (r *replay) skipNote() {
+	if r.skips == 0 || len(r.def.steps) == 0 {
+		return
+	}
+	var windows, others []string
+	for _, n := range r.def.Nodes {
+		switch i := slices.IndexFunc(r.def.steps, func(s stepEntry) bool { return s.ID == n.ID }); {
+		case i < 0:
+		case n.Span > 0:
+			windows = append(windows, fmt.Sprintf("%s (%v)", n.ID, n.Span))
+		default:
+			others = append(others, n.ID)
+		}
+	}
+	var what []string
+	if len(windows) > 0 {
+		what = append(what, fmt.Sprintf("of windows of %s that are open there only what comes from there on is counted", strings.Join(windows, ", ")))
+	}
+	if len(others) > 0 {
+		what = append(what, fmt.Sprintf("the state of %s lacks what lies between", strings.Join(others, ", ")))
+	}
+	r.result.Notes = append(r.result.Notes, fmt.Sprintf("behind its end the job goes on from where it was, %d records further on, with the state that the replay leaves: %s. "+
+		"Without an end it reads on to there, and nothing is missing", r.skips, strings.Join(what, "; ")))
 }

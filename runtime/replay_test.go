@@ -113,7 +113,8 @@ func TestReplayRange(t *testing.T) {
 	if err != nil || res.Records != 600 {
 		t.Fatalf("%+v, %v", res, err)
 	}
-	if len(res.Cut) != 1 || res.Cut[0].Window != "" || res.Whole != nil || len(res.Notes) != 1 || !strings.Contains(res.Notes[0], "begins empty. From earliest") {
+	if len(res.Cut) != 1 || res.Cut[0].Window != "" || res.Whole != nil || len(res.Notes) != 2 || !strings.Contains(res.Notes[0], "1100 records further on, with the state that the replay leaves: the state of tally lacks") ||
+		!strings.Contains(res.Notes[1], "begins empty. From earliest") {
 		t.Errorf("of state without windows it is said: %+v", res)
 	}
 	in.open(3000)

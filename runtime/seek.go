@@ -21,6 +21,9 @@ type Moved struct {
 	Topic        string       `json:"topic"`
 	From         []bus.Offset `json:"from"`
 	To           []bus.Offset `json:"to,omitempty"` // none where it is gone
+	Notes        []string     `json:"notes,omitempty" doc:"what is to be known of it"`
+
+	watermark int64 // that it keeps
 }
 
 // claim is a job's inputs on a topic, as somebody named them: all of the job's, or one by its subscription (JOB/STEP).
@@ -66,6 +69,8 @@ func (c claim) of(e *jobEntry) (inputs []int) {
 // runs comes to a last barrier, one frame sets the new place, and it goes on from there. Its state stays, and so does its
 // watermark: what lies behind that is late. What was written before does not count against the topic's limit any more.
 //
+// A seek to where all of them stand already changes nothing. What is late then, and that nothing changed, is in Moved.Notes.
+//
 // A dry run says what would be, and does nothing; so it is for Detach.
 func (rt *Runtime) Seek(ctx context.Context, who, topic string, to Place, dryRun bool) (moved []Moved, err error) {
 	if to.Savepoint != "" {
@@ -87,7 +92,7 @@ func (rt *Runtime) Seek(ctx context.Context, who, topic string, to Place, dryRun
 		jc := asItIs(e)
 		for _, i := range c.of(e) {
 			in := &jc.Inputs[i]
-			m := Moved{Job: e.Name, Subscription: e.Name + "/" + in.Step, Topic: topic}
+			m := Moved{Job: e.Name, Subscription: e.Name + "/" + in.Step, Topic: topic, watermark: bus.NoWatermark}
 			var err error
 			old := in.Sub
 			in.Sub, in.At = bus.SubID(r.id()), 0
@@ -98,6 +103,7 @@ func (rt *Runtime) Seek(ctx context.Context, who, topic string, to Place, dryRun
 				st := &in.States[p]
 				if was, ok := placeOfSub(e, old, st.Partition); ok {
 					m.From = append(m.From, was.Next)
+					m.watermark = max(m.watermark, was.Watermark)
 					st.Watermark = max(st.Watermark, was.Watermark)
 					st.KeepLost(was)
 				}
@@ -108,9 +114,21 @@ func (rt *Runtime) Seek(ctx context.Context, who, topic string, to Place, dryRun
 		if len(moved) == 0 {
 			return fmt.Errorf("%s does not read topic %s any more: %w", who, topic, ErrNoSubscription)
 		}
+		if !slices.ContainsFunc(moved, func(m Moved) bool { return !m.stays() }) {
+			for i := range moved {
+				moved[i].Notes = []string{moved[i].staysNote()}
+			}
+			return errNoMove
+		}
 		r.change.Jobs = append(r.change.Jobs, jc)
 		return nil
 	}, nil)
+	if errors.Is(err, errNoMove) {
+		return moved, nil
+	}
+	if err == nil {
+		rt.lateNotes(c.job, topic, moved)
+	}
 	for _, m := range moved {
 		if err == nil && !dryRun {
 			rt.tell(Event{Kind: EventMoved, Job: m.Job, Text: fmt.Sprintf("%s in topic %s from %v to %v", m.Subscription, topic, m.From, m.To)})

@@ -86,6 +86,9 @@ func (a *app) topicsOf(ctx context.Context, cmd *cobra.Command) (topics, error) 
 		return nil, err
 	}
 	client, err := at.client()
+	if err == nil {
+		client.StartWait = starting(cmd)
+	}
 	if err != nil || at.DataDir == "" || at.Socket != "" {
 		return client, err
 	}

@@ -95,6 +95,9 @@ func (a *app) moves(cmd *cobra.Command, do func(context.Context, *admin.Client, 
 	if dry {
 		a.say("nothing was done: this is a dry run")
 	}
+	for _, m := range moved {
+		a.notes(m.Notes)
+	}
 	return show(a, cmd, view[runtime.Moved]{
 		head: []string{"SUBSCRIPTION", "TOPIC", "WAS", "IS"},
 		row: func(m runtime.Moved) []string {
@@ -213,8 +216,8 @@ func (a *app) busRetention() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "retention TOPIC [--max-bytes SIZE] [--max-age DURATION]",
 		Short: "Say how long a topic keeps what every subscription has read",
-		Long: `Retention shows what a topic keeps, or changes it. What is said replaces what held before: of two bounds the one that is reached
-first counts. From then on it holds in place of what definitions say. 'default' is 1 GiB.`,
+		Long: `Retention shows what a topic keeps, or changes it. What is said replaces all that held before, also a bound that is not named,
+which WAS shows; of two bounds the one that is reached first counts. From then on it holds in place of what definitions say. 'default' is 1 GiB.`,
 		Example: `  sidestream bus retention ticks
   sidestream bus retention ticks --max-bytes 2GiB --max-age 10d
   sidestream bus retention ticks --max-bytes default --dry-run`,
@@ -238,6 +241,7 @@ first counts. From then on it holds in place of what definitions say. 'default' 
 		if res.DryRun {
 			a.say("nothing was done: this is a dry run")
 		}
+		a.boundsGone(res)
 		return showOne(a, cmd, retentionView, res)
 	})
 	c.ValidArgsFunction = a.completeWith(topicNames, 1)
@@ -277,21 +281,42 @@ func retentionOf(cmd *cobra.Command) (r admin.RetentionRequest, err error) {
 }
 
 var retentionView = view[admin.TopicRetention]{
-	head: []string{"TOPIC", "MAX-BYTES", "MAX-AGE"},
+	head: []string{"TOPIC", "MAX-BYTES", "MAX-AGE", "WAS"},
 	row: func(t admin.TopicRetention) []string {
-		size, age := "-", "-"
-		switch k := t.Keeps; {
-		case k.MaxBytes == bus.KeepNothing:
-			size = "nothing"
-		case k.MaxBytes > 0:
-			size = fmt.Sprint(k.MaxBytes)
-		case k.MaxAge == 0:
-			size = "1073741824"
+		size, age := retentionText(t.Keeps)
+		was := "-"
+		if t.Keeps != t.Was {
+			size, age := retentionText(t.Was)
+			was = "max-bytes " + size + ", max-age " + age
 		}
-		if t.Keeps.MaxAge > 0 {
-			age = t.Keeps.MaxAge.String()
-		}
-		return []string{t.Topic, size, age}
+		return []string{t.Topic, size, age, was}
 	},
 	name: func(t admin.TopicRetention) string { return t.Topic },
+}
+
+// retentionText is what bounds what a topic keeps; "-" is no bound.
+func retentionText(k bus.Retention) (size, age string) {
+	size, age = "-", "-"
+	switch {
+	case k.MaxBytes == bus.KeepNothing:
+		size = "nothing"
+	case k.MaxBytes > 0:
+		size = fmt.Sprint(k.MaxBytes)
+	case k.MaxAge == 0:
+		size = "1073741824"
+	}
+	if k.MaxAge > 0 {
+		age = k.MaxAge.String()
+	}
+	return size, age
+}
+
+// boundsGone says which bound a change of retention gave up, for it was not named: what is said replaces all that held.
+func (a *app) boundsGone(t admin.TopicRetention) {
+	if t.Was.MaxAge > 0 && t.Keeps.MaxAge == 0 {
+		a.say("note: max-age %v, which held before, was not named and goes", t.Was.MaxAge)
+	}
+	if t.Was.MaxBytes > 0 && t.Keeps.MaxBytes == 0 && t.Keeps.MaxAge > 0 {
+		a.say("note: max-bytes %d, which held before, was not named and goes", t.Was.MaxBytes)
+	}
 }

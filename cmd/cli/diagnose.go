@@ -102,6 +102,9 @@ func (a *app) diagnoseJob(j runtime.JobStatus, all []runtime.JobStatus) (fs []fi
 	for _, what := range j.Stuck {
 		say(isWarn, "is stuck: "+what, a.typed("job stop", j.Name, " --force, if it never returns"))
 	}
+	if late := lateText(j); late != "" {
+		say(isWarn, late+" since the process began", "where that is too many: a larger allowed_lateness, or a late_to that keeps them; records of a seek back are late, those of a replay are not")
+	}
 	for _, o := range j.Outputs {
 		switch {
 		case o.Stopped:
@@ -113,6 +116,15 @@ func (a *app) diagnoseJob(j runtime.JobStatus, all []runtime.JobStatus) (fs []fi
 		}
 	}
 	return fs
+}
+
+// lateText says how many records were dropped as late; "" where none was.
+func lateText(j runtime.JobStatus) string {
+	n := j.Counters.Late
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d %s late and dropped", n, plural(int(min(n, 2)), "record was", "records were"))
 }
 
 // outputSaid names an output; and that the job has it no more, where that is so.

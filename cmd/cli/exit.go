@@ -81,6 +81,7 @@ var problemCodes = map[admin.Kind]int{
 	admin.KindUnauthorized:  exitConfig,
 	admin.KindForbidden:     exitConfig,
 	admin.KindBusy:          exitAgain,
+	admin.KindStarting:      exitAgain,
 	admin.KindBadDefinition: exitData,
 	admin.KindRefused:       exitFailed,
 	admin.KindChanged:       exitFailed,

@@ -41,7 +41,24 @@ func (a *app) client(cmd *cobra.Command) (*admin.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return at.client()
+	c, err := at.client()
+	if err == nil {
+		c.StartWait = starting(cmd)
+	}
+	return c, err
+}
+
+// startingMax is how long a command waits for a process that is starting, so that scripts need no loop.
+const startingMax = 10 * time.Second
+
+// starting is that, within the command's own --timeout.
+func starting(cmd *cobra.Command) time.Duration {
+	if f := cmd.Flags().Lookup("timeout"); f != nil && f.Value.Type() == "duration" {
+		if d, _ := cmd.Flags().GetDuration("timeout"); d > 0 {
+			return min(d, startingMax)
+		}
+	}
+	return startingMax
 }
 
 // untilInterrupt returns a context that Ctrl-C ends.
@@ -366,14 +383,19 @@ var jobView = view[admin.Job]{
 				why = "waits for " + waitsFor(st.Waiting)
 			case why != "":
 			case st.CatchUp != nil:
-				why = fmt.Sprintf("catches up, %.0f records a second", st.CatchUp.Rate)
+				why = "catches up"
+				if st.CatchUp.Rate >= 0.5 { // none is known in the first moments
+					why = fmt.Sprintf("catches up, %.0f records a second", st.CatchUp.Rate)
+				}
 				if st.CatchUp.Paced {
 					why += ", and leaves time to the others"
 				}
 			case st.RolledBack != nil:
 				why = "the definition before is back, for the changed one failed: " + ofJob(j.Name, st.RolledBack.Error)
-			case st.State != runtime.StateRunning:
+			case st.State != runtime.StateRunning && st.Error != "":
 				why = ofJob(j.Name, st.Error)
+			default:
+				why = lateText(*st)
 			}
 		}
 		return []string{j.Name, string(j.State), string(j.Origin), since, in, out, lag, why}

@@ -121,6 +121,7 @@ that failed has to read again counts once. 'top' shows the same live, 'doctor' l
 		if err != nil {
 			return err
 		}
+		client.StartWait = starting(cmd)
 		st, err := client.Status(cmd.Context())
 		if err != nil {
 			return reached(err)

@@ -39,7 +39,13 @@ type Client struct {
 	http  *http.Client
 
 	patience time.Duration // answerMax, but for tests
+
+	// StartWait is how long a request is asked again of a process that says it is starting, which has done nothing of it.
+	StartWait time.Duration
 }
+
+// startingLook is how often it is asked again.
+const startingLook = 50 * time.Millisecond
 
 // NewClient returns a client of the socket at a path. It connects when it is first asked.
 func NewClient(socket string) *Client {
@@ -304,8 +310,24 @@ func (c *Client) read(ctx context.Context, method, path string, body, into any, 
 	return nil
 }
 
-// do asks and returns an answer that is one. A header's name is followed by its value; one without is left out.
+// do asks, and asks again, within StartWait, who is starting. It returns an answer that is one. A header's name is
+// followed by its value; one without is left out.
 func (c *Client) do(ctx context.Context, method, path string, body any, header ...string) (*http.Response, error) {
+	for began := time.Now(); ; {
+		resp, err := c.once(ctx, method, path, body, header...)
+		var p *Problem
+		if !errors.As(err, &p) || p.Kind() != KindStarting || time.Since(began)+startingLook > c.StartWait {
+			return resp, err
+		}
+		select {
+		case <-time.After(startingLook):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (c *Client) once(ctx context.Context, method, path string, body any, header ...string) (*http.Response, error) {
 	var content io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)

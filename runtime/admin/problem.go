@@ -24,7 +24,8 @@ const (
 	KindNotFound      Kind = "not-found"                // a job, topic or operation that is not there
 	KindUnauthorized  Kind = "unauthorized"             // a token is missing, or wrong
 	KindForbidden     Kind = "forbidden"                // not to be had this way
-	KindBusy          Kind = "busy"                     // a limit is reached, or the process is starting or stopping: try again
+	KindBusy          Kind = "busy"                     // a limit is reached, or the process is stopping: try again
+	KindStarting      Kind = "starting"                 // the process is starting: try again in a moment, which the Client does
 	KindBadDefinition Kind = "bad-definition"           // Problems has each mistake
 	KindRefused       Kind = "refused"                  // what was asked for contradicts what there is; nothing was changed
 	KindChanged       Kind = "changed"                  // a job is not at the version that was asked for: 412
@@ -151,8 +152,10 @@ func problemOf(err error) *Problem {
 		return p
 	case errors.Is(err, runtime.ErrNoTopic), errors.Is(err, runtime.ErrNoJob), errors.Is(err, runtime.ErrNoSavepoint), errors.Is(err, runtime.ErrNoSubscription), errors.As(err, &offset):
 		return problem(http.StatusNotFound, KindNotFound, "%v", err)
+	case errors.Is(err, runtime.ErrStarting):
+		return problem(http.StatusServiceUnavailable, KindStarting, "the process is starting: its jobs cannot be changed yet; try again later")
 	case errors.Is(err, runtime.ErrNotRunning):
-		return problem(http.StatusServiceUnavailable, KindBusy, "the process is starting or stopping; try again later")
+		return problem(http.StatusServiceUnavailable, KindBusy, "the process is stopping; try again later")
 	case errors.Is(err, runtime.ErrShadowsBusy):
 		return problem(http.StatusServiceUnavailable, KindBusy, "%v", err)
 	case errors.As(err, new(*runtime.BadSavepointError)):

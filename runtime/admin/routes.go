@@ -77,7 +77,7 @@ func attached[I, O any](s *Server, handle func(context.Context, *runtime.Runtime
 	return func(ctx context.Context, in *I) (*O, error) {
 		rt := s.runtime.Load()
 		if rt == nil {
-			return nil, problem(http.StatusServiceUnavailable, KindBusy, "the process is starting: it reads its log; try again later")
+			return nil, problem(http.StatusServiceUnavailable, KindStarting, "the process is starting: it reads its log; try again later")
 		}
 		out, err := handle(ctx, rt, in)
 		if err != nil {
