@@ -172,7 +172,7 @@ func TestDropStops(t *testing.T) {
 	r := dropRig(t, Config{}, TopicSpec{Limit: 800})
 	rd := r.NewReader(1, 1, r.subscribe(1, 1, Start{Earliest: true}), func() {})
 	defer rd.Close()
-	rd.StopAt(0, 4, 0)
+	rd.StopAt(0, 4)
 	for range 30 {
 		r.write(0)
 	}
@@ -265,7 +265,7 @@ func TestDropStopped(t *testing.T) {
 	r := dropRig(t, Config{}, TopicSpec{Limit: 800})
 	rd := r.NewReader(1, 1, r.subscribe(1, 1, Start{Earliest: true}), func() {})
 	defer rd.Close()
-	rd.StopAt(0, 2, 0)
+	rd.StopAt(0, 2)
 	for range 4 {
 		r.write(0)
 	}

@@ -35,10 +35,9 @@ type cursor struct {
 
 	floor *atomic.Uint64 // of the subscription; nil for a reader without one
 
-	stop      Offset  // where it stops, if it stops
-	stopMarks wal.LSN // no later mark is taken there; 0: all up to the next record
-	stops     bool
-	stopped   bool
+	stop    Offset // where it stops, if it stops
+	stops   bool
+	stopped bool
 
 	store *storeCursor // nil unless it reads the topic store
 

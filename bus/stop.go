@@ -1,20 +1,14 @@
 package bus
 
-import (
-	"errors"
-	"slices"
-
-	"github.com/sidestream-dev/sidestream/wal"
-)
+import "slices"
 
 // StopAt lets the reader take nothing of a partition from an offset on until Go; what is said of producers up to the next
-// record is taken still, or, if marks is not 0, what was said up to that frame: who read up to there once, and has read no
-// further, comes to the watermark that it had. Once it has stopped there it does not move until Go, not even over what is let go meanwhile: whoever
+// record is taken still. Once it has stopped there it does not move until Go, not even over what is let go meanwhile: whoever
 // was told where it stopped may have said where it goes on. StopAt is called before the first Next.
-func (r *Reader) StopAt(partition int, at Offset, marks wal.LSN) {
+func (r *Reader) StopAt(partition int, at Offset) {
 	for _, c := range r.cursors {
 		if c.part.number == partition {
-			c.stop, c.stopMarks, c.stops, r.bounded = at, marks, true, true
+			c.stop, c.stops, r.bounded = at, true, true
 		}
 	}
 }
@@ -50,14 +44,9 @@ func (c *cursor) nextUntil(b *Bus, t *topic, max int) (Batch, bool, error) {
 	if c.Next < c.stop {
 		return c.next(b, t, min(max, int(min(c.stop-c.Next, 1<<30))))
 	}
-	was := c.SubState
-	was.Table = slices.Clone(was.Table)
+	at := c.Marks
 	out, ok, err := c.next(b, t, 0)
-	if err == nil && c.stopMarks > 0 && c.Marks > c.stopMarks && !slices.Equal(c.Table, was.Table) {
-		c.SubState, c.stopped = was, true // that was too much, and is taken again behind Go
-		return Batch{}, false, errors.Join(c.closeCold(), c.closeStore())
-	}
-	if err == nil && (!ok || c.Marks == was.Marks) {
+	if err == nil && (!ok || c.Marks == at) {
 		c.stopped = true // there is nothing, or a record
 		return Batch{}, false, nil
 	}

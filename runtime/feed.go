@@ -284,7 +284,7 @@ func (f *busFeed) open(_ context.Context, s *subtask) error {
 		f.reader.IdleAfter(after, s.ex.rt.now)
 	}
 	for _, end := range f.ends {
-		f.reader.StopAt(end.Partition, end.At, end.Marks)
+		f.reader.StopAt(end.Partition, end.At)
 	}
 	f.shared.Store(f.reader)
 	f.beginCatchUp(s.ex)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/checkpoint"
-	"github.com/sidestream-dev/sidestream/wal"
 )
 
 // A replay into a job sets its places in topics, its state and its watermarks back in one frame: to nothing, or to a savepoint.
@@ -44,8 +43,7 @@ type replayEnd struct {
 	Sub       bus.SubID  `json:"sub"`
 	Partition int        `json:"partition"`
 	At        bus.Offset `json:"at"`
-	Marks     wal.LSN    `json:"marks,omitempty"` // up to which what is said of producers is the replay's too, where the job stood at At; 0: up to the next record
-	Then      []byte     `json:"then,omitempty"`  // where the job goes on, behind what it lost in the replay; nil is there too
+	Then      []byte     `json:"then,omitempty"` // where the job goes on, behind what it lost in the replay; nil is there too
 }
 
 // goesOn returns where a job goes on whose readers stand at a replay's end, in these pieces; ok is false where it is there.
@@ -375,14 +373,12 @@ func (r *replay) ends(reg *registration, have *jobEntry, in *inputEntry, mark *r
 				was, known = placeOfSub(have, h.Sub, st.Partition)
 				if sub = h.Sub; known {
 					st.KeepLost(was)
-					if end.At = min(end.At, b.Beyond(sub, was).Next); end.At == was.Next { // else it had something before it that was let go
-						end.Marks = was.Marks
-					}
+					end.At = min(end.At, b.Beyond(sub, was).Next)
 				}
 			}
 		}
 		if tos := r.tos[in.Topic]; tos != nil && tos[st.Partition] < end.At {
-			end.At, end.Marks = tos[st.Partition], 0
+			end.At = tos[st.Partition]
 			if !known {
 				latest, err := b.Browse(in.Topic, st.Partition, bus.Start{Latest: true})
 				if err != nil {
@@ -401,9 +397,7 @@ func (r *replay) ends(reg *registration, have *jobEntry, in *inputEntry, mark *r
 				}
 			}
 		}
-		if end.At = max(end.At, st.Next); st.Marks > end.Marks {
-			end.Marks = 0 // it begins behind where the job stood
-		}
+		end.At = max(end.At, st.Next)
 		mark.Ends = append(mark.Ends, end)
 		records, bytes := b.Span(in.Topic, st.Partition, st.Next, end.At)
 		r.result.Records, r.result.Bytes = r.result.Records+records, r.result.Bytes+bytes

@@ -323,19 +323,6 @@ func (m *model) passReplay(f *simFrame, j *modelJob, h *checkpoint.Header) (pass
 		case moved:
 			next = there.Next
 		}
-		place := sub.parts[end.Partition].SubState
-		if moved {
-			place = there
-		}
-		t := m.topics[sub.topic] // a place that the job was set to may have fewer marks than the records before it
-		if over && place.Marks > end.Marks && end.Marks > 0 && end.At > 0 && t.parts[end.Partition][end.At-1].lsn <= end.Marks+1 {
-			upTo := bus.SubState{Position: bus.Position{Marks: end.Marks}}
-			m.s.count("replays over that look at marks")
-			if have, had := modelTable(t.marks[:t.marksUpTo(place)]), modelTable(t.marks[:t.marksUpTo(upTo)]); !maps.Equal(have, had) {
-				m.s.violate("R3", "frame %d ends the replay of %s where partition %d has the producers %v; where it was, at LSN %d, they are %v", f.lsn, j.j.name,
-					end.Partition, have, end.Marks, had)
-			}
-		}
 		if next > end.At || over && next < end.At {
 			m.s.violate("R3", "frame %d: %s stands at offset %d of partition %d, and its replay goes to %d; over %v", f.lsn, j.j.name, next, end.Partition, end.At, over)
 		}
