@@ -199,6 +199,9 @@ func (r *replay) look(job, topic string) error {
 	if j == nil {
 		return fmt.Errorf("job %s cannot be replayed into: %s; apply it again", job, missingReason)
 	}
+	if err := oneReplay(e); err != nil {
+		return err
+	}
 	if r.def, err = rt.inspect(j.def, e.Origin); err != nil {
 		return err
 	}
@@ -257,6 +260,17 @@ func (r *replay) look(job, topic string) error {
 	return nil
 }
 
+// oneReplay refuses a replay into a job that is at one: where it was before that, and up to where its records are marked, would be
+// forgotten, and the rest would come again without the header.
+func oneReplay(e *jobEntry) error {
+	mark, err := replaying(&e.header)
+	if err != nil || mark == nil {
+		return err
+	}
+	return fmt.Errorf("job %s is still at replay %s, which goes on, also after a restart: wait for its end ('job wait %s --for caught-up'), or give it up by setting the job "+
+		"elsewhere ('bus seek')", e.Name, mark.ID, e.Name)
+}
+
 // errNothingIn refuses a replay without a record: all that it would do is to drop the job's state.
 var errNothingIn = errors.New("no record in that range")
 
@@ -296,6 +310,9 @@ func (r *replay) places(job, topic string, id bus.TopicID) (err error) {
 func (r *replay) change(reg *registration, have *jobEntry) error {
 	if !bytes.Equal(have.Definition, r.def.text) { // r.def was looked at before the job was this change's own
 		return fmt.Errorf("job %s was changed meanwhile, and nothing was replayed: replay again", have.Name)
+	}
+	if err := oneReplay(have); err != nil {
+		return err
 	}
 	if err := reg.defineTopics([]*definition{r.def}); err != nil {
 		return err

@@ -305,3 +305,54 @@ func TestReplayCutOfTwoTopics(t *testing.T) {
 		t.Errorf("whole from %v, of which topic b has only the rest", at)
 	}
 }
+
+// TestReplayInReplay: a job that is at a replay is not replayed into once more, for where it was before that would be forgotten, and
+// what it gives up to there would come again without the header. It may be set elsewhere, and then replayed into.
+func TestReplayInReplay(t *testing.T) {
+	noLeaks(t)
+	data, topic := t.TempDir(), jobs.BusTopic[int64]{Name: "numbers"}
+	in := newTap(3000, 2000)
+	defs := func() []*jobs.Job { return []*jobs.Job{writerJob("writer", in, topic), tallyJob(topic, 1)} }
+	rt := start(t, runtime.Config{DataDir: data}, defs()...)
+	until(t, rt, "all are counted", func() bool { return recordsOf(rt, "tallies") == 2000 })
+	if err := rt.PauseJob(t.Context(), "tally"); err != nil {
+		t.Fatal(err)
+	}
+	first, err := rt.Replay(t.Context(), "tally", "numbers", runtime.ReplayOptions{})
+	if err != nil || first.Records != 2000 {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	refused := func() {
+		t.Helper()
+		for _, dry := range []bool{true, false} {
+			if _, err := rt.Replay(t.Context(), "tally", "numbers", runtime.ReplayOptions{From: offset(500), DryRun: dry}); err == nil || !strings.Contains(err.Error(), "still at replay "+first.ID) {
+				t.Errorf("a replay in a replay, dry run %v: %v", dry, err)
+			}
+		}
+	}
+	refused()
+	stop(t, rt)
+	rt = start(t, runtime.Config{DataDir: data}, defs()...)
+	refused()
+	if err := rt.ResumeJob(t.Context(), "tally"); err != nil {
+		t.Fatal(err)
+	}
+	ended := func() bool { id, _, err := rt.Replaying("tally"); return id == "" && err == nil }
+	until(t, rt, "the replay is over", ended)
+	if replayed, _ := written(t, rt, "tallies", first.ID); len(replayed) != 2000 {
+		t.Errorf("the replay gave %d records", len(replayed))
+	}
+	if err := rt.PauseJob(t.Context(), "tally"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.Replay(t.Context(), "tally", "numbers", runtime.ReplayOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.Seek(t.Context(), "tally", "numbers", runtime.Place{Latest: true}, false); err != nil || !ended() {
+		t.Fatalf("set elsewhere: %v, at a replay %v", err, !ended())
+	}
+	if again, err := rt.Replay(t.Context(), "tally", "numbers", runtime.ReplayOptions{DryRun: true}); err != nil || again.Records != 2000 {
+		t.Errorf("behind it: %+v, %v", again, err)
+	}
+	stop(t, rt)
+}

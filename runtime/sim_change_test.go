@@ -426,7 +426,7 @@ func (s *sim) refusable(err error) bool {
 	var phase *PhaseError
 	var offset *bus.OffsetError
 	for _, text := range []string{"may be changed back", "is not settled", "cannot keep", "is damaged", "was changed meanwhile", "stands where the topic is no more",
-		"as it was before that was removed", "and stands nowhere in it", "has no record in that range"} {
+		"as it was before that was removed", "and stands nowhere in it", "has no record in that range", "is still at replay"} {
 		if strings.Contains(err.Error(), text) {
 			s.count("refused: " + text)
 			return true

@@ -10,7 +10,7 @@ import (
 // Broken twins of copies, and of what is saved of a job that rests.
 
 var copyTwins = []simTwin{
-	{name: "a copy begins anew in the next process", rules: []string{"R4", "R3", "R1"},
+	{name: "a copy begins anew in the next process", rules: []string{"R4", "R3", "R1", "error"}, // an error where the topic has let that go
 		booted: copyAnew},
 	{name: "a copy ends as any replay does, and reads on", rules: []string{"R1", "R3"},
 		coreLog: changing(copyAsReplay)},

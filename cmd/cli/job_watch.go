@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -66,7 +67,11 @@ func (a *app) doJobLogs(cmd *cobra.Command, args []string) error {
 func lineOf(l runtime.LogLine) string {
 	s := fmt.Sprintf("%s %-5v %s", l.Time.UTC().Format("2006-01-02T15:04:05.000Z"), l.Level, l.Message)
 	for _, k := range slices.Sorted(maps.Keys(l.Attrs)) {
-		s += fmt.Sprintf(" %s=%q", k, fmt.Sprint(l.Attrs[k]))
+		v := fmt.Sprint(l.Attrs[k])
+		if n, ok := l.Attrs[k].(float64); ok { // of JSON, where a count is one too
+			v = strconv.FormatFloat(n, 'f', -1, 64)
+		}
+		s += fmt.Sprintf(" %s=%q", k, v)
 	}
 	return s
 }

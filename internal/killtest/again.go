@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,18 +33,7 @@ func (y *replayer) Act(ctx context.Context, p *served) error {
 // again makes a replay from an offset. It waits for the end of the one before, also where a kill fell into that: what is read again
 // in a replay, and not to its end, is read once more behind the next one, which is right, and not what is compared.
 func (y *replayer) again(ctx context.Context, p *served, from bus.Offset, req admin.ReplayRequest) error {
-	err := until(ctx, "job "+y.name+" is where it was", func() (bool, error) {
-		st, ok, err := p.subscription(numbersTopic, y.name)
-		if err != nil || !ok {
-			return false, err
-		}
-		t, err := p.topic(numbersTopic)
-		if err != nil {
-			return false, err
-		}
-		return st.Lag < 500 && int64(t.Partitions[0].Next)-st.Lag >= int64(y.behind), nil
-	})
-	if err != nil {
+	if err := y.waits(ctx, p); err != nil {
 		return err
 	}
 	j := y.jump(jump{to: from, from: -1, replay: true})
@@ -62,6 +52,36 @@ func (y *replayer) again(ctx context.Context, p *served, from bus.Offset, req ad
 	j.sure, j.id, j.from = true, op.Replay.ID, int64(in[0].To[0])
 	y.done, y.pending = y.done+1, false
 	return nil
+}
+
+// waits waits until the job is at no replay and near the end.
+func (y *replayer) waits(ctx context.Context, p *served) error {
+	return until(ctx, "job "+y.name+" is where it was", func() (bool, error) {
+		st, ok, err := p.subscription(numbersTopic, y.name)
+		if err != nil || !ok {
+			return false, err
+		}
+		t, err := p.topic(numbersTopic)
+		if err != nil {
+			return false, err
+		}
+		if st.Lag >= 500 || int64(t.Partitions[0].Next)-st.Lag < int64(y.behind) {
+			return false, nil
+		}
+		err = y.ask(ctx, p, admin.ReplayRequest{Topic: numbersTopic, From: "earliest", Nothing: true, DryRun: true})
+		if err != nil && strings.Contains(err.Error(), "still at replay") { // the epoch that says so is yet to come
+			return false, nil
+		}
+		return err == nil, err
+	})
+}
+
+func (y *replayer) ask(ctx context.Context, p *served, req admin.ReplayRequest) error {
+	op, err := p.client.Replay(ctx, y.name, req)
+	if err == nil {
+		_, err = p.client.Await(ctx, op, func(admin.Operation) {})
+	}
+	return err
 }
 
 func (y *replayer) Compare(p *served) error {

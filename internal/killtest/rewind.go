@@ -31,6 +31,9 @@ func (y *rewinder) Act(ctx context.Context, p *served) error {
 	case n == 0:
 		return y.erase(ctx, p)
 	}
+	if err := y.waits(ctx, p); err != nil {
+		return err
+	}
 	req := admin.ReplayRequest{Topic: numbersTopic, From: "savepoint:" + y.known[y.rng.IntN(len(y.known))], DryRun: true}
 	op, err := p.client.Replay(ctx, y.name, req)
 	if err == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -235,6 +236,9 @@ func inWords(msg string) string {
 	}
 	for _, b := range bounds {
 		if n, ok := strings.CutPrefix(msg, b.theirs); ok {
+			if f, err := strconv.ParseFloat(n, 64); err == nil { // a million comes as 1e+06
+				n = strconv.FormatFloat(f, 'f', -1, 64)
+			}
 			return b.before + n + b.behind
 		}
 	}
