@@ -173,8 +173,9 @@ func (c *changes) enter(ctx context.Context, what string, names ...string) (_ co
 	for {
 		c.mu.Lock()
 		if !c.open {
+			closed := c.closed
 			c.mu.Unlock()
-			if !c.closed {
+			if !closed {
 				return nil, nil, ErrStarting
 			}
 			return nil, nil, ErrNotRunning
