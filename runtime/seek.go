@@ -69,7 +69,7 @@ func (c claim) of(e *jobEntry) (inputs []int) {
 // runs comes to a last barrier, one frame sets the new place, and it goes on from there. Its state stays, and so does its
 // watermark: what lies behind that is late. What was written before does not count against the topic's limit any more.
 //
-// A seek to where all of them stand already changes nothing. What is late then, and that nothing changed, is in Moved.Notes.
+// So a seek to where they stand already is one too: it frees a topic that is full. What is late then is in Moved.Notes.
 //
 // A dry run says what would be, and does nothing; so it is for Detach.
 func (rt *Runtime) Seek(ctx context.Context, who, topic string, to Place, dryRun bool) (moved []Moved, err error) {
@@ -114,18 +114,9 @@ func (rt *Runtime) Seek(ctx context.Context, who, topic string, to Place, dryRun
 		if len(moved) == 0 {
 			return fmt.Errorf("%s does not read topic %s any more: %w", who, topic, ErrNoSubscription)
 		}
-		if !slices.ContainsFunc(moved, func(m Moved) bool { return !m.stays() }) {
-			for i := range moved {
-				moved[i].Notes = []string{moved[i].staysNote()}
-			}
-			return errNoMove
-		}
 		r.change.Jobs = append(r.change.Jobs, jc)
 		return nil
 	}, nil)
-	if errors.Is(err, errNoMove) {
-		return moved, nil
-	}
 	if err == nil {
 		rt.lateNotes(c.job, topic, moved)
 	}

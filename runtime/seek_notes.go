@@ -1,35 +1,12 @@
 package runtime
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs"
 )
-
-// errNoMove is why a seek to where all readers stand already changes nothing: it is no new stretch that a shadow run would have
-// to tell apart.
-var errNoMove = errors.New("it stands there already")
-
-// stays reports whether a subscription is where a seek would set it.
-func (m Moved) stays() bool {
-	if len(m.From) != len(m.To) {
-		return false
-	}
-	for p := range m.From {
-		if m.From[p] != m.To[p] {
-			return false
-		}
-	}
-	return true
-}
-
-// staysNote is what a seek says then.
-func (m Moved) staysNote() string {
-	return fmt.Sprintf("%s stands there already, and goes on as it was", m.Subscription)
-}
 
 // lateNotes say, of subscriptions that are set back, that windows which are over take none of what is read again: a seek keeps the
 // watermark, a replay does not.
