@@ -228,6 +228,12 @@ func (b *builder) env(s *subtask, ni *nodeInstance) *jobs.Env {
 	env := &jobs.Env{Job: b.x.name, Step: n.ID, Subtask: s.index, Parallelism: s.plan.width, Logger: b.x.logger,
 		Failed: &s.failed, Fail: func(err error) { s.fail(n.ID, err) }, Records: &recordScope{node: ni}, Restored: s.watermark,
 		Late: func() { s.stats.late.Add(1) }}
+	if len(takesLate(b.j.def, n)) == 0 {
+		env.Late = func() {
+			s.stats.late.Add(1)
+			s.stats.lateDropped.Add(1)
+		}
+	}
 	if src := b.sources[n]; src != nil {
 		env.OnError = src.Source.OnError
 	}

@@ -16,21 +16,22 @@ import (
 
 // Work is what was done with records.
 type Work struct {
-	In       int64 `json:"in"`       // records read by a job's sources
-	Out      int64 `json:"out"`      // records given to its outputs
-	InBytes  int64 `json:"in_bytes"` // keys and values read outside the bus
-	OutBytes int64 `json:"out_bytes"`
-	Rejected int64 `json:"rejected"` // records that on_error took out
-	Late     int64 `json:"late"`     // records dropped as late
+	In          int64 `json:"in"`       // records read by a job's sources
+	Out         int64 `json:"out"`      // records given to its outputs
+	InBytes     int64 `json:"in_bytes"` // keys and values read outside the bus
+	OutBytes    int64 `json:"out_bytes"`
+	Rejected    int64 `json:"rejected"`     // records that on_error took out
+	Late        int64 `json:"late"`         // records that came too late for a window
+	LateDropped int64 `json:"late_dropped"` // of those, the ones dropped: the window has nowhere to give them
 }
 
 // Plus returns both together.
 func (w Work) Plus(o Work) Work {
-	return Work{w.In + o.In, w.Out + o.Out, w.InBytes + o.InBytes, w.OutBytes + o.OutBytes, w.Rejected + o.Rejected, w.Late + o.Late}
+	return Work{w.In + o.In, w.Out + o.Out, w.InBytes + o.InBytes, w.OutBytes + o.OutBytes, w.Rejected + o.Rejected, w.Late + o.Late, w.LateDropped + o.LateDropped}
 }
 
 func (w Work) minus(o Work) Work {
-	return Work{w.In - o.In, w.Out - o.Out, w.InBytes - o.InBytes, w.OutBytes - o.OutBytes, w.Rejected - o.Rejected, w.Late - o.Late}
+	return Work{w.In - o.In, w.Out - o.Out, w.InBytes - o.InBytes, w.OutBytes - o.OutBytes, w.Rejected - o.Rejected, w.Late - o.Late, w.LateDropped - o.LateDropped}
 }
 
 // JobCounters count over all attempts of a job in this process.
@@ -138,7 +139,8 @@ func (s *subtask) counters() JobCounters {
 
 // work is what the subtask has done in this attempt.
 func (s *subtask) work() Work {
-	w := Work{Rejected: s.stats.rejected.Load(), Late: s.stats.late.Load(), Out: s.stats.written.Load(), InBytes: s.stats.inBytes.Load(), OutBytes: s.stats.writtenBytes.Load()}
+	w := Work{Rejected: s.stats.rejected.Load(), Late: s.stats.late.Load(), LateDropped: s.stats.lateDropped.Load(),
+		Out: s.stats.written.Load(), InBytes: s.stats.inBytes.Load(), OutBytes: s.stats.writtenBytes.Load()}
 	if s.feed != nil {
 		w.In = s.stats.in.Load()
 	}

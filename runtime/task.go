@@ -57,12 +57,12 @@ type subtask struct {
 
 // subtaskStats counts; any goroutine may read it.
 type subtaskStats struct {
-	in, out, written, rejected, late atomic.Int64
-	inBytes, writtenBytes            atomic.Int64 // keys and values; of what is read on the bus none
-	busy                             atomic.Int64 // nanoseconds
-	waits                            waitClock
-	watermark                        atomic.Int64
-	stateBytes                       atomic.Int64 // at the last barrier
+	in, out, written, rejected, late, lateDropped atomic.Int64
+	inBytes, writtenBytes                         atomic.Int64 // keys and values; of what is read on the bus none
+	busy                                          atomic.Int64 // nanoseconds
+	waits                                         waitClock
+	watermark                                     atomic.Int64
+	stateBytes                                    atomic.Int64 // at the last barrier
 }
 
 // waitClock counts how long a subtask has waited, a wait under way included.

@@ -118,9 +118,9 @@ func (a *app) diagnoseJob(j runtime.JobStatus, all []runtime.JobStatus) (fs []fi
 	return fs
 }
 
-// lateText says how many records were dropped as late; "" where none was.
+// lateText says how many records were dropped as late; "" where none was. What went to late_to is where it should be.
 func lateText(j runtime.JobStatus) string {
-	n := j.Counters.Late
+	n := j.Counters.LateDropped
 	if n == 0 {
 		return ""
 	}

@@ -24,22 +24,23 @@ type report struct {
 }
 
 type jobReport struct {
-	Name       string              `json:"name"`
-	State      string              `json:"state"`
-	Since      time.Time           `json:"since"`
-	In         int64               `json:"in"` // records since the process began; what an attempt that failed has to read again counts once
-	Out        int64               `json:"out"`
-	Undone     int64               `json:"undone"` // of those read: by attempts that failed, and read again
-	Rejected   int64               `json:"rejected"`
-	Late       int64               `json:"late"`
-	Lag        int64               `json:"lag"` // records on the bus that it has yet to read
-	Unsent     int64               `json:"unsent"`
-	Restarts   int                 `json:"restarts"`
-	StateBytes int64               `json:"state_bytes"`
-	LastCommit time.Time           `json:"last_commit,omitzero"`
-	Waiting    []runtime.Wait      `json:"waiting,omitempty"`
-	RolledBack *runtime.RolledBack `json:"rolled_back,omitempty"`
-	Error      string              `json:"error,omitempty"`
+	Name        string              `json:"name"`
+	State       string              `json:"state"`
+	Since       time.Time           `json:"since"`
+	In          int64               `json:"in"` // records since the process began; what an attempt that failed has to read again counts once
+	Out         int64               `json:"out"`
+	Undone      int64               `json:"undone"` // of those read: by attempts that failed, and read again
+	Rejected    int64               `json:"rejected"`
+	Late        int64               `json:"late"`         // to a window
+	LateDropped int64               `json:"late_dropped"` // of those: the window has no late_to
+	Lag         int64               `json:"lag"`          // records on the bus that it has yet to read
+	Unsent      int64               `json:"unsent"`
+	Restarts    int                 `json:"restarts"`
+	StateBytes  int64               `json:"state_bytes"`
+	LastCommit  time.Time           `json:"last_commit,omitzero"`
+	Waiting     []runtime.Wait      `json:"waiting,omitempty"`
+	RolledBack  *runtime.RolledBack `json:"rolled_back,omitempty"`
+	Error       string              `json:"error,omitempty"`
 }
 
 type topicReport struct {
@@ -70,7 +71,7 @@ func (a *app) reportOf(server string, st runtime.Status) report {
 	r := report{Server: server, Started: st.Started, Jobs: []jobReport{}, Topics: []topicReport{}, Findings: []finding{},
 		Log: logState{st.Log.ID, uint64(st.Log.Last), uint64(st.Log.Durable), st.Log.Bytes, st.Log.Max, st.Log.Generations, st.Log.Pins}}
 	for _, j := range st.Jobs {
-		jr := jobReport{Name: j.Name, State: string(j.State), Since: j.Since, In: j.Counters.In, Out: j.Counters.Out, Undone: j.Counters.Undone.In, Rejected: j.Counters.Rejected, Late: j.Counters.Late,
+		jr := jobReport{Name: j.Name, State: string(j.State), Since: j.Since, In: j.Counters.In, Out: j.Counters.Out, Undone: j.Counters.Undone.In, Rejected: j.Counters.Rejected, Late: j.Counters.Late, LateDropped: j.Counters.LateDropped,
 			Lag: j.Lag, Restarts: j.Restarts, StateBytes: j.StateBytes, LastCommit: j.LastCommit, Waiting: j.Waiting, RolledBack: j.RolledBack, Error: j.Error}
 		for _, o := range j.Outputs {
 			jr.Unsent += o.Unsent

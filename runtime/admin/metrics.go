@@ -34,7 +34,7 @@ type Collector struct {
 
 	up                                             metric
 	in, undone, out, inBytes, outBytes             metric
-	late, rejected, epochs, restarts               metric
+	late, lateDrop, rejected, epochs, restarts     metric
 	busy, idle, held                               metric
 	state, waiting, stuck, barrier, commit, kept   metric
 	lag                                            metric
@@ -59,7 +59,8 @@ func NewCollector(status func() runtime.Status) *Collector {
 		out:      counter("job_records_out_total", "Records given to a job's outputs.", job),
 		inBytes:  counter("job_bytes_in_total", "Keys and values of records read outside the bus.", job),
 		outBytes: counter("job_bytes_out_total", "Keys and values of records given to a job's outputs.", job),
-		late:     counter("job_records_late_total", "Records dropped because they came too late.", job),
+		late:     counter("job_records_late_total", "Records that came too late for a window: dropped, or given to late_to.", job),
+		lateDrop: counter("job_records_late_dropped_total", "Of those, the ones that were dropped.", job),
 		rejected: counter("job_records_rejected_total", "Records that on_error took out: skipped, or sent to dead letters.", job),
 		epochs:   counter("job_epochs_total", "Epochs sealed.", job),
 		restarts: counter("job_restarts_total", "Attempts that failed and were followed by another.", job),
@@ -110,7 +111,7 @@ func NewCollector(status func() runtime.Status) *Collector {
 
 // all returns every family.
 func (c *Collector) all() []metric {
-	return []metric{c.up, c.in, c.undone, c.out, c.inBytes, c.outBytes, c.late, c.rejected, c.epochs, c.restarts, c.busy, c.idle, c.held, c.state, c.waiting, c.stuck,
+	return []metric{c.up, c.in, c.undone, c.out, c.inBytes, c.outBytes, c.late, c.lateDrop, c.rejected, c.epochs, c.restarts, c.busy, c.idle, c.held, c.state, c.waiting, c.stuck,
 		c.barrier, c.commit, c.kept, c.lag, c.subIn, c.subBusy, c.subIdle, c.subHeld, c.queued, c.mark, c.sent, c.unsent, c.stopped,
 		c.written, c.bytes, c.oldest, c.fill, c.memory, c.subLag, c.unread, c.lost, c.losing, c.logBytes, c.logWritten, c.frames, c.syncs, c.syncTime,
 		c.generations, c.dropped, c.stalls, c.sealed, c.durable}
@@ -171,6 +172,7 @@ func (c *Collector) job(set setter, j runtime.JobStatus) {
 	set(c.inBytes, float64(did.InBytes), j.Name)
 	set(c.outBytes, float64(did.OutBytes), j.Name)
 	set(c.late, float64(did.Late), j.Name)
+	set(c.lateDrop, float64(did.LateDropped), j.Name)
 	set(c.rejected, float64(did.Rejected), j.Name)
 	set(c.epochs, float64(n.Epochs), j.Name)
 	set(c.restarts, float64(j.Restarts), j.Name)
