@@ -216,8 +216,9 @@ func (a *app) busRetention() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "retention TOPIC [--max-bytes SIZE] [--max-age DURATION]",
 		Short: "Say how long a topic keeps what every subscription has read",
-		Long: `Retention shows what a topic keeps, or changes it. What is said replaces all that held before, also a bound that is not named,
-which WAS shows; of two bounds the one that is reached first counts. From then on it holds in place of what definitions say. 'default' is 1 GiB.`,
+		Long: `Retention shows what a topic keeps, or changes it. What is said replaces all that held before: a bound that is not named goes,
+also the default of 1 GiB, and a note says so; WAS shows what held. Of two bounds the one that is reached first counts. From then on it
+holds in place of what definitions say. 'default' is 1 GiB.`,
 		Example: `  sidestream bus retention ticks
   sidestream bus retention ticks --max-bytes 2GiB --max-age 10d
   sidestream bus retention ticks --max-bytes default --dry-run`,
@@ -246,12 +247,15 @@ which WAS shows; of two bounds the one that is reached first counts. From then o
 	})
 	c.ValidArgsFunction = a.completeWith(topicNames, 1)
 	c.Flags().String("max-bytes", "", "such as 2GiB; nothing keeps no record that every subscription has read, default is 1 GiB")
-	c.Flags().String("max-age", "", "such as 72h or 10d; by when records were written")
+	c.Flags().String("max-age", "", "such as 72h or 10d, by when records were written; without --max-bytes it is the only bound")
 	c.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
 	asks(c)
 	prints(c)
 	return c
 }
+
+// keepsByDefault is how many bytes a topic keeps where nothing is said.
+const keepsByDefault = 1 << 30
 
 // retentionOf reads the flags; none of them asks how it is.
 func retentionOf(cmd *cobra.Command) (r admin.RetentionRequest, err error) {
@@ -267,7 +271,11 @@ func retentionOf(cmd *cobra.Command) (r admin.RetentionRequest, err error) {
 		r.MaxAge = age.String()
 	}
 	switch s := text(cmd, "max-bytes"); s {
-	case "", "default":
+	case "":
+	case "default":
+		if r.MaxAge != "" { // beside an age, no bound is none
+			r.MaxBytes = keepsByDefault
+		}
 	case "nothing":
 		r.MaxBytes = bus.KeepNothing
 	default:
@@ -294,16 +302,19 @@ var retentionView = view[admin.TopicRetention]{
 	name: func(t admin.TopicRetention) string { return t.Topic },
 }
 
-// retentionText is what bounds what a topic keeps; "-" is no bound.
+// noBound is what retentionText says where there is none.
+const noBound = "-"
+
+// retentionText is what bounds what a topic keeps.
 func retentionText(k bus.Retention) (size, age string) {
-	size, age = "-", "-"
+	size, age = noBound, noBound
 	switch {
 	case k.MaxBytes == bus.KeepNothing:
 		size = "nothing"
 	case k.MaxBytes > 0:
 		size = fmt.Sprint(k.MaxBytes)
 	case k.MaxAge == 0:
-		size = "1073741824"
+		size = fmt.Sprint(keepsByDefault)
 	}
 	if k.MaxAge > 0 {
 		age = k.MaxAge.String()
@@ -316,7 +327,11 @@ func (a *app) boundsGone(t admin.TopicRetention) {
 	if t.Was.MaxAge > 0 && t.Keeps.MaxAge == 0 {
 		a.say("note: max-age %v, which held before, was not named and goes", t.Was.MaxAge)
 	}
-	if t.Was.MaxBytes > 0 && t.Keeps.MaxBytes == 0 && t.Keeps.MaxAge > 0 {
-		a.say("note: max-bytes %d, which held before, was not named and goes", t.Was.MaxBytes)
+	was, _ := retentionText(t.Was)
+	if is, _ := retentionText(t.Keeps); was != noBound && is == noBound {
+		if t.Was.MaxBytes == 0 {
+			was += ", the default"
+		}
+		a.say("note: max-bytes %s, which held before, was not named and goes: records are kept for max-age alone", was)
 	}
 }

@@ -38,6 +38,8 @@ func TestDiagnose(t *testing.T) {
 		{"no room", job(runtime.JobStatus{Name: "a", State: runtime.StateWaiting, Waiting: []runtime.Wait{{For: runtime.WaitDisk, Text: "room on the disk"}}}), isWarn, []string{"free space"}},
 		{"nobody writes", job(runtime.JobStatus{Name: "a", State: runtime.StateWaiting, Waiting: []runtime.Wait{{For: runtime.WaitWriter, Topic: "t", Text: "topic t, which no job writes"}}}), isWarn, []string{"start a job that writes it"}},
 		{"stuck", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Stuck: []string{"map has not returned for 7s"}}), isWarn, []string{"is stuck: map"}},
+		{"records were dropped as late", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Counters: runtime.JobCounters{Work: runtime.Work{Late: 9, LateDropped: 7}}}), isWarn, []string{"7 records were late and dropped", "late_to"}},
+		{"late records went to late_to", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Counters: runtime.JobCounters{Work: runtime.Work{Late: 9}}}), isOK, nil},
 		{"an output is stopped", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Outputs: []runtime.OutputStatus{{Name: "main", Unsent: 7, Stopped: true, Error: "the file is shorter"}}}), isFail, []string{"output main is stopped, with 7 unsent: the file is shorter"}},
 		{"an output waits", job(runtime.JobStatus{Name: "a", State: runtime.StateRunning, Outputs: []runtime.OutputStatus{{Name: "main", Unsent: 7, Waiting: "its broker"}}}), isWarn, []string{"output main waits for its broker"}},
 		{"no definition", runtime.Status{Missing: []string{"old"}}, isWarn, []string{"job old", "start the process with its file too", "sidestream job remove old"}},
