@@ -2,7 +2,7 @@
 //
 // A port that the system chooses is of the range out of which it also gives outgoing connections theirs: once nobody listens on
 // it, any connection of any process may get it, and one that tries to reach it on this machine may even connect to itself. Those
-// of this package are outside of that range.
+// of this package are outside of that range, where it leaves any.
 package port
 
 import (
@@ -19,7 +19,7 @@ const (
 	tries  = 100
 )
 
-// Free returns a port of 127.0.0.1 that nobody listens on, and that no outgoing connection gets.
+// Free returns a port of 127.0.0.1 that nobody listens on, and, where the system's range leaves one, that no outgoing connection gets.
 func Free(tb testing.TB) int {
 	tb.Helper()
 	p, err := Find()
@@ -36,20 +36,34 @@ func Addr(tb testing.TB) string {
 }
 
 // Find is Free for who has no test.
-func Find() (int, error) {
-	low, high := outgoing()
-	var err error
+func Find() (int, error) { return find(outgoing()) }
+
+// find tries ports outside of low to high. Where these leave nothing, or nothing that is free, any port must do.
+func find(low, high int) (int, error) {
+	below := max(min(low, 1<<16)-lowest, 0)
+	above := max(1<<16-max(high+1, lowest), 0)
 	for range tries {
-		p := lowest + rand.IntN(1<<16-lowest)
-		if p >= low && p <= high {
-			continue
+		if below+above == 0 {
+			break
 		}
-		var l net.Listener
-		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p))); err == nil {
-			return p, l.Close()
+		p := lowest + rand.IntN(below+above)
+		if p >= lowest+below {
+			p = max(high+1, lowest) + p - lowest - below
+		}
+		if p, err := listened(p); err == nil {
+			return p, nil
 		}
 	}
-	return 0, fmt.Errorf("no port outside of %d to %d is free after %d tries: %v", low, high, tries, err)
+	return listened(0)
+}
+
+// listened is a port, 0 for any, if it can be listened on.
+func listened(port int) (int, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return 0, fmt.Errorf("no port of 127.0.0.1 can be listened on: %w", err)
+	}
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 // outgoing is the range of ports that outgoing connections get; Linux's own, where the system does not say.
