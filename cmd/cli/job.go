@@ -44,8 +44,14 @@ func (a *app) client(cmd *cobra.Command) (*admin.Client, error) {
 	c, err := at.client()
 	if err == nil {
 		c.StartWait = starting(cmd)
+		c.OnSilence = a.waitsOn
 	}
 	return c, err
+}
+
+// waitsOn says that a command that waits for what goes on in a process has no answer, and is not over.
+func (a *app) waitsOn(err *admin.SilentError) {
+	a.say("%v; waiting on (Ctrl-C ends that)", err)
 }
 
 // startingMax is how long a command waits for a process that is starting, so that scripts need no loop.

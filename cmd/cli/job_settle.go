@@ -75,9 +75,8 @@ func resting(s runtime.JobState) bool { return s == runtime.StatePaused || s == 
 
 func (a *app) settledOne(ctx context.Context, client *admin.Client, name string) (j admin.Job, err error) {
 	began := time.Now()
-	for ctx.Err() == nil {
-		var silent *admin.SilentError
-		if j, err = client.Job(ctx, name); errors.As(err, &silent) {
+	for said := false; ctx.Err() == nil; {
+		if j, err = client.Job(ctx, name); client.Outwait(ctx, err, &said) {
 			continue
 		}
 		if err != nil {

@@ -134,10 +134,12 @@ func (a *app) doJobWait(cmd *cobra.Command, args []string) error {
 		defer cancel()
 	}
 	var last admin.Job
-	for {
+	for silent := false; ; {
 		j, err := client.Job(ctx, args[0])
+		if client.Outwait(ctx, err, &silent) {
+			continue
+		}
 		var p *admin.Problem
-		var silent *admin.SilentError
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
 			return withCode(exitAgain, fmt.Errorf("job %s is %s, not yet %s", args[0], cmp.Or(string(last.State), "not known yet"), want))
@@ -145,7 +147,7 @@ func (a *app) doJobWait(cmd *cobra.Command, args []string) error {
 			return withCode(exitAgain, fmt.Errorf("no longer waited for: job %s is %s, not yet %s", args[0], cmp.Or(string(last.State), "not known yet"), want))
 		case errors.As(err, &p) && p.Kind() == admin.KindNotFound && want == "removed":
 			return nil
-		case errors.As(err, &p) && (p.Kind() == admin.KindBusy || p.Kind() == admin.KindStarting), errors.As(err, &silent): // it starts, or has much to do
+		case errors.As(err, &p) && (p.Kind() == admin.KindBusy || p.Kind() == admin.KindStarting): // it starts, or has much to do
 		case err != nil:
 			return a.said(cmd, err)
 		case there(j):

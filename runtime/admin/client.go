@@ -42,7 +42,13 @@ type Client struct {
 
 	// StartWait is how long a request is asked again of a process that says it is starting, which has done nothing of it.
 	StartWait time.Duration
+
+	// OnSilence, where there is one, hears that a process does not answer while what goes on in it is waited for: see Outwait.
+	OnSilence func(*SilentError)
 }
+
+// silentPause is between two questions of who outwaits a process that does not answer: it may refuse each at once.
+const silentPause = 100 * time.Millisecond
 
 // startingLook is how often it is asked again.
 const startingLook = 50 * time.Millisecond
@@ -127,6 +133,24 @@ func (e *SilentError) Error() string {
 		return fmt.Sprintf("the process at %s takes no more connections: it has been stopped (SIGSTOP), or is too busy", e.Where)
 	}
 	return fmt.Sprintf("the process at %s has not answered within %v: it has been stopped (SIGSTOP), or is too busy", e.Where, e.After)
+}
+
+// Outwait reports, after a pause, whether err is only that the process does not answer, while ctx goes on: what is waited for there is not over,
+// and may be asked for again. OnSilence hears of it once for each said, which is false at first.
+func (c *Client) Outwait(ctx context.Context, err error, said *bool) bool {
+	var silent *SilentError
+	if !errors.As(err, &silent) || ctx.Err() != nil {
+		return false
+	}
+	if !*said && c.OnSilence != nil {
+		c.OnSilence(silent)
+	}
+	*said = true
+	select {
+	case <-ctx.Done():
+	case <-time.After(silentPause):
+	}
+	return true
 }
 
 // Status returns how everything stands.
@@ -322,7 +346,7 @@ func (c *Client) do(ctx context.Context, method, path string, body any, header .
 		select {
 		case <-time.After(startingLook):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, ended(ctx)
 		}
 	}
 }
@@ -353,6 +377,9 @@ func (c *Client) once(ctx context.Context, method, path string, body any, header
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
+			<-ctx.Done() // connecting has the same end, and may see it first
+		}
 		if ctx.Err() != nil {
 			return nil, ended(ctx)
 		}

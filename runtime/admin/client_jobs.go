@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -106,13 +105,13 @@ func (c *Client) CancelOperation(ctx context.Context, id string) error {
 }
 
 // Await waits for the end of an operation, and calls progress with how it stands meanwhile. The error of one that has failed is
-// its Problem.
+// its Problem. A process that does not answer is waited for, as Outwait does.
 func (c *Client) Await(ctx context.Context, op Operation, progress func(Operation)) (Operation, error) {
-	for op.State == OperationRunning {
+	for said := false; op.State == OperationRunning; {
 		progress(op)
 		now, err := c.Operation(ctx, op.ID, time.Second)
-		if silent := (*SilentError)(nil); errors.As(err, &silent) {
-			continue // what goes on there is not over
+		if c.Outwait(ctx, err, &said) {
+			continue
 		}
 		if op = now; err != nil {
 			return op, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +37,12 @@ func TestClientWaitsForTheStart(t *testing.T) {
 	defer cancel()
 	if _, err := c.Jobs(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("beyond the caller's patience: %v", err)
+	}
+	hasty := admin.NewClient(socket)
+	hasty.StartWait = time.Hour
+	hasty.Wait(200 * time.Millisecond)
+	if _, err := hasty.Jobs(t.Context()); !errors.As(err, new(*admin.SilentError)) || !strings.Contains(err.Error(), "has not answered within 200ms") {
+		t.Errorf("beyond its own patience: %v", err)
 	}
 	answer := make(chan error, 1)
 	go func() {

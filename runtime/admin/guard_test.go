@@ -539,54 +539,6 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// TestSocketOfAnother: a directory of somebody else is refused, and so is a socket whose process does not answer but is there.
-func TestSocketOfAnother(t *testing.T) {
-	s := server(t, admin.Limits{})
-	dir, err := os.MkdirTemp("", "admin-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	busy := filepath.Join(dir, "busy")
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(fd)
-	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: busy}), syscall.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	var waiting []net.Conn // until its queue is full
-	defer func() {
-		for _, c := range waiting {
-			c.Close()
-		}
-	}()
-	for range 8 {
-		c, err := net.DialTimeout("unix", busy, 100*time.Millisecond)
-		if err != nil {
-			break
-		}
-		waiting = append(waiting, c)
-	}
-	var refused *admin.PathError
-	if err := s.ListenUnix(busy); !errors.As(err, &refused) {
-		t.Errorf("a socket whose process is busy: %v, want a PathError", err)
-	}
-	if _, err := os.Stat(busy); err != nil {
-		t.Errorf("its file: %v", err)
-	}
-	if os.Geteuid() == 0 {
-		theirs := filepath.Join(dir, "theirs")
-		if err := errors.Join(os.Mkdir(theirs, 0o700), os.Chown(theirs, 12345, 12345)); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.ListenUnix(filepath.Join(theirs, "s")); !errors.As(err, &refused) || !strings.Contains(err.Error(), "another user (uid 12345)") {
-			t.Errorf("a directory of another user: %v", err)
-		}
-	}
-}
-
 // TestWordsOfBounds: what does not fit is told in our words, with the name that who asks knows.
 func TestWordsOfBounds(t *testing.T) {
 	_, _, socket := start(t)

@@ -2,6 +2,7 @@ package admin_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -179,6 +181,88 @@ func TestTooManyConnectionsSilent(t *testing.T) {
 		if b, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) || len(b) > 0 {
 			t.Errorf("it got %q, %v; want to be cut", b, err)
 		}
+	}
+}
+
+// TestSocketOfAnother: a directory of somebody else is refused, and so is a socket whose process does not answer but is there.
+func TestSocketOfAnother(t *testing.T) {
+	s := server(t, admin.Limits{})
+	dir, err := os.MkdirTemp("", "admin-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	busy := fullSocket(t)
+	var refused *admin.PathError
+	if err := s.ListenUnix(busy); !errors.As(err, &refused) {
+		t.Errorf("a socket whose process is busy: %v, want a PathError", err)
+	}
+	if _, err := os.Stat(busy); err != nil {
+		t.Errorf("its file: %v", err)
+	}
+	if os.Geteuid() == 0 {
+		theirs := filepath.Join(dir, "theirs")
+		if err := errors.Join(os.Mkdir(theirs, 0o700), os.Chown(theirs, 12345, 12345)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.ListenUnix(filepath.Join(theirs, "s")); !errors.As(err, &refused) || !strings.Contains(err.Error(), "another user (uid 12345)") {
+			t.Errorf("a directory of another user: %v", err)
+		}
+	}
+}
+
+// fullSocket is a socket whose process takes no connections, and before which so many wait that the kernel refuses more.
+func fullSocket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "admin-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		c, err := net.DialTimeout("unix", path, patience)
+		if errors.Is(err, syscall.EAGAIN) {
+			return path
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Fatal("its queue has no end")
+	return ""
+}
+
+// TestAwaitOfSilence: who waits for an operation of a process that takes no connections asks again and again, with pauses, and says it once.
+func TestAwaitOfSilence(t *testing.T) {
+	c := admin.NewClient(fullSocket(t))
+	said, asked, began := 0, 0, time.Now()
+	c.OnSilence = func(err *admin.SilentError) {
+		if said++; !strings.Contains(err.Error(), "takes no more connections") {
+			t.Error(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := c.Await(ctx, admin.Operation{ID: "x", State: admin.OperationRunning}, func(admin.Operation) {
+		if asked++; asked == 5 {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || said != 1 {
+		t.Errorf("%v, said %d times, want once, until it is cancelled", err, said)
+	}
+	if d := time.Since(began); d < 300*time.Millisecond { // at least: no machine makes a pause shorter
+		t.Errorf("it asked %d times within %v: it does not pause", asked, d)
 	}
 }
 
