@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -17,3 +18,12 @@ func Patterns() []string {
 
 // Wait makes a client wait so long for what is answered at once.
 func (c *Client) Wait(d time.Duration) { c.patience = d }
+
+// Socket is a socket that its test looks after.
+type Socket = socket
+
+// OpenSocket takes a path.
+func OpenSocket(path string, log *slog.Logger) (*Socket, error) { return openSocket(path, log) }
+
+// Look is one look.
+func (s *socket) Look() { s.look() }

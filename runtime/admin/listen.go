@@ -229,8 +229,12 @@ func CheckSocket(path string) error {
 	return dir.Close()
 }
 
-// listenUnix takes a socket, which only its owner can use. One that nobody answers is replaced.
-func listenUnix(path string) (*net.UnixListener, error) {
+// errLocked says that another is about to take a path.
+var errLocked = errors.New("another process is about to take it")
+
+// listenUnix takes a socket, which only its owner can use. One that nobody answers is replaced. With syscall.LOCK_NB one that another is about
+// to take is an errLocked, with 0 that is waited for.
+func listenUnix(path string, wait int) (*net.UnixListener, error) {
 	if err := CheckSocket(path); err != nil {
 		return nil, err
 	}
@@ -240,7 +244,10 @@ func listenUnix(path string) (*net.UnixListener, error) {
 	}
 	defer dir.Close()
 	// Of two processes that find the same dead socket, the second must not remove what the first has put there.
-	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|wait); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = errLocked
+		}
 		return nil, &PathError{Path: path, Why: "its directory cannot be locked: " + err.Error(), Err: err}
 	}
 	if err := removeDead(path); err != nil {

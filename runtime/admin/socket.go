@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -23,12 +24,13 @@ type socket struct {
 	mu     sync.Mutex
 	now    *net.UnixListener
 	file   os.FileInfo // of now, as it was made
-	said   string      // why it could not be had again, said once
 	closed bool
+
+	said string // by look alone: why it could not be had again, said once
 }
 
 func openSocket(path string, log *slog.Logger) (*socket, error) {
-	l, err := listenUnix(path)
+	l, err := listenUnix(path, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -40,10 +42,11 @@ func openSocket(path string, log *slog.Logger) (*socket, error) {
 }
 
 // take makes l the one that is listened to.
-func (s *socket) take(l *net.UnixListener) (err error) {
-	if s.file, err = os.Lstat(s.path); err == nil {
+func (s *socket) take(l *net.UnixListener) error {
+	file, err := os.Lstat(s.path)
+	if err == nil {
 		l.SetUnlinkOnClose(false) // Close does, where the file is still ours
-		s.now = l
+		s.now, s.file = l, file
 	}
 	return err
 }
@@ -88,7 +91,7 @@ func (s *socket) Close() error {
 // there reports whether the path still leads here.
 func (s *socket) there() bool {
 	info, err := os.Lstat(s.path)
-	return err == nil && os.SameFile(info, s.file) && info.ModTime().Equal(s.file.ModTime()) // a number that is free is given to another file
+	return err == nil && os.SameFile(info, s.file) // while it is listened on, no other file is given its number
 }
 
 // watch looks until ctx ends.
@@ -108,23 +111,17 @@ func (s *socket) watch(ctx context.Context) {
 // socket's: who removed these wants no process there.
 func (s *socket) look() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || s.there() {
+	fine := s.closed || s.there()
+	s.mu.Unlock()
+	if fine {
 		return
 	}
-	err := error(nil)
-	if _, err = os.Stat(filepath.Dir(filepath.Dir(s.path))); err == nil {
-		var l *net.UnixListener
-		if l, err = listenUnix(s.path); err == nil {
-			before := s.now
-			if err = s.take(l); err == nil {
-				_ = before.Close() // nobody can reach it any more
-				s.said = ""
-				s.log.Warn("the admin socket's file was removed; it is there again", "socket", s.path)
-				return
-			}
-			_ = l.Close()
-		}
+	_, err := os.Stat(filepath.Dir(filepath.Dir(s.path)))
+	if err == nil {
+		err = s.again()
+	}
+	if err == nil || errors.Is(err, errLocked) {
+		return
 	}
 	var at *fs.PathError
 	if errors.As(err, &at) {
@@ -134,4 +131,26 @@ func (s *socket) look() {
 		s.said = err.Error()
 		s.log.Warn("the admin socket's file was removed, and cannot be made again; it is tried again and again", "socket", s.path, "err", err)
 	}
+}
+
+// again takes the path again. Nobody is kept waiting for that: it may take long.
+func (s *socket) again() error {
+	l, err := listenUnix(s.path, syscall.LOCK_NB)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return l.Close() // and the file goes
+	}
+	before := s.now
+	if err := s.take(l); err != nil {
+		_ = l.Close()
+		return err
+	}
+	_ = before.Close() // nobody can reach it any more
+	s.said = ""
+	s.log.Warn("the admin socket's file was removed; it is there again", "socket", s.path)
+	return nil
 }

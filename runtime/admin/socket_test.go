@@ -128,6 +128,66 @@ func TestSocketWithoutPlace(t *testing.T) {
 	}
 }
 
+// TestSocketLook: a socket whose file was touched is its own still; one whose place another is about to take is tried again at the next look,
+// and nobody is kept waiting meanwhile.
+func TestSocketLook(t *testing.T) {
+	dir, err := os.MkdirTemp("", "admin-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "run", "s")
+	var log said
+	s, err := admin.OpenSocket(path, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if s.Look(); log.count("") > 1 {
+		t.Errorf("of a file that was touched it says %s", &log.b)
+	}
+
+	lock, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_EX), os.Remove(path)); err != nil {
+		t.Fatal(err)
+	}
+	looked := make(chan struct{})
+	go func() { s.Look(); close(looked) }()
+	select {
+	case <-looked:
+	case <-time.After(patience):
+		t.Fatal("it waits for the one that is about to take its place")
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) || log.count("") > 1 {
+		t.Errorf("its place is another's, and it made its file (%v), or says %s", err, &log.b)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if s.Look(); log.count("it is there again") != 1 {
+		t.Errorf("it has not taken its place again: %s", &log.b)
+	}
+
+	if err := os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its file that was touched, behind its end: %v", err)
+	}
+	if s.Look(); log.count("removed") != 1 {
+		t.Errorf("it looks behind its end: %s", &log.b)
+	}
+}
+
 // TestTooManyConnections: who comes when every place is taken is told so at once, over TLS too, and is let in when one is free.
 func TestTooManyConnections(t *testing.T) {
 	rt, _, _ := start(t)
