@@ -73,7 +73,7 @@ type SavepointInfo struct {
 }
 
 func (e *savepointEntry) info() SavepointInfo {
-	return SavepointInfo{e.Name, e.Job, e.Epoch, e.LSN, e.Bytes, time.UnixMilli(e.At), e.Definition, e.Unasked, false}
+	return SavepointInfo{Name: e.Name, Job: e.Job, Epoch: e.Epoch, LSN: e.LSN, Bytes: e.Bytes, Time: time.UnixMilli(e.At), Definition: e.Definition, Unasked: e.Unasked}
 }
 
 var (

@@ -7,7 +7,7 @@
 //
 // # Plan
 //
-//	load.go      Config, Load, Check: files, documents; set.go: what must hold between jobs
+//	load.go      Config, Load, Check: files, documents; set.go: what must hold between jobs; pipe.go: NamedPipe
 //	problem.go   Problem
 //	node.go      reading YAML nodes strictly; places inside scalars
 //	scalar.go    durations, sizes, names; reference.go: ${env:NAME:-default}, secrets, what looks like one

@@ -97,9 +97,9 @@ func ReadFiles(paths ...string) (files []File, problems []Problem) {
 var errPipe = errors.New("it is a pipe, not a file")
 
 // readFile reads no more of a file than says that it is too large: some have no size, and no end. A pipe that nobody may ever write to is
-// not waited for; those of a shell are below /dev or /proc.
+// not waited for.
 func readFile(name string) (b []byte, err error) {
-	if info, err := os.Stat(name); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !strings.HasPrefix(name, "/dev/") && !strings.HasPrefix(name, "/proc/") {
+	if NamedPipe(name) {
 		return nil, errPipe
 	}
 	f, err := os.Open(name)

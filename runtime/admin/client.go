@@ -93,7 +93,7 @@ func NewRemote(r Remote) (*Client, error) {
 		}
 	}
 	if r.CertFile != "" || r.KeyFile != "" {
-		cert, err := tls.LoadX509KeyPair(r.CertFile, r.KeyFile)
+		cert, err := keyPair(r.CertFile, r.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("admin: the client's certificate: %w", err)
 		}

@@ -201,7 +201,10 @@ func TestListenRefuses(t *testing.T) {
 		{"a short token", admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", "secret", 0o600)}, "16 characters"},
 		{"an empty token", admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", "", 0o600)}, "16 characters"},
 		{"a folder of tokens", admin.TCP{Addr: "127.0.0.1:0", TokenFile: t.TempDir()}, "it is no regular file"},
-		{"a pipe that nobody writes to", admin.TCP{Addr: "127.0.0.1:0", TokenFile: pipe}, "it is no regular file"},
+		{"a pipe that nobody writes to", admin.TCP{Addr: "127.0.0.1:0", TokenFile: pipe}, "--token-file " + pipe + ": it is no regular file"},
+		{"a certificate from a pipe", admin.TCP{Addr: "127.0.0.1:0", CertFile: pipe, KeyFile: key}, pipe + ": it is no regular file"},
+		{"a key from a pipe", admin.TCP{Addr: "127.0.0.1:0", CertFile: cert, KeyFile: pipe}, pipe + ": it is no regular file"},
+		{"an authority from a pipe", admin.TCP{Addr: "127.0.0.1:0", CertFile: cert, KeyFile: key, ClientCAFile: pipe}, "--tls-client-ca: " + pipe + ": it is no regular file"},
 		{"a key for all to read", admin.TCP{Addr: "127.0.0.1:0", CertFile: cert, KeyFile: open}, "chmod 600"},
 		{"two tokens", admin.TCP{Addr: "127.0.0.1:0", TokenFile: write(t, "token", token+"\n"+token, 0o600)}, "one line"},
 	}
@@ -215,6 +218,13 @@ func TestListenRefuses(t *testing.T) {
 				t.Errorf("%v, want %q", err, tt.says)
 			}
 		})
+	}
+	for name, r := range map[string]admin.Remote{"a token": {TokenFile: pipe}, "an authority": {CAFile: pipe}, "a certificate": {CertFile: pipe, KeyFile: key},
+		"a key": {CertFile: cert, KeyFile: pipe}} {
+		r.URL = "https://localhost"
+		if _, err := admin.NewRemote(r); err == nil || !strings.Contains(err.Error(), pipe+": it is no regular file") {
+			t.Errorf("%s of a client from a pipe: %v", name, err)
+		}
 	}
 }
 

@@ -12,10 +12,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/sidestream-dev/sidestream/jobs/spec"
 )
 
 const (
@@ -133,7 +134,7 @@ func (c TCP) tls() (*tls.Config, error) {
 	if info, err := os.Stat(c.KeyFile); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o007 != 0 {
 		return nil, fmt.Errorf("admin: --tls-key %s: everybody may use it (mode %04o); chmod 600 %s", c.KeyFile, info.Mode().Perm(), c.KeyFile)
 	}
-	cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	cert, err := keyPair(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("admin: --tls-cert and --tls-key: %w", err)
 	}
@@ -147,7 +148,25 @@ func (c TCP) tls() (*tls.Config, error) {
 	return conf, nil
 }
 
+// notPipe is the error of a file that is a pipe: one that nobody writes to would be waited for without end.
+func notPipe(file string) error {
+	if spec.NamedPipe(file) {
+		return fmt.Errorf("%s: it is no regular file", file)
+	}
+	return nil
+}
+
+func keyPair(certFile, keyFile string) (cert tls.Certificate, err error) {
+	if err := errors.Join(notPipe(certFile), notPipe(keyFile)); err != nil {
+		return cert, err
+	}
+	return tls.LoadX509KeyPair(certFile, keyFile)
+}
+
 func certificates(file string) (*x509.CertPool, error) {
+	if err := notPipe(file); err != nil {
+		return nil, err
+	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -171,9 +190,8 @@ func readToken(file string) (*[sha256.Size]byte, error) {
 
 // Token reads a token's file, which must be its owner's alone.
 func Token(file string) (string, error) {
-	// A pipe that nobody writes to would be waited for without end.
-	if info, err := os.Stat(file); err == nil && (info.IsDir() || info.Mode()&fs.ModeNamedPipe != 0 && !strings.HasPrefix(file, "/dev/")) {
-		return "", fmt.Errorf("admin: --token-file %s: it is no regular file", file)
+	if err := notPipe(file); err != nil {
+		return "", fmt.Errorf("admin: --token-file %w", err)
 	}
 	f, err := os.Open(file)
 	if err != nil {
@@ -183,6 +201,9 @@ func Token(file string) (string, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return "", fmt.Errorf("admin: --token-file: %w", err)
+	}
+	if info.IsDir() {
+		return "", fmt.Errorf("admin: --token-file %s: it is no regular file", file)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return "", fmt.Errorf("admin: --token-file %s: others may use it (mode %04o); chmod 600 %s", file, mode, file)
