@@ -118,6 +118,7 @@ func (rt *Runtime) Seek(ctx context.Context, who, topic string, to Place, dryRun
 		return nil
 	}, nil)
 	if err == nil {
+		rt.skipNotes(topic, moved)
 		rt.lateNotes(c.job, topic, to, moved)
 	}
 	for _, m := range moved {

@@ -10,6 +10,25 @@ import (
 	"github.com/sidestream-dev/sidestream/jobs"
 )
 
+// skipNotes say, of subscriptions that are set forward, how many records they pass over that they have not read: nobody did that by
+// mistake who was told, for they are not counted as lost.
+func (rt *Runtime) skipNotes(topic string, moved []Moved) {
+	id, ok := rt.bus.TopicByName(topic)
+	if !ok {
+		return
+	}
+	for i := range moved {
+		m, n := &moved[i], int64(0)
+		for p := range min(len(m.From), len(m.To)) {
+			skipped, _ := rt.bus.Span(id, p, m.From[p], m.To[p])
+			n += skipped
+		}
+		if n > 0 {
+			m.Notes = append(m.Notes, fmt.Sprintf("%s passes over %d records that it has not read", m.Subscription, n))
+		}
+	}
+}
+
 // lateNotes say, of subscriptions that are set back, that windows which are over take none of what is read again: a seek keeps the
 // watermark, a replay does not.
 func (rt *Runtime) lateNotes(job, topic string, to Place, moved []Moved) {
