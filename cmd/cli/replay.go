@@ -159,6 +159,7 @@ func (a *app) replayTopic(cmd *cobra.Command, topic string, r admin.CopyRequest)
 	case ctx.Err() != nil:
 		return withCode(exitAgain, errors.New("no longer watched; the replay goes on as a job: 'sidestream job list' shows it, 'sidestream job remove' ends it"))
 	case err != nil:
+		a.goesOn(err, r.DryRun, "sidestream job list")
 		return a.said(cmd, err)
 	case op.Replay == nil:
 		return withCode(exitFailed, errors.New("the process does not say what it replayed"))
@@ -209,6 +210,7 @@ func (a *app) replayInto(cmd *cobra.Command, job string, r admin.ReplayRequest) 
 	case ctx.Err() != nil:
 		return withCode(exitAgain, fmt.Errorf("no longer watched; the replay goes on: 'sidestream job get %s' says how the job stands", job))
 	case err != nil:
+		a.goesOn(err, r.DryRun, "sidestream job get "+job)
 		return a.said(cmd, err)
 	case op.Replay == nil:
 		return withCode(exitFailed, errors.New("the process does not say what it replayed"))
@@ -218,6 +220,14 @@ func (a *app) replayInto(cmd *cobra.Command, job string, r admin.ReplayRequest) 
 	}
 	a.notes(op.Replay.Notes)
 	return showOne(a, cmd, replayView, *op.Replay)
+}
+
+// goesOn says what becomes of a replay whose process is lost while one waits for its end.
+func (a *app) goesOn(err error, dryRun bool, look string) {
+	var p *admin.Problem
+	if !dryRun && !errors.As(err, &p) {
+		a.say("the replay, if it had begun, goes on when the process runs again: '%s' says how it stands", look)
+	}
 }
 
 func (a *app) notes(notes []string) {

@@ -554,6 +554,7 @@ func TestWordsOfBounds(t *testing.T) {
 	_, _, socket := start(t)
 	for _, tt := range []struct{ method, path, body, says string }{
 		{"GET", "/v1/jobs/ticks/logs?last=99999999", "", "last: it is at most 1000"},
+		{"GET", "/v1/records?topic=ticks&last=99999999", "", "last: it is at most 1000000"},
 		{"GET", "/v1/records?topic=ticks&last=many", "", "last: it is no whole number"},
 		{"POST", "/v1/jobs/ticks/savepoints?savepoint=" + strings.Repeat("x", 129), "", "savepoint: it has at most 128 characters"},
 		{"POST", "/v1/topics/ticks/purge", `{"before":7}`, "before: it is no text"},
