@@ -16,6 +16,7 @@ import (
 	"github.com/sidestream-dev/sidestream/bus"
 	"github.com/sidestream-dev/sidestream/jobs/spec"
 	"github.com/sidestream-dev/sidestream/runtime/admin"
+	"github.com/sidestream-dev/sidestream/wal"
 )
 
 // Rounds kills a program that serves, again and again, while actors ask things of it over its socket. The program writes numbers
@@ -59,7 +60,7 @@ func ServeShort(tb testing.TB) func(w *Work) *exec.Cmd {
 	serve := Serve(tb)
 	return func(w *Work) *exec.Cmd {
 		c := serve(w) // of a setting given twice the last counts
-		c.Args = append(c.Args, "--epoch-bytes", "16KiB", "--sealed-bytes", "128KiB", "--log-max-bytes", "512KiB", "--topic-memory", "16KiB", "--catch-up-percent", "100", "--snapshot-bytes", "128KiB", "--backoff-max", "50ms")
+		c.Args = append(c.Args, "--epoch-bytes", "16KiB", "--sealed-bytes", "128KiB", "--log-max-bytes", "512KiB", "--frame-bytes", "2KiB", "--topic-memory", "16KiB", "--catch-up-percent", "100", "--snapshot-bytes", "128KiB", "--backoff-max", "50ms")
 		return c
 	}
 }
@@ -116,6 +117,7 @@ func (s Rounds) Run(tb testing.TB) {
 	}
 	p.untilEnded(tb, func(admin.Job) bool { return true })
 	p.stop(tb)
+	w.inParts(tb)
 	for _, a := range actors {
 		a.Check(tb, w)
 	}
@@ -124,6 +126,21 @@ func (s Rounds) Run(tb testing.TB) {
 	}
 	for _, a := range actors {
 		tb.Logf("%d kills, %v: %s", s.Kills, time.Since(began).Round(time.Second), a.Counts())
+	}
+}
+
+// inParts sees that the log's catalogs are in parts, so that kills fell between these too.
+func (w *Work) inParts(tb testing.TB) {
+	tb.Helper()
+	parts := 0
+	err := wal.Dump(filepath.Join(w.Dir, "wal"), 0, 0, func(f *wal.Frame) error {
+		if f.Kind == wal.KindCatalogPart {
+			parts++
+		}
+		return nil
+	})
+	if err != nil || parts == 0 {
+		tb.Errorf("%d frames in which a catalog goes on are in the log, %v", parts, err)
 	}
 }
 
