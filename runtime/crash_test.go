@@ -147,7 +147,7 @@ func TestKillWithSnapshots(t *testing.T) {
 func TestTwinPositionsApart(t *testing.T) {
 	s := killtest.Suite{Command: child(t, "plain"), Variant: killtest.ExactlyOnce, Times: 1, Kills: 2, Campaign: 2, When: killtest.Anywhere(0.4)}
 	s.Run(t)
-	s.Command, s.Kills = child(t, "plain, positions apart"), 40
+	s.Command, s.Kills = child(t, "plain, positions apart"), 300 // the first few find it, mostly
 	found := killtest.Caught(t, func(tb testing.TB) { s.Run(tb) })
 	if found == "" {
 		t.Fatal("a program that writes positions in a frame of their own was not caught")
@@ -160,7 +160,7 @@ func TestTwinPositionsApart(t *testing.T) {
 func TestTwinChangesLate(t *testing.T) {
 	s := killtest.Changes{Command: child(t, "serves"), Times: 2, Kills: 2, Mean: 15}
 	s.Run(t)
-	s.Command, s.Kills = child(t, "serves, changes late"), 40
+	s.Command, s.Kills = child(t, "serves, changes late"), 300
 	found := killtest.Caught(t, func(tb testing.TB) { s.Run(tb) })
 	if found == "" {
 		t.Fatal("a program that writes changes behind its answers was not caught")
