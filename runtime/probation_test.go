@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -156,6 +157,19 @@ func TestRollBackOfResumed(t *testing.T) {
 	}
 }
 
+// below builds job j, which gives the numbers to a sink, and fails at the first that is not below wrong.
+func below(text string, in *tap, wrong int64, sink jobs.Sink) *jobs.Job {
+	j := jobs.New("j")
+	checked := jobs.TryMap(numbers(j, in), func(n int64) (int64, error) {
+		if n >= wrong {
+			return 0, errors.New("too large for me")
+		}
+		return n, nil
+	})
+	jobs.To(checked, "main", sink, jobs.JSON[int64]())
+	return version(j, text)
+}
+
 // TestRollBackSendsFirst: what a changed definition gave out to an output that the old one does not have is outside before
 // the old one is back.
 func TestRollBackSendsFirst(t *testing.T) {
@@ -163,20 +177,9 @@ func TestRollBackSendsFirst(t *testing.T) {
 	const total, wrong = 2000, 1000
 	in, out := newTap(total, 0), t.TempDir()
 	gate := &gatedSink{open: make(chan struct{})}
-	build := func(text string, sink jobs.Sink, bad bool) *jobs.Job {
-		j := jobs.New("j")
-		checked := jobs.TryMap(numbers(j, in), func(n int64) (int64, error) {
-			if bad && n >= wrong {
-				return 0, errors.New("too large for me")
-			}
-			return n, nil
-		})
-		jobs.To(checked, "main", sink, jobs.JSON[int64]())
-		return version(j, text)
-	}
 	rt := start(t, runtime.Config{DataDir: t.TempDir(), Probation: time.Hour})
-	apply(t, rt, build("old", file.Sink{Path: fileOf(out)}, false))
-	apply(t, rt, build("bad", gate, true))
+	apply(t, rt, below("old", in, math.MaxInt64, file.Sink{Path: fileOf(out)}))
+	apply(t, rt, below("bad", in, wrong, gate))
 	in.open(wrong)
 	until(t, rt, "a thousand are given out", func() bool { return jobStatus(t, rt, "j").Counters.Out == wrong })
 	in.open(total)
@@ -212,21 +215,10 @@ func TestRollBackCountsDropped(t *testing.T) {
 	const wrong = 1000
 	in := newTap(2*wrong, 0)
 	gate := &gatedSink{open: make(chan struct{})}
-	build := func(text string, sink jobs.Sink, bad bool) *jobs.Job {
-		j := jobs.New("j")
-		checked := jobs.TryMap(numbers(j, in), func(n int64) (int64, error) {
-			if bad && n >= wrong {
-				return 0, errors.New("too large for me")
-			}
-			return n, nil
-		})
-		jobs.To(checked, "main", sink, jobs.JSON[int64]())
-		return version(j, text)
-	}
 	slow := &openAt{text: "could not be sent in time", gate: gate.open}
 	rt := start(t, runtime.Config{DataDir: t.TempDir(), Probation: time.Hour, StopTimeout: 100 * time.Millisecond, StuckAfter: time.Minute,
 		Logger: slog.New(slog.NewTextHandler(slow, nil))})
-	for _, def := range []*jobs.Job{build("old", file.Sink{Path: fileOf(t.TempDir())}, false), build("bad", gate, true)} {
+	for _, def := range []*jobs.Job{below("old", in, math.MaxInt64, file.Sink{Path: fileOf(t.TempDir())}), below("bad", in, wrong, gate)} {
 		if _, err := rt.Apply(t.Context(), byAPI(def), runtime.ApplyOptions{Timeout: patience}); err != nil {
 			t.Error(err)
 		}

@@ -158,6 +158,19 @@ func notThere(err error, what, near string) error {
 	return withCode(exitFailed, err)
 }
 
+// topics asks for all topics, of the process or of the files.
+func (a *app) topics(cmd *cobra.Command) ([]bus.TopicStat, error) {
+	src, err := a.topicsOf(cmd.Context(), cmd)
+	if err != nil {
+		return nil, reached(err)
+	}
+	ts, err := src.Topics(cmd.Context())
+	if err != nil {
+		return nil, reached(err)
+	}
+	return ts, nil
+}
+
 func (a *app) busList() *cobra.Command {
 	c := a.command(cobra.Command{
 		Use:   "list",
@@ -171,13 +184,9 @@ by reader, and names the newest ranges that were lost.`,
   sidestream bus list --all -o name   # outputs on their way outside too`,
 		Args: noArgs,
 	}, func(cmd *cobra.Command, _ []string) error {
-		src, err := a.topicsOf(cmd.Context(), cmd)
+		ts, err := a.topics(cmd)
 		if err != nil {
-			return reached(err)
-		}
-		ts, err := src.Topics(cmd.Context())
-		if err != nil {
-			return reached(err)
+			return err
 		}
 		everything, _ := cmd.Flags().GetBool("all")
 		var list []bus.TopicStat

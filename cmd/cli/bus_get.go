@@ -23,13 +23,9 @@ what it has yet to read and what it lost. It asks the process, and where none ru
   sidestream bus get ticks -o yaml`,
 		Args: one("a topic", "bus list"),
 	}, func(cmd *cobra.Command, args []string) error {
-		src, err := a.topicsOf(cmd.Context(), cmd)
+		ts, err := a.topics(cmd)
 		if err != nil {
-			return reached(err)
-		}
-		ts, err := src.Topics(cmd.Context())
-		if err != nil {
-			return reached(err)
+			return err
 		}
 		i := slices.IndexFunc(ts, func(t bus.TopicStat) bool { return t.Name == args[0] })
 		if i < 0 {

@@ -38,10 +38,7 @@ func (y *replayer) again(ctx context.Context, p *served, from bus.Offset, req ad
 	}
 	j := y.jump(jump{to: from, from: -1, replay: true})
 	y.pending, req.Topic = true, numbersTopic
-	op, err := p.client.Replay(ctx, y.name, req)
-	if err == nil {
-		op, err = p.client.Await(ctx, op, func(admin.Operation) {})
-	}
+	op, err := p.replay(ctx, y.name, req)
 	if err != nil {
 		return fmt.Errorf("replay: %w", err)
 	}
@@ -68,7 +65,7 @@ func (y *replayer) waits(ctx context.Context, p *served) error {
 		if st.Lag >= 500 || int64(t.Partitions[0].Next)-st.Lag < int64(y.behind) {
 			return false, nil
 		}
-		err = y.ask(ctx, p, admin.ReplayRequest{Topic: numbersTopic, From: "earliest", Nothing: true, DryRun: true})
+		_, err = p.replay(ctx, y.name, admin.ReplayRequest{Topic: numbersTopic, From: "earliest", Nothing: true, DryRun: true})
 		if err != nil && strings.Contains(err.Error(), "still at replay") { // the epoch that says so is yet to come
 			return false, nil
 		}
@@ -76,12 +73,13 @@ func (y *replayer) waits(ctx context.Context, p *served) error {
 	})
 }
 
-func (y *replayer) ask(ctx context.Context, p *served, req admin.ReplayRequest) error {
-	op, err := p.client.Replay(ctx, y.name, req)
+// replay asks for a replay into a job, and waits until that is over, or until it is said what it would do.
+func (p *served) replay(ctx context.Context, job string, req admin.ReplayRequest) (admin.Operation, error) {
+	op, err := p.client.Replay(ctx, job, req)
 	if err == nil {
-		_, err = p.client.Await(ctx, op, func(admin.Operation) {})
+		op, err = p.client.Await(ctx, op, func(admin.Operation) {})
 	}
-	return err
+	return op, err
 }
 
 func (y *replayer) Compare(p *served) error {

@@ -202,11 +202,7 @@ func (c *daysCampaign) compare(when string, got daysLeft, r daysRange) {
 }
 
 func (c *daysCampaign) replay(r daysRange) (admin.Operation, error) {
-	op, err := c.program.client.Replay(context.Background(), daysJob, admin.ReplayRequest{Topic: "readings", From: r.from, To: r.to})
-	if err == nil {
-		op, err = c.program.client.Await(context.Background(), op, func(admin.Operation) {})
-	}
-	return op, err
+	return c.program.replay(context.Background(), daysJob, admin.ReplayRequest{Topic: "readings", From: r.from, To: r.to})
 }
 
 // kill lets the job read the days again, and kills the program within the time that this takes, or a little later. It reports

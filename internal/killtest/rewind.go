@@ -35,10 +35,7 @@ func (y *rewinder) Act(ctx context.Context, p *served) error {
 		return err
 	}
 	req := admin.ReplayRequest{Topic: numbersTopic, From: "savepoint:" + y.known[y.rng.IntN(len(y.known))], DryRun: true}
-	op, err := p.client.Replay(ctx, y.name, req)
-	if err == nil {
-		op, err = p.client.Await(ctx, op, func(admin.Operation) {})
-	}
+	op, err := p.replay(ctx, y.name, req)
 	if err != nil {
 		return fmt.Errorf("replay, dry: %w", err)
 	}
